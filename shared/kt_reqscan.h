@@ -1,0 +1,107 @@
+/*
+ * One-shot scanner of an LLM request body: validates the whole JSON text and
+ * notes what the gate acts upon.  Linear, no recursion, no allocation.
+ */
+
+#ifndef KT_REQSCAN_H
+#define KT_REQSCAN_H
+
+
+#include "kt_json.h"
+
+
+#define KT_REQ_DEPTH     64            /* nested containers, body included  */
+#define KT_REQ_TEXT      256           /* decoded model or user, NUL added  */
+#define KT_REQ_TAGS      16
+#define KT_REQ_MAXTOK    ((int64_t) 1 << 31)
+#define KT_REQ_MAXN      1024
+
+
+typedef enum {
+    KT_SO_ABSENT = 0,
+    KT_SO_NULL,
+    KT_SO_OBJECT
+} kt_so_t;
+
+
+typedef enum {
+    KT_TRI_ABSENT = 0,                 /* not there, or null                */
+    KT_TRI_FALSE,
+    KT_TRI_TRUE
+} kt_tri_t;
+
+
+/*
+ * Every span is that of the value as written; strings include their quotes.
+ * Offsets count from the start of the body.  A span with len 0 is absent.
+ */
+typedef struct {
+    size_t        err_off;             /* where, when the result is not OK  */
+    const char   *err;                 /* static text, NULL when OK         */
+
+    kt_span_t     model_span;
+    size_t        model_len;
+    char          model[KT_REQ_TEXT];  /* decoded, NUL terminated           */
+
+    size_t        user_len;            /* "user", else metadata.user_id     */
+    char          user[KT_REQ_TEXT];
+
+    int64_t       max_tok;             /* largest cap present, -1 absent    */
+    kt_span_t     cap_span;            /* value of that cap                 */
+    kt_span_t     caps[3];             /* max_tokens, max_completion_tokens,
+                                          max_output_tokens, each if present
+                                          and not null                      */
+
+    int64_t       n;                   /* max of n and best_of; 1 by default */
+
+    kt_so_t       so;                  /* stream_options                    */
+    kt_span_t     so_span;             /* its value, null included          */
+    size_t        so_insert;           /* behind its '{'                    */
+    kt_tri_t      include_usage;
+    kt_span_t     iu_span;             /* value of include_usage, null too  */
+
+    size_t        insert_at;           /* behind the '{' of the body        */
+
+    int64_t       text_bytes;          /* upper bound of prompt tokens      */
+    int64_t       images;              /* image parts seen                  */
+
+    unsigned      ntags;
+    kt_span_t     tags[KT_REQ_TAGS];   /* strings of metadata.tags          */
+
+    unsigned      stream:1;
+    unsigned      empty:1;             /* the body is {}                    */
+    unsigned      so_empty:1;          /* stream_options is {}              */
+    unsigned      bad_json:1;          /* the text itself is malformed      */
+} kt_reqscan_t;
+
+
+/*
+ * Scans p[0..len); *out is overwritten.  A malformed text wins over an
+ * unacceptable value; of several such values the first is reported.
+ *
+ *   KT_OK         everything in *out is valid
+ *   KT_INVALID    not a JSON object, or a value of the wrong type
+ *   KT_DUPLICATE  a key that we act on appears twice, or in another case
+ *   KT_TOODEEP    more than KT_REQ_DEPTH containers inside each other
+ *   KT_RANGE      a number, model or user outside its limits
+ *
+ * err and err_off are set for all but KT_OK.
+ *
+ * text_bytes: bytes inside the quotes of all string values under messages,
+ * input, prompt, suffix, system, instructions, contents, systemInstruction,
+ * query and documents, plus one per number under prompt and input (token
+ * ids), plus the whole values of tools, functions, response_format,
+ * tool_choice and text, plus 3.
+ */
+keytoll_rc_t kt_reqscan(const unsigned char *p, size_t len,
+    kt_reqscan_t *out);
+
+/*
+ * Decodes a string span (quotes included) of a scanned body into out; see
+ * kt_json_unescape() for the result.
+ */
+keytoll_rc_t kt_reqscan_text(const unsigned char *p, kt_span_t span,
+    char *out, size_t cap, size_t *n);
+
+
+#endif
