@@ -33,9 +33,11 @@ local OK, NOT_READY, STALE = 0, 1, 2
 local KEY_UNKNOWN, KEY_BLOCKED, KEY_MODEL, KEY_EXPIRED = 3, 4, 5, 6
 local BUDGET, HELD, ENT_BLOCKED, ENT_MODEL, ROUTE = 7, 8, 9, 10, 11
 local RPM, TPM, PARALLEL, MODEL_UNKNOWN, CREDITS = 12, 13, 14, 15, 16
+local UNPRICED = 17
 
 -- Receipt bits.
 local B_RPM, B_TPM, B_PAR, B_UCR, B_MONEY, B_NOHOLD = 1, 2, 4, 8, 16, 32
+local B_LATER = 64            -- admitted without Redis: resolve at settle
 
 -- FUNCTION LOAD runs with an empty environment: the libraries are bound when
 -- the first function runs.
@@ -503,7 +505,9 @@ local function check_money(list, r, now_s, now_ms)
         local p = e.p
         if e.money and p.lh and not r.free and not (r.master and e.p.t ~= "customer") then
             local code, h, l
-            if p.unit == "ucr" then
+            if r.unpriced then
+                return refuse(UNPRICED, e, now_ms)
+            elseif p.unit == "ucr" then
                 code, h, l = money(e, r.ch, r.cl, r.ch, r.cl)
             else
                 code, h, l = money(e, r.bh, r.bl, r.th, r.tl)
@@ -619,7 +623,7 @@ end
 -- 5 route class, 6 path, 7 bound nusd, 8 typical nusd, 9 ucr, 10 input tokens
 -- bound, 11 typical, 12 output tokens bound, 13 typical, 14 input estimate
 -- nusd (charged if the request is lost), 15 lease ms, 16 flags (1 free model,
--- 2 model unknown), 17 customer entity, 18 tag entities by \t, 19 event
+-- 2 model unknown, 4 no price), 17 customer entity, 18 tag entities by \t, 19 event
 -- template for the sweeper.
 -- Returns {0, receipt, rates, now_ms, gen, alias, key used, key limit} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, need,
@@ -649,7 +653,8 @@ local function kt_admit(keys, a)
     local r = { model = a[3], class = a[5], customer = a[17], tags = a[18],
                 in_bound = tonumber(a[10]), in_typ = tonumber(a[11]),
                 out_bound = tonumber(a[12]), out_typ = tonumber(a[13]),
-                free = has(flags, 1), master = key.p.master }
+                free = has(flags, 1), unpriced = has(flags, 4),
+                master = key.p.master }
     r.bh, r.bl = amount(a[7])
     r.th, r.tl = amount(a[8])
     r.ch, r.cl = amount(a[9])
@@ -698,10 +703,37 @@ local function parse_receipt(text)
 end
 
 
-local function load_all(pre, items)
+-- A request that passed while Redis was away names its key only: charge the
+-- entities that the key has now, in the periods that run now.
+local function resolve(pre, it, now_s)
+    local key = it.lines[1].name
+    local raw = call("GET", pre .. "e:" .. key)
+    local e = raw and load(key, raw)
+    it.lines = {}
+    if not e or e.p.gone then
+        return
+    end
+    local list = gather(pre, e, { model = it.receipt:match("^1\t%d+\t([^\n]*)"),
+                                  customer = "", tags = "" })
+    local out = { it.receipt:match("^[^\n]*\n") }
+    for i, x in ipairs(list or {}) do
+        roll(x, now_s)
+        it.lines[i] = { name = x.name, pid = x.pid, held = "0", tok = 0,
+                        bits = B_NOHOLD + (x.money and B_MONEY or 0) }
+        out[i + 1] = x.name .. "\t" .. fmt("%.0f", x.pid) .. "\t0\t0\t"
+                     .. it.lines[i].bits .. "\n"
+    end
+    it.receipt = concat(out)
+end
+
+
+local function load_all(pre, items, now_s)
     local names, seen = {}, {}
     for _, it in ipairs(items) do
         it.ms, it.lines = parse_receipt(it.receipt)
+        if it.lines[1] and has(it.lines[1].bits, B_LATER) then
+            resolve(pre, it, now_s)
+        end
         for _, l in ipairs(it.lines) do
             if not seen[l.name] then
                 seen[l.name] = true
@@ -778,7 +810,7 @@ end
 
 -- Applies the items, writes the entities and one stream entry.
 local function commit(pre, items, now_s)
-    local ents = load_all(pre, items)
+    local ents = load_all(pre, items, now_s)
     local sets, stream, touched = {}, {}, {}
     for _, it in ipairs(items) do
         if not it.old then

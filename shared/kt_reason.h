@@ -1,0 +1,61 @@
+/*
+ * Why a request was refused, as data: one number for the Redis functions, one
+ * word for clients and logs, one status and error type for the wire.
+ *
+ * Statuses and types: litellm-api 11.2, profile 1.104.  0..17 are spoken by
+ * shared/lua/keytoll.lua and must stay equal to the numbers there.
+ */
+
+#ifndef KT_REASON_H
+#define KT_REASON_H
+
+
+typedef enum {
+    KT_ADMITTED = 0,
+    KT_NOT_READY,              /* Redis has no generation, or an older one  */
+    KT_STALE,                  /* priced with another registry; try again   */
+    KT_KEY_UNKNOWN,
+    KT_KEY_BLOCKED,
+    KT_KEY_MODEL,
+    KT_KEY_EXPIRED,
+    KT_BUDGET_EXCEEDED,
+    KT_BUDGET_HELD,            /* only unsettled requests stand in the way  */
+    KT_ENTITY_BLOCKED,
+    KT_ENTITY_MODEL,
+    KT_ROUTE_DENIED,
+    KT_RPM,
+    KT_TPM,
+    KT_PARALLEL,
+    KT_MODEL_UNKNOWN,
+    KT_CREDITS,
+    KT_UNPRICED,               /* a money limit and no price to hold by     */
+
+    KT_KEY_MISSING,            /* from here on decided without Redis        */
+    KT_KEY_MALFORMED,
+    KT_KEY_SHAPE,
+    KT_KEY_CONFLICT,
+    KT_KEY_IN_URL,
+    KT_BODY_INVALID,
+    KT_BODY_TOO_LARGE,
+    KT_BODY_ENCODED,
+    KT_REDIS_DOWN,
+    KT_JOURNAL_DOWN,
+    KT_INTERNAL,
+
+    KT_REASON_MAX
+} kt_reason_t;
+
+
+typedef struct {
+    const char  *name;         /* x-keytoll-reason, logs, metrics           */
+    int          status;
+    const char  *type;         /* error.type                                */
+    const char  *param;        /* error.param; NULL prints null             */
+} kt_reason_info_t;
+
+
+/* Never NULL; numbers out of range read as KT_INTERNAL. */
+const kt_reason_info_t *kt_reason(int reason);
+
+
+#endif
