@@ -118,6 +118,7 @@ kt_ent_name(const char *kind, const char *id, size_t len, char *out,
     size_t        k, n;
     keytoll_rc_t  rc;
 
+    n = 0;
     k = strlen(kind);
 
     if (k + 2 > size) {
@@ -140,6 +141,8 @@ kt_ent_member(const char *team, size_t tlen, const char *user, size_t ulen,
     size_t        k, n;
     keytoll_rc_t  rc;
 
+    k = 0;
+    n = 0;
     rc = kt_ent_name("member", team, tlen, out, size, &k);
 
     if (rc != KT_OK || k + 2 > size) {
