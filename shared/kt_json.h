@@ -32,6 +32,18 @@ const unsigned char *kt_json_plain(const unsigned char *p,
 const unsigned char *kt_json_find2(const unsigned char *p,
     const unsigned char *end, unsigned char a, unsigned char b);
 
+/*
+ * Readers of one strict JSON token at p (p < end): a string from its opening
+ * quote, a number, a literal.  They return the byte behind it and set *err to
+ * NULL, or return where it is broken and set *err to a static text.
+ */
+const unsigned char *kt_json_string(const unsigned char *p,
+    const unsigned char *end, const char **err);
+const unsigned char *kt_json_number(const unsigned char *p,
+    const unsigned char *end, const char **err);
+const unsigned char *kt_json_word(const unsigned char *p,
+    const unsigned char *end, const char *word, const char **err);
+
 /* Value of a hexadecimal digit, -1 when c is none. */
 int kt_json_hex(unsigned char c);
 

@@ -90,8 +90,9 @@ typedef struct {
  * text_bytes: bytes inside the quotes of all string values under messages,
  * input, prompt, suffix, system, instructions, contents, systemInstruction,
  * query and documents, plus one per number under prompt and input (token
- * ids), plus the whole values of tools, functions, response_format,
- * tool_choice and text, plus 3.
+ * ids), plus keys and literals nested deeper than a message part (arguments
+ * of tool calls), plus the whole values of tools, functions,
+ * response_format, tool_choice and text, plus 3.
  */
 keytoll_rc_t kt_reqscan(const unsigned char *p, size_t len,
     kt_reqscan_t *out);

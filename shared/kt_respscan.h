@@ -46,9 +46,7 @@ typedef struct {
 
     unsigned         quiet:1;          /* the usage being read is too long  */
     unsigned         capture:1;
-    unsigned         in_key:1;
     unsigned         key_long:1;
-    unsigned         sink_delta:1;
     uint8_t          state;
     uint8_t          sink;             /* where the string's text goes      */
     uint8_t          id_rank;
@@ -58,6 +56,7 @@ typedef struct {
     uint8_t          delta_depth;
     uint8_t          hex_left;
     uint8_t          key_len;
+    uint8_t          last_key;
     uint8_t          path[4];          /* key ids of the outer levels       */
     uint32_t         cp;
     uint32_t         high;             /* surrogate waiting for its pair    */

@@ -1,0 +1,124 @@
+/*
+ * The members of a request body that kt_reqscan() knows; see kt_reqkey.h.
+ */
+
+#include <string.h>
+
+#include "kt_reqkey.h"
+
+
+#define KEY(name, id, flags)                                                  \
+    { name, sizeof(name) - 1, id, flags,                                      \
+      "duplicate key \"" name "\"",                                           \
+      "a key differs from \"" name "\" only by case",                         \
+      "\"" name "\" has the wrong type",                                      \
+      "\"" name "\" is out of range" }
+
+#define ACT              KT_REQKEY_ACT
+#define TEXT             KT_REQKEY_TEXT
+#define IDS              KT_REQKEY_IDS
+#define RAW              KT_REQKEY_RAW
+
+static const kt_reqkey_t  kt_reqkeys[] = {
+    KEY("model", KT_REQKEY_MODEL, ACT),
+    KEY("max_tokens", KT_REQKEY_CAP0, ACT),
+    KEY("max_completion_tokens", KT_REQKEY_CAP1, ACT),
+    KEY("max_output_tokens", KT_REQKEY_CAP2, ACT),
+    KEY("n", KT_REQKEY_N, ACT),
+    KEY("best_of", KT_REQKEY_BEST_OF, ACT),
+    KEY("stream", KT_REQKEY_STREAM, ACT),
+    KEY("stream_options", KT_REQKEY_SO, ACT),
+    KEY("user", KT_REQKEY_USER, ACT),
+    KEY("metadata", KT_REQKEY_METADATA, ACT),
+    KEY("messages", KT_REQKEY_MESSAGES, ACT|TEXT),
+    KEY("input", KT_REQKEY_INPUT, ACT|TEXT|IDS),
+    KEY("prompt", KT_REQKEY_PROMPT, ACT|TEXT|IDS),
+    KEY("suffix", KT_REQKEY_OTHER, TEXT),
+    KEY("system", KT_REQKEY_OTHER, TEXT),
+    KEY("instructions", KT_REQKEY_OTHER, TEXT),
+    KEY("contents", KT_REQKEY_OTHER, TEXT),
+    KEY("systemInstruction", KT_REQKEY_OTHER, TEXT),
+    KEY("system_instruction", KT_REQKEY_OTHER, TEXT),
+    KEY("query", KT_REQKEY_OTHER, TEXT),
+    KEY("documents", KT_REQKEY_OTHER, TEXT),
+    KEY("tools", KT_REQKEY_OTHER, RAW),
+    KEY("functions", KT_REQKEY_OTHER, RAW),
+    KEY("response_format", KT_REQKEY_OTHER, RAW),
+    KEY("tool_choice", KT_REQKEY_OTHER, RAW),
+    KEY("text", KT_REQKEY_OTHER, RAW)
+};
+
+#define NKEYS            (sizeof(kt_reqkeys) / sizeof(kt_reqkeys[0]))
+
+
+/*
+ * Lowers ASCII letters, U+017F (long s) and U+212A (Kelvin sign) in place;
+ * returns the new length.
+ */
+
+static size_t
+kt_reqkey_fold(char *p, size_t len)
+{
+    size_t  i, n;
+
+    for (i = 0, n = 0; i < len; i++, n++) {
+        if (p[i] >= 'A' && p[i] <= 'Z') {
+            p[n] = (char) (p[i] | 0x20);
+
+        } else if (len - i >= 2 && memcmp(p + i, "\xc5\xbf", 2) == 0) {
+            p[n] = 's';
+            i += 1;
+
+        } else if (len - i >= 3 && memcmp(p + i, "\xe2\x84\xaa", 3) == 0) {
+            p[n] = 'k';
+            i += 2;
+
+        } else {
+            p[n] = p[i];
+        }
+    }
+
+    return n;
+}
+
+
+static const kt_reqkey_t *
+kt_reqkey_find(const char *p, size_t len, int fold)
+{
+    char      name[24];
+    unsigned  i;
+
+    for (i = 0; i < NKEYS; i++) {
+        if (kt_reqkeys[i].len != len) {
+            continue;
+        }
+
+        memcpy(name, kt_reqkeys[i].name, len);
+
+        if (fold) {
+            (void) kt_reqkey_fold(name, len);
+        }
+
+        if (memcmp(name, p, len) == 0) {
+            return &kt_reqkeys[i];
+        }
+    }
+
+    return NULL;
+}
+
+
+const kt_reqkey_t *
+kt_reqkey(char *name, size_t len, int *exact)
+{
+    const kt_reqkey_t  *k;
+
+    k = kt_reqkey_find(name, len, 0);
+    *exact = (k != NULL);
+
+    if (k == NULL) {
+        k = kt_reqkey_find(name, kt_reqkey_fold(name, len), 1);
+    }
+
+    return k;
+}

@@ -1,0 +1,58 @@
+/*
+ * The members of a request body that kt_reqscan() knows.
+ */
+
+#ifndef KT_REQKEY_H
+#define KT_REQKEY_H
+
+
+#include <stddef.h>
+
+
+#define KT_REQKEY_ACT    0x01          /* may appear once                   */
+#define KT_REQKEY_TEXT   0x02          /* its strings are prompt text       */
+#define KT_REQKEY_IDS    0x04          /* its numbers are token ids         */
+#define KT_REQKEY_RAW    0x08          /* all of it counts as text          */
+
+/* The longest key that we know, every byte written as \uXXXX. */
+#define KT_REQKEY_LEN    (6 * 24)
+
+
+typedef enum {
+    KT_REQKEY_OTHER = 0,
+    KT_REQKEY_CAP0,                    /* the order of kt_reqscan_t.caps    */
+    KT_REQKEY_CAP1,
+    KT_REQKEY_CAP2,
+    KT_REQKEY_MODEL,
+    KT_REQKEY_N,
+    KT_REQKEY_BEST_OF,
+    KT_REQKEY_STREAM,
+    KT_REQKEY_SO,
+    KT_REQKEY_USER,
+    KT_REQKEY_MESSAGES,
+    KT_REQKEY_INPUT,
+    KT_REQKEY_PROMPT,
+    KT_REQKEY_METADATA
+} kt_reqkey_id_t;
+
+
+typedef struct {
+    const char      *name;
+    unsigned         len;
+    kt_reqkey_id_t   id;
+    unsigned         flags;
+    const char      *dup;              /* messages about it                 */
+    const char      *cased;
+    const char      *type;
+    const char      *range;
+} kt_reqkey_t;
+
+
+/*
+ * The entry of a decoded key, NULL when unknown.  Without an exact match the
+ * key is folded in place and compared again; *exact tells which it was.
+ */
+const kt_reqkey_t *kt_reqkey(char *name, size_t len, int *exact);
+
+
+#endif
