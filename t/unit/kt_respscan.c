@@ -52,8 +52,9 @@ scan(const char *text)
 static const char *
 summary(keytoll_rc_t rc, char *out, size_t cap)
 {
-    snprintf(out, cap, "%d id=%.130s type=%s usage=%.200s delta=%d%s%s%s%s%s", rc,
-             s.id, s.type, usages, (int) s.delta_bytes,
+    snprintf(out, cap,
+             "%d id=%.130s type=%s usage=%.200s delta=%d%s%s%s%s%s",
+             rc, s.id, s.type, usages, (int) s.delta_bytes,
              s.has_choices ? " choices" : "", s.choices_empty ? " empty" : "",
              s.error ? " error" : "", s.overflow ? " overflow" : "",
              s.bad ? " bad" : "");
