@@ -53,179 +53,6 @@ static int  mock_stop[2];              /* readable when it is time to go    */
 
 
 static void
-mock_die(const char *what)
-{
-    fprintf(stderr, "keytoll-mock: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-
-/* Chapter: buffers. */
-
-
-void
-mock_reserve(mock_buf_t *b, size_t n)
-{
-    size_t  cap;
-
-    if (b->cap - b->len >= n) {
-        return;
-    }
-
-    for (cap = b->cap ? b->cap : 4096; cap - b->len < n; cap *= 2) {
-        /* void */
-    }
-
-    b->p = realloc(b->p, cap);
-
-    if (b->p == NULL) {
-        mock_die("memory");
-    }
-
-    b->cap = cap;
-}
-
-
-void
-mock_put(mock_buf_t *b, const void *p, size_t n)
-{
-    mock_reserve(b, n);
-
-    if (n) {
-        memcpy(b->p + b->len, p, n);
-        b->len += n;
-    }
-}
-
-
-void
-mock_int(mock_buf_t *b, int64_t v)
-{
-    char      digits[20], *p;
-    uint64_t  u;
-
-    u = v < 0 ? 0 - (uint64_t) v : (uint64_t) v;
-    p = digits + sizeof(digits);
-
-    do {
-        *--p = (char) ('0' + u % 10);
-        u /= 10;
-    } while (u);
-
-    if (v < 0) {
-        mock_put(b, "-", 1);
-    }
-
-    mock_put(b, p, (size_t) (digits + sizeof(digits) - p));
-}
-
-
-/* Chapter: timers, a binary heap ordered by due_ms. */
-
-
-static void
-mock_heap_set(mock_loop_t *l, int i, mock_conn_t *c)
-{
-    l->heap[i] = c;
-    c->heap = i;
-}
-
-
-static void
-mock_heap_up(mock_loop_t *l, int i, mock_conn_t *c)
-{
-    int  parent;
-
-    while (i) {
-        parent = (i - 1) / 2;
-
-        if (l->heap[parent]->due_ms <= c->due_ms) {
-            break;
-        }
-
-        mock_heap_set(l, i, l->heap[parent]);
-        i = parent;
-    }
-
-    mock_heap_set(l, i, c);
-}
-
-
-static void
-mock_heap_down(mock_loop_t *l, int i, mock_conn_t *c)
-{
-    int  child;
-
-    for ( ;; ) {
-        child = 2 * i + 1;
-
-        if (child >= l->nheap) {
-            break;
-        }
-
-        if (child + 1 < l->nheap
-            && l->heap[child + 1]->due_ms < l->heap[child]->due_ms)
-        {
-            child++;
-        }
-
-        if (c->due_ms <= l->heap[child]->due_ms) {
-            break;
-        }
-
-        mock_heap_set(l, i, l->heap[child]);
-        i = child;
-    }
-
-    mock_heap_set(l, i, c);
-}
-
-
-static void
-mock_timer_del(mock_conn_t *c)
-{
-    int           i;
-    mock_conn_t  *last;
-    mock_loop_t  *l = c->loop;
-
-    if (c->heap < 0) {
-        return;
-    }
-
-    i = c->heap;
-    c->heap = -1;
-    last = l->heap[--l->nheap];
-
-    if (last != c) {
-        mock_heap_down(l, i, last);
-        mock_heap_up(l, last->heap, last);
-    }
-}
-
-
-static void
-mock_timer_add(mock_conn_t *c, int64_t ms, int state)
-{
-    mock_loop_t  *l = c->loop;
-
-    mock_timer_del(c);
-
-    if (l->nheap == l->heap_cap) {
-        l->heap_cap = l->heap_cap ? l->heap_cap * 2 : 256;
-        l->heap = realloc(l->heap, (size_t) l->heap_cap * sizeof(*l->heap));
-
-        if (l->heap == NULL) {
-            mock_die("memory");
-        }
-    }
-
-    c->state = state;
-    c->due_ms = l->now_ms + (uint64_t) ms;
-    mock_heap_up(l, l->nheap++, c);
-}
-
-
-static void
 mock_clock(mock_loop_t *l)
 {
     struct timespec  ts;
@@ -238,7 +65,12 @@ mock_clock(mock_loop_t *l)
 }
 
 
-/* Chapter: connections. */
+static void
+mock_wait(mock_conn_t *c, int64_t ms, int state)
+{
+    c->state = state;
+    mock_timer_add(c, ms);
+}
 
 
 static void
@@ -368,12 +200,12 @@ mock_write(mock_conn_t *c)
 
         if (c->req.reset_after >= 0 && c->job.sent >= c->req.reset_after) {
             mock_route_done(c, MOCK_ERROR);
-            mock_timer_add(c, MOCK_RESET_MS, MOCK_RESET);
+            mock_wait(c, MOCK_RESET_MS, MOCK_RESET);
             return 0;
         }
 
         if (c->req.split > 0 && c->out_off < c->out.len) {
-            mock_timer_add(c, 0, MOCK_SPLIT);
+            mock_wait(c, 0, MOCK_SPLIT);
             return 0;
         }
     }
@@ -394,7 +226,7 @@ mock_finish(mock_conn_t *c)
 
     if (!c->keepalive) {
         (void) shutdown(c->fd, SHUT_WR);
-        mock_timer_add(c, MOCK_LINGER_MS, MOCK_LINGER);
+        mock_wait(c, MOCK_LINGER_MS, MOCK_LINGER);
         return 0;
     }
 
@@ -422,7 +254,7 @@ mock_pump(mock_conn_t *c)
         if (c->job.stream && c->job.step && c->req.event_delay_ms > 0
             && c->state != MOCK_DELAY)
         {
-            mock_timer_add(c, c->req.event_delay_ms, MOCK_DELAY);
+            mock_wait(c, c->req.event_delay_ms, MOCK_DELAY);
             return 0;
         }
 
@@ -488,7 +320,7 @@ mock_serve(mock_conn_t *c)
         mock_route(c);
 
         if (c->req.delay_ms > 0) {
-            mock_timer_add(c, c->req.delay_ms, MOCK_DELAY);
+            mock_wait(c, c->req.delay_ms, MOCK_DELAY);
             return;
         }
 

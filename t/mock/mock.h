@@ -142,7 +142,9 @@ struct mock_loop_s {
 };
 
 
-/* mock.c: buffers that grow; out of memory ends the process. */
+/* mock_buf.c: buffers that grow; out of memory ends the process. */
+
+void mock_die(const char *what);
 
 void mock_reserve(mock_buf_t *b, size_t n);
 void mock_put(mock_buf_t *b, const void *p, size_t n);
@@ -155,6 +157,12 @@ mock_str(mock_buf_t *b, const char *s)
 {
     mock_put(b, s, strlen(s));
 }
+
+
+/* mock_timer.c: one timer per connection; adding moves it. */
+
+void mock_timer_add(mock_conn_t *c, int64_t ms);
+void mock_timer_del(mock_conn_t *c);
 
 
 /* mock_http.c */
