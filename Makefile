@@ -48,3 +48,19 @@ $(BUILD)/unit/%: t/unit/%.c $(SHARED_OBJ)
 	$(CC) $(CFLAGS_ALL) -It/unit -MMD -MP -o $@ $< $(SHARED_OBJ) -lyajl -lcrypto
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+# The module, out of tree against Debian's nginx-dev, for the stock binary.
+NGX_DEV  := /usr/share/nginx/src
+NGX_SRC  := $(wildcard ngx_module/*.c ngx_module/*.h ngx_module/config)
+NGX_BUILD := $(abspath $(BUILD))/nginx
+
+$(NGX_BUILD)/Makefile: ngx_module/config | $(NGX_DEV)/configure
+	@mkdir -p $(NGX_BUILD)
+	cd $(NGX_DEV) && . ./conf_flags && \
+	./configure --with-cc-opt="$$(dpkg-buildflags --get CFLAGS) $$(dpkg-buildflags --get CPPFLAGS) -fPIC -Wno-error=date-time" \
+	    --with-ld-opt="$$(dpkg-buildflags --get LDFLAGS) -fPIC" "$${NGX_CONF_FLAGS[@]}" \
+	    --add-dynamic-module=$(CURDIR)/ngx_module --builddir=$(NGX_BUILD) > $(NGX_BUILD)/configure.log
+
+$(BUILD)/ngx_http_keytoll_module.so: $(NGX_BUILD)/Makefile $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h)
+	$(MAKE) -C $(NGX_DEV) -f $(NGX_BUILD)/Makefile modules > $(NGX_BUILD)/make.log 2>&1 || { tail -40 $(NGX_BUILD)/make.log; exit 1; }
+	cp $(NGX_BUILD)/ngx_http_keytoll_module.so $@

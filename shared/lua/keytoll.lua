@@ -612,10 +612,14 @@ end
 
 
 local function granted(receipt, list, now_ms, gen)
-    local k = list[1]
+    local k, limited = list[1], 0
+    for _, e in ipairs(list) do
+        local p = e.p
+        if p.lh or p.rpm or p.tpm or p.par then limited = 1 end
+    end
     return { OK, receipt, rate_text(list), fmt("%.0f", now_ms), gen,
              k.p.name or "", decimal(k.uh, k.ul),
-             k.p.lh and decimal(k.p.lh, k.p.ll) or "" }
+             k.p.lh and decimal(k.p.lh, k.p.ll) or "", limited }
 end
 
 
@@ -625,7 +629,8 @@ end
 -- nusd (charged if the request is lost), 15 lease ms, 16 flags (1 free model,
 -- 2 model unknown, 4 no price), 17 customer entity, 18 tag entities by \t, 19 event
 -- template for the sweeper.
--- Returns {0, receipt, rates, now_ms, gen, alias, key used, key limit} or
+-- Returns {0, receipt, rates, now_ms, gen, alias, key used, key limit,
+-- 1 if anything limits it} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, need,
 -- now_ms, allowed models by \t, expires ms, status}.
 local function kt_admit(keys, a)
@@ -777,6 +782,20 @@ local function correct_tokens(e, l, it, now_s)
 end
 
 
+-- A request that was given up before it went upstream did not take place.
+local function return_request(e, it, now_s)
+    local at = floor(it.ms / 1000)
+    if not e.rring or now_s - at >= RING then
+        return
+    end
+    advance(e, now_s)
+    local v = bucket(e.rring, at % RING)
+    if v > 0 then
+        e.rring, e.rsum = set_bucket(e.rring, at % RING, v - 1), e.rsum - 1
+    end
+end
+
+
 -- One settlement on one entity.  it.held: the hold still stands and is
 -- released; it.back: an earlier charge that this one replaces.
 local function apply(e, l, it, now_s)
@@ -793,6 +812,9 @@ local function apply(e, l, it, now_s)
         end
         if has(l.bits, B_TPM) then
             correct_tokens(e, l, it, now_s)
+        end
+        if it.event == "" and has(l.bits, B_RPM) then
+            return_request(e, it, now_s)
         end
     end
     if same and has(l.bits, B_MONEY) then
@@ -822,12 +844,14 @@ local function commit(pre, items, now_s)
                 end
             end
         end
-        stream[#stream + 1] = "e"
-        stream[#stream + 1] = it.event
-        stream[#stream + 1] = "r"
-        stream[#stream + 1] = it.receipt
-        stream[#stream + 1] = "c"
-        stream[#stream + 1] = it.code
+        if it.event ~= "" then
+            stream[#stream + 1] = "e"
+            stream[#stream + 1] = it.event
+            stream[#stream + 1] = "r"
+            stream[#stream + 1] = it.receipt
+            stream[#stream + 1] = "c"
+            stream[#stream + 1] = it.code
+        end
     end
     for name, e in pairs(touched) do
         sets[#sets + 1] = pre .. "e:" .. name
@@ -890,7 +914,8 @@ end
 
 
 -- kt_settle: groups of 7 (rid, receipt, cost nusd, ucr, input tokens less
--- cached, output tokens, event JSON), at most 200 groups.
+-- cached, output tokens, event JSON), at most 200 groups.  Without an event
+-- the request is given up: no ledger row, its place in the window is free.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
 -- though no hold stood.  {-1} while not ready: keep it and come again.
 local function kt_settle(keys, a)

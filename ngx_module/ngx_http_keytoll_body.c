@@ -1,0 +1,343 @@
+
+/*
+ * The request body: brought into one piece, scanned, and where the provider
+ * must read something else than the client wrote, spliced.
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+typedef struct {
+    size_t                         off;
+    size_t                         len;         /* bytes replaced            */
+    ngx_str_t                      text;
+} ngx_http_keytoll_edit_t;
+
+
+static ngx_int_t ngx_http_keytoll_gather(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+static ngx_uint_t ngx_http_keytoll_edits(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_http_keytoll_edit_t *e);
+
+
+/* KT_ADMITTED with ctx->scan and ctx->model set, or the reason to refuse. */
+
+ngx_uint_t
+ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    const char **why)
+{
+    keytoll_rc_t                   rc;
+    ngx_http_keytoll_loc_conf_t   *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (r->request_body == NULL) {
+        return KT_INTERNAL;
+    }
+
+    switch (ngx_http_keytoll_gather(r, ctx)) {
+
+    case NGX_OK:
+        break;
+
+    case NGX_DECLINED:
+        return KT_BODY_TOO_LARGE;
+
+    default:
+        return KT_INTERNAL;
+    }
+
+    if (ctx->body_len > klcf->max_body) {
+        return KT_BODY_TOO_LARGE;
+    }
+
+    if (ctx->class == NGX_HTTP_KEYTOLL_OTHER) {
+        return KT_ADMITTED;
+    }
+
+    ctx->scan = ngx_palloc(r->pool, sizeof(kt_reqscan_t));
+    if (ctx->scan == NULL) {
+        return KT_INTERNAL;
+    }
+
+    rc = kt_reqscan(ctx->body, ctx->body_len, ctx->scan);
+
+    if (rc != KT_OK) {
+        *why = ctx->scan->err ? ctx->scan->err : "malformed JSON";
+        return KT_BODY_INVALID;
+    }
+
+    if (ctx->scan->model_len == 0) {
+        *why = "model is required";
+        return KT_BODY_INVALID;
+    }
+
+    ctx->model.data = (u_char *) ctx->scan->model;
+    ctx->model.len = ctx->scan->model_len;
+    ctx->streaming = ctx->scan->stream;
+
+    return KT_ADMITTED;
+}
+
+
+/*
+ * One buffer as it is, several or a file copied together once.  NGX_DECLINED
+ * when it is larger than keytoll_max_body.
+ */
+
+static ngx_int_t
+ngx_http_keytoll_gather(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    off_t                          size;
+    u_char                        *p;
+    ssize_t                        n;
+    ngx_buf_t                     *b;
+    ngx_chain_t                   *cl;
+    ngx_http_keytoll_loc_conf_t   *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    size = 0;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    if (size > (off_t) klcf->max_body) {
+        return NGX_DECLINED;
+    }
+
+    ctx->body_len = (size_t) size;
+
+    cl = r->request_body->bufs;
+
+    if (cl == NULL || size == 0) {
+        ctx->body = (u_char *) "";
+        return NGX_OK;
+    }
+
+    if (cl->next == NULL && ngx_buf_in_memory(cl->buf)) {
+        ctx->body = cl->buf->pos;
+        return NGX_OK;
+    }
+
+    p = ngx_palloc(r->pool, ctx->body_len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->body = p;
+
+    for ( /* void */ ; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (ngx_buf_in_memory(b)) {
+            p = ngx_cpymem(p, b->pos, b->last - b->pos);
+            continue;
+        }
+
+        while (b->file_pos < b->file_last) {
+            n = ngx_read_file(b->file, p, (size_t) (b->file_last
+                                                    - b->file_pos),
+                              b->file_pos);
+            if (n <= 0) {
+                return NGX_ERROR;
+            }
+
+            p += n;
+            b->file_pos += n;
+        }
+    }
+
+    b = ngx_calloc_buf(r->pool);
+    cl = ngx_alloc_chain_link(r->pool);
+    if (b == NULL || cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->start = ctx->body;
+    b->pos = ctx->body;
+    b->last = p;
+    b->end = p;
+    b->memory = 1;
+    b->last_buf = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    r->request_body->bufs = cl;
+    r->request_body->buf = b;
+    r->request_body->temp_file = NULL;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Writes what the provider shall read.  Every slice is a buffer of its own
+ * with start == pos: on a retry the upstream rewinds pos to start
+ * (ngx_http_upstream_reinit).
+ */
+
+ngx_int_t
+ngx_http_keytoll_splice(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    u_char                   *p;
+    size_t                    len, at;
+    ngx_buf_t                *b;
+    ngx_uint_t                i, n;
+    ngx_chain_t              *cl;
+    ngx_http_keytoll_edit_t   e[4];
+
+    if (ctx->scan == NULL) {
+        return NGX_OK;
+    }
+
+    n = ngx_http_keytoll_edits(r, ctx, e);
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    len = ctx->body_len;
+
+    for (i = 0; i < n; i++) {
+        if (e[i].text.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        len += e[i].text.len - e[i].len;
+    }
+
+    b = ngx_create_temp_buf(r->pool, len);
+    cl = ngx_alloc_chain_link(r->pool);
+    if (b == NULL || cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = b->pos;
+    at = 0;
+
+    for (i = 0; i < n; i++) {
+        p = ngx_cpymem(p, ctx->body + at, e[i].off - at);
+        p = ngx_cpymem(p, e[i].text.data, e[i].text.len);
+        at = e[i].off + e[i].len;
+    }
+
+    p = ngx_cpymem(p, ctx->body + at, ctx->body_len - at);
+
+    b->last = p;
+    b->last_buf = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    r->request_body->bufs = cl;
+    r->request_body->buf = NULL;
+    r->request_body->temp_file = NULL;
+
+    r->headers_in.content_length_n = len;
+
+    if (r->headers_in.content_length) {
+        p = ngx_pnalloc(r->pool, NGX_SIZE_T_LEN);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        r->headers_in.content_length->value.data = p;
+        r->headers_in.content_length->value.len = ngx_sprintf(p, "%uz", len)
+                                                  - p;
+    }
+
+    return NGX_OK;
+}
+
+
+/* The edits in body order. */
+
+static ngx_uint_t
+ngx_http_keytoll_edits(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_http_keytoll_edit_t *e)
+{
+    size_t                    raw;
+    u_char                   *p;
+    ngx_str_t                *name;
+    ngx_uint_t                n;
+    kt_reqscan_t             *s;
+    ngx_http_keytoll_edit_t   t;
+
+    s = ctx->scan;
+    n = 0;
+
+    /* the model: an alias, or a spelling that a lax parser could misread */
+
+    name = ctx->upstream_model.len ? &ctx->upstream_model : &ctx->model;
+    raw = s->model_span.len - 2;
+
+    if (raw != name->len
+        || ngx_memcmp(ctx->body + s->model_span.off + 1, name->data, raw) != 0)
+    {
+        e[n].off = s->model_span.off;
+        e[n].len = s->model_span.len;
+        p = ngx_pnalloc(r->pool,
+                        ngx_http_keytoll_json_len(name->data, name->len) + 2);
+        e[n].text.data = p;
+
+        if (p) {
+            *p++ = '"';
+            p = ngx_http_keytoll_json(p, name->data, name->len);
+            *p++ = '"';
+            e[n].text.len = p - e[n].text.data;
+        }
+
+        n++;
+    }
+
+    if (!ctx->strip) {
+        return n;
+    }
+
+    switch (s->so) {
+
+    case KT_SO_ABSENT:
+        e[n].off = s->insert_at;
+        e[n].len = 0;
+        ngx_str_set(&e[n].text, "\"stream_options\":{\"include_usage\":true},");
+        break;
+
+    case KT_SO_NULL:
+        e[n].off = s->so_span.off;
+        e[n].len = s->so_span.len;
+        ngx_str_set(&e[n].text, "{\"include_usage\":true}");
+        break;
+
+    default:
+        if (s->iu_span.len) {
+            e[n].off = s->iu_span.off;
+            e[n].len = s->iu_span.len;
+            ngx_str_set(&e[n].text, "true");
+
+        } else {
+            e[n].off = s->so_insert;
+            e[n].len = 0;
+
+            if (s->so_empty) {
+                ngx_str_set(&e[n].text, "\"include_usage\":true");
+
+            } else {
+                ngx_str_set(&e[n].text, "\"include_usage\":true,");
+            }
+        }
+    }
+
+    n++;
+
+    if (n == 2 && e[1].off < e[0].off) {
+        t = e[0];
+        e[0] = e[1];
+        e[1] = t;
+    }
+
+    return n;
+}

@@ -1,0 +1,370 @@
+
+/*
+ * The end of a request: what it cost, and its ledger event.
+ *
+ * Charge by ending (DESIGN 5, nginx-craft C.3):
+ *   usage seen                    exact
+ *   aborted or complete without   the input estimate and what was streamed,
+ *     usage, or unreadable          flagged as estimated
+ *   refused by the provider, or   nothing
+ *     never reached it
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+static void ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx);
+static u_char *ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v);
+static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t final, ngx_str_t *out);
+
+static char *ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx);
+
+
+static char  *ngx_http_keytoll_class_names[] = {
+    "chat", "completions", "embeddings", "messages", "other"
+};
+
+
+/*
+ * Settles once, whichever comes first: the last byte, the log phase, the end
+ * of the pool.
+ */
+
+void
+ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
+{
+    u_char        numbers[4][NGX_INT64_LEN + 1];
+    ngx_str_t     event;
+    ngx_uint_t    dispatched;
+    kt_record_t   rec;
+
+    if (ctx->state != NGX_HTTP_KEYTOLL_ADMITTED
+        && ctx->state != NGX_HTTP_KEYTOLL_DISPATCHED)
+    {
+        return;
+    }
+
+    dispatched = ctx->state == NGX_HTTP_KEYTOLL_DISPATCHED
+                 && ctx->request->upstream
+                 && ctx->request->upstream->request_sent;
+
+    ctx->state = NGX_HTTP_KEYTOLL_SETTLED;
+    ngx_http_keytoll_active_del(ctx);
+
+    ngx_str_null(&event);
+
+    if (dispatched) {
+        ngx_http_keytoll_charge(ctx);
+
+        if (ngx_http_keytoll_build(ctx, 1, &event) != NGX_OK) {
+
+            /* the journal's D stands: it will be charged as lost */
+
+            ngx_log_error(NGX_LOG_CRIT, ctx->request->connection->log, 0,
+                          "keytoll: no memory to settle %s", ctx->rid);
+            return;
+        }
+
+    } else {
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_RELEASED, 1);
+    }
+
+    ngx_memzero(&rec, sizeof(kt_record_t));
+
+    rec.type = KT_RECORD_SETTLE;
+    rec.nfields = 7;
+    rec.field[0].data = ctx->rid;
+    rec.field[0].len = KT_RID_LEN;
+    rec.field[1].data = ctx->hold.data;
+    rec.field[1].len = ctx->receipt_len;
+    rec.field[2].data = numbers[0];
+    rec.field[2].len = ngx_sprintf(numbers[0], "%L", ctx->cost_nusd)
+                       - numbers[0];
+    rec.field[3].data = numbers[1];
+    rec.field[3].len = ngx_sprintf(numbers[1], "%L",
+                                   (int64_t) (ctx->cost_nusd > 0 ? 1000000
+                                                                 : 0))
+                       - numbers[1];
+    rec.field[4].data = numbers[2];
+    rec.field[4].len = ngx_sprintf(numbers[2], "%L",
+                                   ctx->usage.in_tok - ctx->usage.cr_tok)
+                       - numbers[2];
+    rec.field[5].data = numbers[3];
+    rec.field[5].len = ngx_sprintf(numbers[3], "%L", ctx->usage.out_tok)
+                       - numbers[3];
+    rec.field[6].data = event.data;
+    rec.field[6].len = event.len;
+
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_COST_NUSD,
+                           (ngx_atomic_int_t) ctx->cost_nusd);
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_IN_TOK,
+                           (ngx_atomic_int_t) ctx->usage.in_tok);
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_OUT_TOK,
+                           (ngx_atomic_int_t) ctx->usage.out_tok);
+
+    if (ngx_http_keytoll_settle(&rec, ctx->segment) != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, ctx->request->connection->log, 0,
+                      "keytoll: could not settle %s, its lease will",
+                      ctx->rid);
+    }
+}
+
+
+static void
+ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
+{
+    int64_t      out, est;
+    kt_usage_t  *u;
+
+    u = &ctx->usage;
+
+    if (!ctx->last) {
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ABORTED, 1);
+    }
+
+    /* refused, or failed before an answer: the provider charges nothing */
+
+    if (ctx->header ? (ctx->status < 200 || ctx->status > 299)
+                    : !ctx->request->connection->error
+                      && ctx->request->headers_out.status != 499
+                      && ctx->request->err_status != 0)
+    {
+        ngx_memzero(u, sizeof(kt_usage_t));
+        ctx->cost_nusd = 0;
+        return;
+    }
+
+    if (ctx->class == NGX_HTTP_KEYTOLL_OTHER) {
+        ctx->cost_nusd = 0;
+        return;
+    }
+
+    est = ctx->delta_bytes ? ngx_max(ctx->events, (ctx->delta_bytes + 2) / 3)
+          : ctx->read_json ? (int64_t) (ctx->body_bytes / 4) : 0;
+
+    if (ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS) {
+        est = 0;
+    }
+
+    if (u->has_in && (u->has_out || ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS)
+        && (ctx->last || ctx->class != NGX_HTTP_KEYTOLL_MESSAGES))
+    {
+        /* exact */
+
+    } else {
+        ctx->estimated = 1;
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ESTIMATED, 1);
+
+        if (!u->has_in) {
+            u->in_tok = ctx->in_typ;
+        }
+
+        out = ngx_max(u->out_tok, est);
+
+        if (ctx->out_bound > 0 && out > ctx->out_bound) {
+            out = ngx_max(u->out_tok, ctx->out_bound);
+        }
+
+        u->out_tok = out;
+    }
+
+    if (kt_price_cost(&ctx->price, u, &ctx->cost_nusd) != KT_OK) {
+
+        /* cannot be counted: never less than what was held for it */
+
+        ctx->estimated = 1;
+        ctx->cost_nusd = ctx->bound_nusd;
+    }
+}
+
+
+static char *
+ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx)
+{
+    if (!ctx->header) {
+        return ctx->request->err_status ? "error" : "aborted";
+    }
+
+    if (ctx->status < 200 || ctx->status > 299) {
+        return "refused_upstream";
+    }
+
+    if (ctx->gone || ctx->request->connection->error) {
+        return "aborted";
+    }
+
+    return ctx->last ? "complete" : "error";
+}
+
+
+/* What the ledger gets should this request never be settled. */
+
+ngx_int_t
+ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
+{
+    return ngx_http_keytoll_build(ctx, 0, out);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
+    ngx_str_t *out)
+{
+    size_t               len, n;
+    u_char              *p;
+    ngx_str_t            user, addr, alias;
+    kt_usage_t          *u;
+    kt_reqscan_t        *s;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    s = ctx->scan;
+    u = &ctx->usage;
+    addr = r->connection->addr_text;
+    alias = ctx->alias;
+
+    ngx_str_null(&user);
+
+    if (s) {
+        user.data = (u_char *) s->user;
+        user.len = s->user_len;
+    }
+
+    len = 768 + ngx_http_keytoll_json_len(ctx->model.data, ctx->model.len)
+          + ngx_http_keytoll_json_len(ctx->upstream_model.data,
+                                      ctx->upstream_model.len)
+          + ngx_http_keytoll_json_len(ctx->provider.data, ctx->provider.len)
+          + ngx_http_keytoll_json_len(user.data, user.len)
+          + ngx_http_keytoll_json_len(ctx->answer_id.data, ctx->answer_id.len)
+          + ngx_http_keytoll_json_len(addr.data, addr.len)
+          + ngx_http_keytoll_json_len(alias.data, alias.len)
+          + ngx_http_keytoll_conf()->node.len;
+
+    for (n = 0; s && n < s->ntags; n++) {
+        len += s->tags[n].len + 1;
+    }
+
+    p = ngx_pnalloc(r->pool, len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    out->data = p;
+
+    p = ngx_sprintf(p, "{\"id\":\"%*s\",\"t0\":%uL,\"rt\":\"%s\",\"stm\":%d",
+                    (size_t) KT_RID_LEN, ctx->rid, ctx->admit_ms,
+                    ngx_http_keytoll_class_names[ctx->class],
+                    (int) ctx->streaming);
+
+    p = ngx_http_keytoll_text(p, "m", &ctx->model);
+    p = ngx_http_keytoll_text(p, "um", &ctx->upstream_model);
+    p = ngx_http_keytoll_text(p, "p", &ctx->provider);
+    p = ngx_http_keytoll_text(p, "ip", &addr);
+    p = ngx_http_keytoll_text(p, "cust", &user);
+    p = ngx_http_keytoll_text(p, "alias", &alias);
+    p = ngx_http_keytoll_text(p, "node", &ngx_http_keytoll_conf()->node);
+
+    if (s && s->ntags) {
+        p = ngx_sprintf(p, ",\"tags\":[");
+
+        for (n = 0; n < s->ntags; n++) {
+            if (n) {
+                *p++ = ',';
+            }
+
+            p = ngx_cpymem(p, ctx->body + s->tags[n].off, s->tags[n].len);
+        }
+
+        *p++ = ']';
+    }
+
+    if (!final) {
+        p = ngx_sprintf(p, ",\"in\":%L,\"out\":0,\"cost\":\"%L\",\"ucr\":\"0\","
+                        "\"st\":0,\"end\":\"lost\",\"est\":1}",
+                        ctx->in_typ, ctx->in_nusd);
+        out->len = p - out->data;
+        return NGX_OK;
+    }
+
+    p = ngx_http_keytoll_text(p, "uid", &ctx->answer_id);
+
+    p = ngx_sprintf(p, ",\"t1\":%uL,\"in\":%L,\"out\":%L,\"cr\":%L,\"cw\":%L,"
+                    "\"rs\":%L,\"cost\":\"%L\",\"ucr\":\"0\",\"st\":%ui,"
+                    "\"end\":\"%s\",\"est\":%d",
+                    ngx_http_keytoll_now_ms(), u->in_tok, u->out_tok,
+                    u->cr_tok, u->cw_tok, u->rs_tok, ctx->cost_nusd,
+                    ctx->header ? ctx->status
+                                : (ngx_uint_t) r->err_status,
+                    ngx_http_keytoll_end(ctx), (int) ctx->estimated);
+
+    if (ctx->first_ms > ctx->admit_ms) {
+        p = ngx_sprintf(p, ",\"ttft\":%uL", ctx->first_ms - ctx->admit_ms);
+    }
+
+    *p++ = '}';
+
+    out->len = p - out->data;
+
+    return NGX_OK;
+}
+
+
+static u_char *
+ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v)
+{
+    if (v->len == 0) {
+        return p;
+    }
+
+    p = ngx_sprintf(p, ",\"%s\":\"", name);
+    p = ngx_http_keytoll_json(p, v->data, v->len);
+    *p++ = '"';
+
+    return p;
+}
+
+
+/* At most that many bytes are written by ngx_http_keytoll_json(). */
+
+size_t
+ngx_http_keytoll_json_len(u_char *p, size_t len)
+{
+    size_t  n, i;
+
+    n = len;
+
+    for (i = 0; i < len; i++) {
+        if (p[i] < 0x20 || p[i] == '"' || p[i] == '\\' || p[i] == 0x7f) {
+            n += 5;
+        }
+    }
+
+    return n;
+}
+
+
+u_char *
+ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len)
+{
+    static u_char  hex[] = "0123456789abcdef";
+
+    for ( /* void */ ; len; len--, p++) {
+
+        if (*p == '"' || *p == '\\') {
+            *dst++ = '\\';
+            *dst++ = *p;
+
+        } else if (*p < 0x20 || *p == 0x7f) {
+            dst = ngx_cpymem(dst, "\\u00", 4);
+            *dst++ = hex[*p >> 4];
+            *dst++ = hex[*p & 0xf];
+
+        } else {
+            *dst++ = *p;
+        }
+    }
+
+    return dst;
+}

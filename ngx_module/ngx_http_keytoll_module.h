@@ -1,0 +1,364 @@
+
+/*
+ * Keytoll: virtual keys, limits and budgets for LLM traffic.
+ *
+ * Types and entry points shared by the module's files.  One request:
+ *
+ *   request.c  PRECONTENT handler: key.c reads the key, body.c the body
+ *   admit.c    prices the request and asks Redis (redis.c, registry.c)
+ *   verdict.c  answers refusals; otherwise journal.c writes D, nginx proxies
+ *   filter.c   counts usage as the response passes
+ *   event.c    turns the end of the request into a settlement, settle.c
+ *              journals it (S) and sends it until Redis has acknowledged it
+ *
+ * Nothing here blocks, and nothing that outlives a request points into it.
+ */
+
+
+#ifndef _NGX_HTTP_KEYTOLL_MODULE_H_INCLUDED_
+#define _NGX_HTTP_KEYTOLL_MODULE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+
+#include <hiredis/hiredis.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <poll.h>
+
+#include "kt_key.h"
+#include "kt_price.h"
+#include "kt_reason.h"
+#include "kt_record.h"
+#include "kt_reqscan.h"
+#include "kt_respscan.h"
+#include "kt_schema.h"
+#include "kt_sse.h"
+#include "kt_usage.h"
+
+
+#define NGX_HTTP_KEYTOLL_FAIL_DENY     0
+#define NGX_HTTP_KEYTOLL_FAIL_ALLOW    1
+#define NGX_HTTP_KEYTOLL_FAIL_CACHED   2
+
+#define NGX_HTTP_KEYTOLL_ABORT_DRAIN   0
+#define NGX_HTTP_KEYTOLL_ABORT_CANCEL  1
+
+#define NGX_HTTP_KEYTOLL_STATUS_JSON   1
+#define NGX_HTTP_KEYTOLL_STATUS_PROM   2
+
+#define NGX_HTTP_KEYTOLL_LEASE         60000    /* ms; renewed every third   */
+#define NGX_HTTP_KEYTOLL_SEGMENT       (1 << 20)
+#define NGX_HTTP_KEYTOLL_BATCH         64       /* settlements in one call   */
+#define NGX_HTTP_KEYTOLL_SSE_HOLD      65536    /* one unfinished event      */
+
+
+/* Counters in shared memory; the order is that of names[] in status.c. */
+
+typedef enum {
+    NGX_HTTP_KEYTOLL_N_REQUESTS = 0,
+    NGX_HTTP_KEYTOLL_N_ADMITTED,
+    NGX_HTTP_KEYTOLL_N_UNRESERVED,
+    NGX_HTTP_KEYTOLL_N_SETTLED,
+    NGX_HTTP_KEYTOLL_N_DUPLICATE,
+    NGX_HTTP_KEYTOLL_N_LATE,
+    NGX_HTTP_KEYTOLL_N_RELEASED,
+    NGX_HTTP_KEYTOLL_N_ESTIMATED,
+    NGX_HTTP_KEYTOLL_N_ABORTED,
+    NGX_HTTP_KEYTOLL_N_UNREADABLE,
+    NGX_HTTP_KEYTOLL_N_IN_TOK,
+    NGX_HTTP_KEYTOLL_N_OUT_TOK,
+    NGX_HTTP_KEYTOLL_N_COST_NUSD,
+    NGX_HTTP_KEYTOLL_N_REDIS_CALLS,
+    NGX_HTTP_KEYTOLL_N_REDIS_ERRORS,
+    NGX_HTTP_KEYTOLL_N_REDIS_TIMEOUTS,
+    NGX_HTTP_KEYTOLL_N_REDIS_CONNECTS,
+    NGX_HTTP_KEYTOLL_N_JOURNAL_BYTES,
+    NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS,
+    NGX_HTTP_KEYTOLL_N_REPLAYED,
+    NGX_HTTP_KEYTOLL_N_ADOPTED,
+    NGX_HTTP_KEYTOLL_N_ACTIVE,
+    NGX_HTTP_KEYTOLL_N_PENDING,
+    NGX_HTTP_KEYTOLL_N_MAX
+} ngx_http_keytoll_counter_e;
+
+
+typedef struct {
+    ngx_atomic_t                   n[NGX_HTTP_KEYTOLL_N_MAX];
+    ngx_atomic_t                   refused[KT_REASON_MAX];
+} ngx_http_keytoll_shm_t;
+
+
+typedef struct {
+    ngx_addr_t                    *redis;
+    ngx_str_t                      redis_user;
+    ngx_str_t                      redis_password;
+    ngx_msec_t                     redis_timeout;
+    ngx_shm_zone_t                *zone;
+    ngx_path_t                    *journal;
+    ngx_uint_t                     journal_off;
+    ngx_uint_t                     used;        /* keytoll on, somewhere     */
+    ngx_str_t                      node;
+} ngx_http_keytoll_main_conf_t;
+
+
+typedef struct {
+    ngx_flag_t                     enable;
+    ngx_uint_t                     failure;
+    ngx_uint_t                     abort;
+    size_t                         max_body;
+    ngx_uint_t                     status;
+} ngx_http_keytoll_loc_conf_t;
+
+
+typedef enum {
+    NGX_HTTP_KEYTOLL_CHAT = 0,
+    NGX_HTTP_KEYTOLL_COMPLETIONS,
+    NGX_HTTP_KEYTOLL_EMBEDDINGS,
+    NGX_HTTP_KEYTOLL_MESSAGES,
+    NGX_HTTP_KEYTOLL_OTHER
+} ngx_http_keytoll_class_e;
+
+
+typedef struct {
+    ngx_str_node_t                 sn;
+    ngx_str_t                      upstream;
+    ngx_str_t                      provider;
+    kt_price_t                     price;
+    int64_t                        max_out_tok;     /* -1 unknown            */
+} ngx_http_keytoll_model_t;
+
+
+/* reply NULL: last 0, the deadline passed; last 1, the connection is lost. */
+
+typedef void (*ngx_http_keytoll_reply_pt)(void *data, redisReply *reply,
+    ngx_uint_t last);
+
+
+typedef struct {
+    ngx_http_keytoll_reply_pt      handler;
+    void                          *data;
+    ngx_msec_t                     deadline;
+    unsigned                       answered:1;  /* timed out: reply is late  */
+} ngx_http_keytoll_op_t;
+
+
+typedef struct ngx_http_keytoll_segment_s  ngx_http_keytoll_segment_t;
+
+struct ngx_http_keytoll_segment_s {
+    ngx_queue_t                    queue;
+    ngx_fd_t                       fd;
+    off_t                          size;
+    ngx_uint_t                     open;        /* D whose S has no ack      */
+    ngx_uint_t                     unacked;     /* S without ack             */
+    ngx_uint_t                     reading;     /* replays that will read it */
+    uint64_t                       last_ack_ms; /* Redis time                */
+    time_t                         created;
+    unsigned                       sealed:1;
+    unsigned                       reread:1;    /* S were dropped from memory */
+    ngx_str_t                      path;
+    u_char                         path_data[1];
+};
+
+
+/*
+ * One request.  Transitions:
+ *   NEW -> BODY -> ADMIT -> ADMITTED -> DISPATCHED -> SETTLED
+ *   NEW, BODY, ADMIT -> REFUSED     nothing was reserved
+ *   ADMIT -> SETTLED                granted after we had given up: released
+ */
+
+typedef enum {
+    NGX_HTTP_KEYTOLL_NEW = 0,
+    NGX_HTTP_KEYTOLL_BODY,
+    NGX_HTTP_KEYTOLL_ADMIT,
+    NGX_HTTP_KEYTOLL_ADMITTED,
+    NGX_HTTP_KEYTOLL_DISPATCHED,
+    NGX_HTTP_KEYTOLL_SETTLED,
+    NGX_HTTP_KEYTOLL_REFUSED
+} ngx_http_keytoll_state_e;
+
+
+typedef struct {
+    ngx_http_request_t            *request;
+    ngx_http_keytoll_state_e       state;
+    ngx_http_keytoll_class_e       class;
+    void                          *pending;     /* the admit under way       */
+    ngx_queue_t                    queue;       /* admits to send, or active */
+    ngx_uint_t                     queued;
+
+    u_char                         rid[KT_RID_LEN + 1];
+    u_char                         token[KT_KEY_TOKEN_LEN + 1];
+    ngx_str_t                      key_name;    /* "sk-...abcd"              */
+
+    u_char                        *body;
+    size_t                         body_len;
+    kt_reqscan_t                  *scan;
+    ngx_str_t                      model;
+    ngx_str_t                      upstream_model;
+    ngx_str_t                      provider;
+    kt_price_t                     price;
+    int64_t                        max_out_tok;
+
+    int64_t                        in_bound;    /* tokens                    */
+    int64_t                        in_typ;
+    int64_t                        out_bound;
+    int64_t                        out_typ;
+    int64_t                        bound_nusd;
+    int64_t                        typ_nusd;
+    int64_t                        in_nusd;     /* the input estimate        */
+
+    ngx_uint_t                     reason;
+    ngx_uint_t                     tries;
+    uint64_t                       admit_ms;    /* wall clock                */
+    uint64_t                       first_ms;
+    ngx_msec_t                     leased;      /* when last renewed         */
+    ngx_str_t                      hold;        /* receipt and template      */
+    size_t                         receipt_len;
+    ngx_str_t                      rates;
+    ngx_str_t                      alias;
+    ngx_str_t                      key_spend;
+    ngx_str_t                      key_limit;
+    ngx_http_keytoll_segment_t    *segment;
+
+    kt_usage_t                     usage;
+    kt_respscan_t                 *resp;
+    kt_sse_t                       sse;
+    u_char                         sse_carry[64];
+    ngx_str_t                      answer_id;
+    u_char                         answer_id_data[KT_RESP_ID];
+    u_char                        *held;        /* bytes of an unfinished    */
+    size_t                         held_len;    /*   event, not yet passed   */
+    size_t                         held_size;
+    ngx_chain_t                   *free;
+    ngx_chain_t                   *busy;
+    off_t                          body_bytes;
+    int64_t                        delta_bytes;
+    int64_t                        events;
+    int64_t                        cost_nusd;
+    ngx_uint_t                     status;
+
+    unsigned                       active:1;    /* in the list of renewals   */
+    unsigned                       known:1;     /* model is in the registry  */
+    unsigned                       streaming:1;
+    unsigned                       strip:1;     /* take our usage event out  */
+    unsigned                       read_json:1;
+    unsigned                       read_sse:1;
+    unsigned                       last:1;      /* the response is complete  */
+    unsigned                       gone:1;      /* client left; draining     */
+    unsigned                       unreserved:1;
+    unsigned                       estimated:1;
+    unsigned                       header:1;
+    unsigned                       pass_hold:1; /* held too long to hold on  */
+} ngx_http_keytoll_ctx_t;
+
+
+/* module.c */
+
+extern ngx_module_t  ngx_http_keytoll_module;
+
+void ngx_http_keytoll_count(ngx_http_keytoll_counter_e i, ngx_atomic_int_t n);
+void ngx_http_keytoll_count_refused(ngx_uint_t reason);
+ngx_http_keytoll_main_conf_t *ngx_http_keytoll_conf(void);
+uint64_t ngx_http_keytoll_now_ms(void);
+
+/* request.c */
+
+ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);
+ngx_http_keytoll_ctx_t *ngx_http_keytoll_get_ctx(ngx_http_request_t *r);
+void ngx_http_keytoll_resume(ngx_http_keytoll_ctx_t *ctx);
+
+/* key.c */
+
+ngx_uint_t ngx_http_keytoll_read_key(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_strip_keys(ngx_http_request_t *r);
+
+/* body.c */
+
+ngx_uint_t ngx_http_keytoll_read_body(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, const char **why);
+ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+
+/* admit.c */
+
+void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_admit_flush(void);
+void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_active_add(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_active_del(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_renew(ngx_uint_t restore);
+ngx_int_t ngx_http_keytoll_admit_init(ngx_cycle_t *cycle);
+
+/* verdict.c */
+
+ngx_int_t ngx_http_keytoll_refuse(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply,
+    const char *why);
+ngx_int_t ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
+    ngx_str_t *value);
+
+/* filter.c */
+
+ngx_int_t ngx_http_keytoll_filter_init(ngx_conf_t *cf);
+
+/* event.c */
+
+void ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx,
+    ngx_str_t *out);
+size_t ngx_http_keytoll_json_len(u_char *p, size_t len);
+u_char *ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len);
+
+/* settle.c */
+
+ngx_int_t ngx_http_keytoll_settle(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *dispatched);
+ngx_int_t ngx_http_keytoll_settle_replay(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *seg);
+void ngx_http_keytoll_settle_flush(void);
+void ngx_http_keytoll_settle_retry(void);
+ngx_uint_t ngx_http_keytoll_settle_pending(void);
+
+/* journal.c */
+
+ngx_int_t ngx_http_keytoll_journal_init(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_keytoll_journal_write(kt_record_t *rec,
+    ngx_http_keytoll_segment_t **seg);
+ngx_uint_t ngx_http_keytoll_journal_ok(void);
+void ngx_http_keytoll_journal_replay(void);
+void ngx_http_keytoll_journal_watermark(uint64_t wm_ms);
+
+/* redis.c */
+
+ngx_int_t ngx_http_keytoll_redis_init(ngx_cycle_t *cycle);
+void ngx_http_keytoll_redis_exit(void);
+ngx_int_t ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler,
+    void *data, ngx_str_t *argv, ngx_uint_t argc);
+void ngx_http_keytoll_redis_post(void);
+ngx_uint_t ngx_http_keytoll_redis_ready(void);
+
+/* registry.c */
+
+void ngx_http_keytoll_registry_refresh(void);
+void ngx_http_keytoll_registry_lost(void);
+void ngx_http_keytoll_registry_stale(redisReply *gen);
+ngx_uint_t ngx_http_keytoll_registry_ready(void);
+ngx_str_t *ngx_http_keytoll_registry_gen(void);
+ngx_http_keytoll_model_t *ngx_http_keytoll_registry_find(ngx_str_t *name);
+
+/* variables.c */
+
+ngx_int_t ngx_http_keytoll_add_variables(ngx_conf_t *cf);
+
+/* status.c */
+
+char *ngx_http_keytoll_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+
+#endif /* _NGX_HTTP_KEYTOLL_MODULE_H_INCLUDED_ */

@@ -1,0 +1,797 @@
+
+/*
+ * The worker's one connection to Redis: pipelined, flushed once per turn of
+ * the event loop, replies matched to operations in order.
+ *
+ *   DOWN -> CONNECTING -> HELLO -> READY
+ *   any -> DOWN            error, close, two deadlines without a reply; comes
+ *                          back after a back-off (50 ms doubled up to 2 s)
+ *
+ * While not READY, send() answers NGX_BUSY at once: nothing queues here, the
+ * caller's policy decides.  Every operation's handler is called once with
+ * last set, with its reply or, when the connection is lost, with NULL.  One that
+ * misses its deadline is told so before (NULL, last 0), but keeps its place
+ * until its reply has been read, so replies never shift.
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+#define NGX_HTTP_KEYTOLL_OPS          16384     /* power of two              */
+#define NGX_HTTP_KEYTOLL_OUT_MAX      (64 << 20)
+#define NGX_HTTP_KEYTOLL_BACKOFF_MAX  2000
+
+
+typedef enum {
+    NGX_HTTP_KEYTOLL_R_DOWN = 0,
+    NGX_HTTP_KEYTOLL_R_CONNECTING,
+    NGX_HTTP_KEYTOLL_R_HELLO,
+    NGX_HTTP_KEYTOLL_R_READY
+} ngx_http_keytoll_redis_state_e;
+
+
+typedef struct {
+    ngx_http_keytoll_redis_state_e   state;
+    ngx_peer_connection_t            peer;
+    redisReader                     *reader;
+    ngx_log_t                       *log;
+
+    u_char                          *out;
+    size_t                           out_size;
+    size_t                           out_len;
+    size_t                           out_sent;
+
+    ngx_http_keytoll_op_t           *ops;
+    ngx_uint_t                       head;
+    ngx_uint_t                       tail;
+
+    ngx_event_t                      deadline;
+    ngx_event_t                      backoff;
+    ngx_event_t                      flush;
+    ngx_msec_t                       wait;
+    ngx_msec_t                       timeout;
+    time_t                           logged;
+    u_char                           run_id[40];
+    unsigned                         known:1;   /* run_id was seen before    */
+    unsigned                         failing:1;
+} ngx_http_keytoll_redis_t;
+
+
+static void ngx_http_keytoll_redis_connect(ngx_event_t *ev);
+static void ngx_http_keytoll_redis_hello(void);
+static void ngx_http_keytoll_redis_auth_reply(void *data, redisReply *reply,
+    ngx_uint_t last);
+static void ngx_http_keytoll_redis_info_reply(void *data, redisReply *reply,
+    ngx_uint_t last);
+static ngx_int_t ngx_http_keytoll_redis_queue(
+    ngx_http_keytoll_reply_pt handler, void *data, ngx_str_t *argv,
+    ngx_uint_t argc);
+static ngx_int_t ngx_http_keytoll_redis_reserve(size_t len);
+static void ngx_http_keytoll_redis_write(ngx_event_t *wev);
+static void ngx_http_keytoll_redis_read(ngx_event_t *rev);
+static ngx_int_t ngx_http_keytoll_redis_replies(void);
+static void ngx_http_keytoll_redis_late(ngx_event_t *ev);
+static void ngx_http_keytoll_redis_flush(ngx_event_t *ev);
+static void ngx_http_keytoll_redis_fail(const char *why);
+
+
+static ngx_http_keytoll_redis_t  ngx_http_keytoll_redis;
+static ngx_connection_t          ngx_http_keytoll_redis_dumb;
+
+
+ngx_int_t
+ngx_http_keytoll_redis_init(ngx_cycle_t *cycle)
+{
+    ngx_http_keytoll_redis_t      *rc;
+    ngx_http_keytoll_main_conf_t  *kmcf;
+
+    rc = &ngx_http_keytoll_redis;
+    kmcf = ngx_http_keytoll_conf();
+
+    ngx_memzero(rc, sizeof(ngx_http_keytoll_redis_t));
+
+    rc->log = cycle->log;
+    rc->timeout = kmcf->redis_timeout;
+    rc->wait = 50;
+
+    rc->ops = ngx_calloc(NGX_HTTP_KEYTOLL_OPS * sizeof(ngx_http_keytoll_op_t),
+                         cycle->log);
+    if (rc->ops == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_keytoll_redis_dumb.fd = (ngx_socket_t) -1;
+    ngx_http_keytoll_redis_dumb.log = cycle->log;
+
+    rc->deadline.handler = ngx_http_keytoll_redis_late;
+    rc->deadline.data = &ngx_http_keytoll_redis_dumb;
+    rc->deadline.log = cycle->log;
+
+    rc->backoff.handler = ngx_http_keytoll_redis_connect;
+    rc->backoff.data = &ngx_http_keytoll_redis_dumb;
+    rc->backoff.log = cycle->log;
+    rc->backoff.cancelable = 1;
+
+    rc->flush.handler = ngx_http_keytoll_redis_flush;
+    rc->flush.data = &ngx_http_keytoll_redis_dumb;
+    rc->flush.log = cycle->log;
+
+    ngx_post_event(&rc->backoff, &ngx_posted_events);
+
+    return NGX_OK;
+}
+
+
+/*
+ * The process ends.  Bytes that are still queued get one bounded chance;
+ * what does not make it is in the journal.
+ */
+
+void
+ngx_http_keytoll_redis_exit(void)
+{
+    ssize_t                    n;
+    struct pollfd              pfd;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (rc->peer.connection == NULL) {
+        return;
+    }
+
+    while (rc->state == NGX_HTTP_KEYTOLL_R_READY
+           && rc->out_sent < rc->out_len)
+    {
+        pfd.fd = rc->peer.connection->fd;
+        pfd.events = POLLOUT;
+
+        if (poll(&pfd, 1, 100) != 1) {
+            break;
+        }
+
+        n = send(pfd.fd, rc->out + rc->out_sent, rc->out_len - rc->out_sent,
+                 MSG_DONTWAIT);
+        if (n <= 0) {
+            break;
+        }
+
+        rc->out_sent += n;
+    }
+
+    ngx_close_connection(rc->peer.connection);
+    rc->peer.connection = NULL;
+    rc->state = NGX_HTTP_KEYTOLL_R_DOWN;
+}
+
+
+ngx_uint_t
+ngx_http_keytoll_redis_ready(void)
+{
+    return ngx_http_keytoll_redis.state == NGX_HTTP_KEYTOLL_R_READY;
+}
+
+
+/* Asks for one flush at the end of this turn of the event loop. */
+
+void
+ngx_http_keytoll_redis_post(void)
+{
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (!rc->flush.posted) {
+        ngx_post_event(&rc->flush, &ngx_posted_events);
+    }
+}
+
+
+ngx_int_t
+ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler, void *data,
+    ngx_str_t *argv, ngx_uint_t argc)
+{
+    if (ngx_http_keytoll_redis.state != NGX_HTTP_KEYTOLL_R_READY) {
+        return NGX_BUSY;
+    }
+
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_CALLS, 1);
+
+    return ngx_http_keytoll_redis_queue(handler, data, argv, argc);
+}
+
+
+static void
+ngx_http_keytoll_redis_connect(ngx_event_t *ev)
+{
+    ngx_int_t                      rv;
+    ngx_connection_t              *c;
+    ngx_http_keytoll_redis_t      *rc;
+    ngx_http_keytoll_main_conf_t  *kmcf;
+
+    rc = &ngx_http_keytoll_redis;
+    kmcf = ngx_http_keytoll_conf();
+
+    if (rc->state != NGX_HTTP_KEYTOLL_R_DOWN) {
+        return;
+    }
+
+    ngx_memzero(&rc->peer, sizeof(ngx_peer_connection_t));
+
+    rc->peer.sockaddr = kmcf->redis->sockaddr;
+    rc->peer.socklen = kmcf->redis->socklen;
+    rc->peer.name = &kmcf->redis->name;
+    rc->peer.get = ngx_event_get_peer;
+    rc->peer.log = rc->log;
+    rc->peer.log_error = NGX_ERROR_ERR;
+
+    rc->reader = redisReaderCreate();
+    if (rc->reader == NULL) {
+        ngx_http_keytoll_redis_fail("out of memory");
+        return;
+    }
+
+    rv = ngx_event_connect_peer(&rc->peer);
+
+    if (rv == NGX_ERROR || rv == NGX_BUSY || rv == NGX_DECLINED) {
+        ngx_http_keytoll_redis_fail("connect() failed");
+        return;
+    }
+
+    c = rc->peer.connection;
+    c->read->handler = ngx_http_keytoll_redis_read;
+    c->write->handler = ngx_http_keytoll_redis_write;
+    c->read->log = rc->log;
+    c->write->log = rc->log;
+    c->log = rc->log;
+
+    if (c->sockaddr && c->sockaddr->sa_family != AF_UNIX) {
+        (void) ngx_tcp_nodelay(c);
+    }
+
+    rc->state = NGX_HTTP_KEYTOLL_R_CONNECTING;
+    rc->out_len = 0;
+    rc->out_sent = 0;
+
+    if (rv == NGX_AGAIN) {
+        ngx_add_timer(&rc->deadline, ngx_max(rc->timeout, 200));
+        return;
+    }
+
+    ngx_http_keytoll_redis_hello();
+}
+
+
+/* Everything a new connection needs goes out in one write. */
+
+static void
+ngx_http_keytoll_redis_hello(void)
+{
+    ngx_str_t                      argv[3];
+    ngx_http_keytoll_redis_t      *rc;
+    ngx_http_keytoll_main_conf_t  *kmcf;
+
+    rc = &ngx_http_keytoll_redis;
+    kmcf = ngx_http_keytoll_conf();
+
+    rc->state = NGX_HTTP_KEYTOLL_R_HELLO;
+
+    if (kmcf->redis_password.len) {
+        ngx_str_set(&argv[0], "AUTH");
+        argv[1] = kmcf->redis_user;
+        argv[2] = kmcf->redis_password;
+
+        if (ngx_http_keytoll_redis_queue(ngx_http_keytoll_redis_auth_reply,
+                                         NULL, argv, 3)
+            != NGX_OK)
+        {
+            ngx_http_keytoll_redis_fail("out of memory");
+            return;
+        }
+    }
+
+    ngx_str_set(&argv[0], "INFO");
+    ngx_str_set(&argv[1], "server");
+
+    if (ngx_http_keytoll_redis_queue(ngx_http_keytoll_redis_info_reply, NULL,
+                                     argv, 2)
+        != NGX_OK)
+    {
+        ngx_http_keytoll_redis_fail("out of memory");
+    }
+}
+
+
+static void
+ngx_http_keytoll_redis_auth_reply(void *data, redisReply *reply,
+    ngx_uint_t last)
+{
+    if (reply && reply->type == REDIS_REPLY_ERROR) {
+        ngx_http_keytoll_redis_fail("AUTH was refused, check the user and "
+                                    "password of \"keytoll_redis\"");
+    }
+}
+
+
+/*
+ * A run_id that differs from the one before means that Redis restarted or
+ * another one took over: it may have forgotten the latest settlements and
+ * holds, so everything that the journal still keeps is sent again.
+ */
+
+static void
+ngx_http_keytoll_redis_info_reply(void *data, redisReply *reply,
+    ngx_uint_t last)
+{
+    u_char                    *p;
+    ngx_uint_t                 changed;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (reply == NULL) {
+        return;
+    }
+
+    if (reply->type != REDIS_REPLY_STRING) {
+        ngx_http_keytoll_redis_fail(reply->type == REDIS_REPLY_ERROR
+                                    ? reply->str : "no answer to INFO");
+        return;
+    }
+
+    p = (u_char *) ngx_strstr(reply->str, "run_id:");
+    if (p == NULL || ngx_strlen(p) < 7 + sizeof(rc->run_id)) {
+        ngx_http_keytoll_redis_fail("no run_id in the answer to INFO");
+        return;
+    }
+
+    p += 7;
+    changed = ngx_memcmp(p, rc->run_id, sizeof(rc->run_id)) != 0;
+    ngx_memcpy(rc->run_id, p, sizeof(rc->run_id));
+
+    rc->state = NGX_HTTP_KEYTOLL_R_READY;
+    rc->wait = 50;
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_CONNECTS, 1);
+
+    if (rc->failing) {
+        rc->failing = 0;
+        ngx_log_error(NGX_LOG_NOTICE, rc->log, 0,
+                      "keytoll: redis %V is back", rc->peer.name);
+    }
+
+    if (changed && rc->known) {
+        ngx_log_error(NGX_LOG_NOTICE, rc->log, 0, "keytoll: redis %V has a "
+                      "new run_id, replaying the journal", rc->peer.name);
+        ngx_http_keytoll_journal_replay();
+        ngx_http_keytoll_renew(1);
+    }
+
+    rc->known = 1;
+
+    ngx_http_keytoll_registry_refresh();
+    ngx_http_keytoll_settle_retry();
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_redis_reserve(size_t len)
+{
+    u_char                    *p;
+    size_t                     size;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (rc->out_sent == rc->out_len) {
+        rc->out_sent = 0;
+        rc->out_len = 0;
+    }
+
+    if (rc->out_size - rc->out_len >= len) {
+        return NGX_OK;
+    }
+
+    size = ngx_max(rc->out_size * 2, 65536);
+
+    while (size - rc->out_len < len) {
+        size *= 2;
+    }
+
+    if (size > NGX_HTTP_KEYTOLL_OUT_MAX) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_alloc(size, rc->log);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (rc->out) {
+        ngx_memcpy(p, rc->out, rc->out_len);
+        ngx_free(rc->out);
+    }
+
+    rc->out = p;
+    rc->out_size = size;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
+    ngx_str_t *argv, ngx_uint_t argc)
+{
+    u_char                    *p;
+    size_t                     len;
+    ngx_uint_t                 i;
+    ngx_http_keytoll_op_t     *o;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (rc->tail - rc->head == NGX_HTTP_KEYTOLL_OPS) {
+        return NGX_BUSY;
+    }
+
+    len = 1 + NGX_INT_T_LEN + 2;
+
+    for (i = 0; i < argc; i++) {
+        len += 1 + NGX_INT_T_LEN + 2 + argv[i].len + 2;
+    }
+
+    if (ngx_http_keytoll_redis_reserve(len) != NGX_OK) {
+        return NGX_BUSY;
+    }
+
+    p = rc->out + rc->out_len;
+    p = ngx_sprintf(p, "*%ui" CRLF, argc);
+
+    for (i = 0; i < argc; i++) {
+        p = ngx_sprintf(p, "$%uz" CRLF, argv[i].len);
+        p = ngx_cpymem(p, argv[i].data, argv[i].len);
+        *p++ = CR; *p++ = LF;
+    }
+
+    rc->out_len = p - rc->out;
+
+    o = &rc->ops[rc->tail++ & (NGX_HTTP_KEYTOLL_OPS - 1)];
+    o->handler = handler;
+    o->data = data;
+    o->deadline = ngx_current_msec + rc->timeout;
+    o->answered = 0;
+
+    if (!rc->deadline.timer_set || rc->state == NGX_HTTP_KEYTOLL_R_HELLO) {
+        ngx_add_timer(&rc->deadline, rc->timeout);
+    }
+
+    ngx_http_keytoll_redis_post();
+
+    return NGX_OK;
+}
+
+
+/*
+ * Settlements leave before admissions: what a client has just spent is
+ * counted before its next request is judged.
+ */
+
+static void
+ngx_http_keytoll_redis_flush(ngx_event_t *ev)
+{
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    ngx_http_keytoll_settle_flush();
+    ngx_http_keytoll_admit_flush();
+
+    if (rc->flush.posted) {
+        ngx_delete_posted_event(&rc->flush);
+    }
+
+    if (rc->peer.connection
+        && rc->state > NGX_HTTP_KEYTOLL_R_CONNECTING
+        && rc->out_sent < rc->out_len)
+    {
+        ngx_http_keytoll_redis_write(rc->peer.connection->write);
+    }
+}
+
+
+static void
+ngx_http_keytoll_redis_write(ngx_event_t *wev)
+{
+    int                        err;
+    ssize_t                    n;
+    socklen_t                  len;
+    ngx_connection_t          *c;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+    c = wev->data;
+
+    if (c != rc->peer.connection) {
+        return;
+    }
+
+    if (rc->state == NGX_HTTP_KEYTOLL_R_CONNECTING) {
+
+        err = 0;
+        len = sizeof(int);
+
+        if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == -1
+            || err)
+        {
+            ngx_http_keytoll_redis_fail("connect() failed");
+            return;
+        }
+
+        if (rc->deadline.timer_set) {
+            ngx_del_timer(&rc->deadline);
+        }
+
+        ngx_http_keytoll_redis_hello();
+
+        if (rc->peer.connection != c) {
+            return;
+        }
+    }
+
+    while (rc->out_sent < rc->out_len) {
+        n = c->send(c, rc->out + rc->out_sent, rc->out_len - rc->out_sent);
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        if (n <= 0) {
+            ngx_http_keytoll_redis_fail("write failed");
+            return;
+        }
+
+        rc->out_sent += n;
+    }
+
+    if (ngx_handle_write_event(wev, 0) != NGX_OK) {
+        ngx_http_keytoll_redis_fail("write event failed");
+    }
+}
+
+
+static void
+ngx_http_keytoll_redis_read(ngx_event_t *rev)
+{
+    ssize_t                    n;
+    ngx_connection_t          *c;
+    ngx_http_keytoll_redis_t  *rc;
+
+    static u_char  buf[65536];
+
+    rc = &ngx_http_keytoll_redis;
+    c = rev->data;
+
+    if (c != rc->peer.connection) {
+        return;
+    }
+
+    /* set by ngx_shutdown_timer_handler(), which calls every read handler */
+
+    if (c->close) {
+        ngx_http_keytoll_redis_fail("worker_shutdown_timeout");
+        return;
+    }
+
+    for ( ;; ) {
+        n = c->recv(c, buf, sizeof(buf));
+
+        if (n == NGX_AGAIN) {
+            break;
+        }
+
+        if (n <= 0) {
+            ngx_http_keytoll_redis_fail(n == 0 ? "connection closed"
+                                               : "read failed");
+            return;
+        }
+
+        if (redisReaderFeed(rc->reader, (char *) buf, n) != REDIS_OK
+            || ngx_http_keytoll_redis_replies() != NGX_OK)
+        {
+            if (rc->peer.connection == c) {
+                ngx_http_keytoll_redis_fail("malformed reply");
+            }
+
+            return;
+        }
+    }
+
+    if (ngx_handle_read_event(rev, 0) != NGX_OK) {
+        ngx_http_keytoll_redis_fail("read event failed");
+    }
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_redis_replies(void)
+{
+    redisReply                *reply;
+    redisReader               *reader;
+    ngx_http_keytoll_op_t      op;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+    reader = rc->reader;
+
+    for ( ;; ) {
+        reply = NULL;
+
+        if (redisReaderGetReply(reader, (void **) &reply) != REDIS_OK) {
+            return NGX_ERROR;
+        }
+
+        if (reply == NULL) {
+            break;
+        }
+
+        if (rc->head == rc->tail) {
+            freeReplyObject(reply);
+            return NGX_ERROR;
+        }
+
+        op = rc->ops[rc->head++ & (NGX_HTTP_KEYTOLL_OPS - 1)];
+
+        if (reply->type == REDIS_REPLY_ERROR) {
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_ERRORS, 1);
+
+            if (ngx_time() - rc->logged >= 1) {
+                rc->logged = ngx_time();
+                ngx_log_error(NGX_LOG_ERR, rc->log, 0,
+                              "keytoll: redis %V answered \"%s\"",
+                              rc->peer.name, reply->str);
+            }
+        }
+
+        op.handler(op.data, reply, 1);
+
+        freeReplyObject(reply);
+
+        if (rc->reader != reader) {
+
+            /* the handler closed the connection */
+
+            return NGX_ERROR;
+        }
+    }
+
+    if (rc->deadline.timer_set) {
+        ngx_del_timer(&rc->deadline);
+    }
+
+    if (rc->head != rc->tail) {
+        ngx_msec_int_t  left;
+
+        left = (ngx_msec_int_t)
+                (rc->ops[rc->head & (NGX_HTTP_KEYTOLL_OPS - 1)].deadline
+                 - ngx_current_msec);
+
+        ngx_add_timer(&rc->deadline, left > 1 ? (ngx_msec_t) left : 1);
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_keytoll_redis_late(ngx_event_t *ev)
+{
+    ngx_uint_t                 i, missed;
+    ngx_http_keytoll_op_t     *op;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (rc->state < NGX_HTTP_KEYTOLL_R_READY) {
+        ngx_http_keytoll_redis_fail("timed out");
+        return;
+    }
+
+    if (rc->head == rc->tail) {
+        return;
+    }
+
+    op = &rc->ops[rc->head & (NGX_HTTP_KEYTOLL_OPS - 1)];
+
+    if (op->answered) {
+        ngx_http_keytoll_redis_fail("timed out");
+        return;
+    }
+
+    missed = 0;
+
+    for (i = rc->head; i != rc->tail; i++) {
+        op = &rc->ops[i & (NGX_HTTP_KEYTOLL_OPS - 1)];
+
+        if ((ngx_msec_int_t) (op->deadline - ngx_current_msec) > 0) {
+            break;
+        }
+
+        if (!op->answered) {
+            op->answered = 1;
+            missed++;
+            op->handler(op->data, NULL, 0);
+
+            if (rc->state != NGX_HTTP_KEYTOLL_R_READY) {
+                return;
+            }
+        }
+    }
+
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_TIMEOUTS, missed);
+
+    ngx_add_timer(&rc->deadline, rc->timeout);
+}
+
+
+/* Detach first, then answer everybody, then come back later. */
+
+static void
+ngx_http_keytoll_redis_fail(const char *why)
+{
+    ngx_uint_t                 head, tail;
+    redisReader               *reader;
+    ngx_connection_t          *c;
+    ngx_http_keytoll_op_t     *op;
+    ngx_http_keytoll_redis_t  *rc;
+
+    rc = &ngx_http_keytoll_redis;
+
+    if (!rc->failing || ngx_time() - rc->logged >= 10) {
+        rc->logged = ngx_time();
+        ngx_log_error(NGX_LOG_ERR, rc->log, 0,
+                      "keytoll: redis %V: %s, will come back in %M ms",
+                      &ngx_http_keytoll_conf()->redis->name, why, rc->wait);
+    }
+
+    rc->failing = 1;
+    rc->state = NGX_HTTP_KEYTOLL_R_DOWN;
+
+    c = rc->peer.connection;
+    rc->peer.connection = NULL;
+
+    reader = rc->reader;
+    rc->reader = NULL;
+
+    head = rc->head;
+    tail = rc->tail;
+    rc->head = 0;
+    rc->tail = 0;
+    rc->out_len = 0;
+    rc->out_sent = 0;
+
+    if (c) {
+        ngx_close_connection(c);
+    }
+
+    if (reader) {
+        redisReaderFree(reader);
+    }
+
+    if (rc->deadline.timer_set) {
+        ngx_del_timer(&rc->deadline);
+    }
+
+    ngx_http_keytoll_registry_lost();
+
+    for ( /* void */ ; head != tail; head++) {
+        op = &rc->ops[head & (NGX_HTTP_KEYTOLL_OPS - 1)];
+        op->handler(op->data, NULL, 1);
+    }
+
+    if (!rc->backoff.timer_set) {
+        ngx_add_timer(&rc->backoff, rc->wait + (ngx_msec_t) ngx_random()
+                                               % (rc->wait / 4 + 1));
+        rc->wait = ngx_min(rc->wait * 2, NGX_HTTP_KEYTOLL_BACKOFF_MAX);
+    }
+}

@@ -1,0 +1,351 @@
+
+/*
+ * The model registry: names, prices and caps, read from Redis as one JSON text
+ * whenever its generation moves.  A request copies what it needs, so the old
+ * table is dropped as soon as the new one stands.
+ *
+ *   LOST -> ASKED -> READY       READY -> ASKED when an admit was STALE
+ *
+ * While LOST or ASKED after LOST nothing is admitted.  A generation that is
+ * absent, or older than one seen before (a stale replica), keeps it LOST; it
+ * is asked again every 100 ms.
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+#include <yajl/yajl_tree.h>
+
+
+typedef struct {
+    ngx_pool_t             *pool;
+    ngx_rbtree_t            models;
+    ngx_rbtree_node_t       sentinel;
+    ngx_str_t               gen;
+    u_char                  gen_data[NGX_INT64_LEN + 1];
+    int64_t                 newest;
+    ngx_event_t             again;
+    unsigned                ready:1;
+    unsigned                asked:1;
+    unsigned                recover:1;
+} ngx_http_keytoll_registry_t;
+
+
+static void ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
+    ngx_uint_t last);
+static void ngx_http_keytoll_registry_again(ngx_event_t *ev);
+static ngx_int_t ngx_http_keytoll_registry_load(char *json);
+static ngx_int_t ngx_http_keytoll_registry_add(ngx_pool_t *pool,
+    ngx_rbtree_t *tree, yajl_val v);
+
+
+static ngx_http_keytoll_registry_t  ngx_http_keytoll_registry;
+static ngx_connection_t             ngx_http_keytoll_registry_dumb;
+
+
+ngx_uint_t
+ngx_http_keytoll_registry_ready(void)
+{
+    return ngx_http_keytoll_registry.ready
+           && ngx_http_keytoll_redis_ready();
+}
+
+
+ngx_str_t *
+ngx_http_keytoll_registry_gen(void)
+{
+    return &ngx_http_keytoll_registry.gen;
+}
+
+
+ngx_http_keytoll_model_t *
+ngx_http_keytoll_registry_find(ngx_str_t *name)
+{
+    if (ngx_http_keytoll_registry.pool == NULL) {
+        return NULL;
+    }
+
+    return (ngx_http_keytoll_model_t *)
+               ngx_str_rbtree_lookup(&ngx_http_keytoll_registry.models, name,
+                                     ngx_crc32_short(name->data, name->len));
+}
+
+
+/* The connection is gone, or Redis said that it is not ready. */
+
+void
+ngx_http_keytoll_registry_lost(void)
+{
+    ngx_http_keytoll_registry.ready = 0;
+    ngx_http_keytoll_registry.asked = 0;
+}
+
+
+/* Redis knows a newer generation; requests wait for it, none is refused. */
+
+void
+ngx_http_keytoll_registry_stale(redisReply *gen)
+{
+    ngx_str_t  *have;
+
+    have = &ngx_http_keytoll_registry.gen;
+
+    if (gen->type == REDIS_REPLY_STRING && gen->len == have->len
+        && ngx_memcmp(gen->str, have->data, have->len) == 0)
+    {
+        /* read in the meantime */
+
+        ngx_http_keytoll_redis_post();
+        return;
+    }
+
+    ngx_http_keytoll_registry_refresh();
+}
+
+
+void
+ngx_http_keytoll_registry_refresh(void)
+{
+    ngx_str_t                     argv[3];
+    ngx_http_keytoll_registry_t  *reg;
+
+    reg = &ngx_http_keytoll_registry;
+
+    if (reg->asked) {
+        return;
+    }
+
+    ngx_str_set(&argv[0], "MGET");
+    ngx_str_set(&argv[1], KT_REDIS_GEN);
+    ngx_str_set(&argv[2], KT_REDIS_REG);
+
+    if (ngx_http_keytoll_redis_send(ngx_http_keytoll_registry_reply, NULL,
+                                    argv, 3)
+        == NGX_OK)
+    {
+        reg->asked = 1;
+    }
+}
+
+
+static void
+ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
+    ngx_uint_t last)
+{
+    int64_t                       gen;
+    redisReply                   *g, *j;
+    ngx_http_keytoll_registry_t  *reg;
+
+    if (!last) {
+        return;
+    }
+
+    reg = &ngx_http_keytoll_registry;
+    reg->asked = 0;
+
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
+        || reply->elements != 2)
+    {
+        goto again;
+    }
+
+    g = reply->element[0];
+    j = reply->element[1];
+
+    if (g->type != REDIS_REPLY_STRING || j->type != REDIS_REPLY_STRING) {
+        reg->recover = 1;
+        goto again;
+    }
+
+    gen = ngx_atoof((u_char *) g->str, g->len);
+
+    if (gen < 0 || gen < reg->newest || g->len > NGX_INT64_LEN) {
+        goto again;
+    }
+
+    if (ngx_http_keytoll_registry_load(j->str) != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                      "keytoll: the model registry of generation %O "
+                      "is malformed, requests are refused", (off_t) gen);
+        goto again;
+    }
+
+    ngx_memcpy(reg->gen_data, g->str, g->len);
+    reg->gen.data = reg->gen_data;
+    reg->gen.len = g->len;
+    reg->newest = gen;
+    reg->ready = 1;
+
+    if (reg->recover) {
+
+        /* Redis had been emptied: put back what this worker knows */
+
+        reg->recover = 0;
+        ngx_http_keytoll_journal_replay();
+        ngx_http_keytoll_renew(1);
+    }
+
+    ngx_http_keytoll_settle_retry();
+    ngx_http_keytoll_redis_post();
+
+    return;
+
+again:
+
+    reg->ready = 0;
+
+    ngx_http_keytoll_redis_post();
+
+    if (reg->again.handler == NULL) {
+        ngx_http_keytoll_registry_dumb.fd = (ngx_socket_t) -1;
+        reg->again.handler = ngx_http_keytoll_registry_again;
+        reg->again.data = &ngx_http_keytoll_registry_dumb;
+        reg->again.log = ngx_cycle->log;
+        reg->again.cancelable = 1;
+    }
+
+    if (!reg->again.timer_set) {
+        ngx_add_timer(&reg->again, 100);
+    }
+}
+
+
+static void
+ngx_http_keytoll_registry_again(ngx_event_t *ev)
+{
+    if (!ngx_http_keytoll_registry.ready) {
+        ngx_http_keytoll_registry_refresh();
+    }
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_registry_load(char *json)
+{
+    size_t                        i;
+    yajl_val                      root, list;
+    ngx_pool_t                   *pool;
+    ngx_http_keytoll_registry_t  *reg;
+
+    static const char  *path[] = { "models", NULL };
+
+    reg = &ngx_http_keytoll_registry;
+
+    root = yajl_tree_parse(json, NULL, 0);
+    if (root == NULL) {
+        return NGX_ERROR;
+    }
+
+    list = yajl_tree_get(root, path, yajl_t_array);
+    pool = ngx_create_pool(16384, ngx_cycle->log);
+
+    if (pool == NULL) {
+        yajl_tree_free(root);
+        return NGX_ERROR;
+    }
+
+    if (reg->pool) {
+        ngx_destroy_pool(reg->pool);
+    }
+
+    reg->pool = pool;
+    ngx_rbtree_init(&reg->models, &reg->sentinel, ngx_str_rbtree_insert_value);
+
+    for (i = 0; list && i < YAJL_GET_ARRAY(list)->len; i++) {
+        if (ngx_http_keytoll_registry_add(pool, &reg->models,
+                                          YAJL_GET_ARRAY(list)->values[i])
+            != NGX_OK)
+        {
+            yajl_tree_free(root);
+            return NGX_ERROR;
+        }
+    }
+
+    yajl_tree_free(root);
+
+    return NGX_OK;
+}
+
+
+static int64_t
+ngx_http_keytoll_registry_int(yajl_val v, const char *name, int64_t missing)
+{
+    yajl_val     n;
+    const char  *path[2];
+
+    path[0] = name;
+    path[1] = NULL;
+
+    n = yajl_tree_get(v, path, yajl_t_number);
+
+    return n && YAJL_IS_INTEGER(n) ? YAJL_GET_INTEGER(n) : missing;
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_registry_text(ngx_pool_t *pool, yajl_val v, const char *name,
+    ngx_str_t *out)
+{
+    char        *text;
+    yajl_val     s;
+    const char  *path[2];
+
+    path[0] = name;
+    path[1] = NULL;
+
+    ngx_str_null(out);
+
+    s = yajl_tree_get(v, path, yajl_t_string);
+    if (s == NULL) {
+        return NGX_OK;
+    }
+
+    text = s->u.string;
+    out->len = ngx_strlen(text);
+    out->data = ngx_pnalloc(pool, out->len + 1);
+    if (out->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(out->data, text, out->len);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_registry_add(ngx_pool_t *pool, ngx_rbtree_t *tree,
+    yajl_val v)
+{
+    ngx_http_keytoll_model_t  *m;
+
+    m = ngx_pcalloc(pool, sizeof(ngx_http_keytoll_model_t));
+
+    if (m == NULL
+        || ngx_http_keytoll_registry_text(pool, v, "n", &m->sn.str) != NGX_OK
+        || ngx_http_keytoll_registry_text(pool, v, "u", &m->upstream)
+           != NGX_OK
+        || ngx_http_keytoll_registry_text(pool, v, "p", &m->provider)
+           != NGX_OK
+        || m->sn.str.len == 0)
+    {
+        return NGX_ERROR;
+    }
+
+    m->price.in_pusd = ngx_http_keytoll_registry_int(v, "in", 0);
+    m->price.out_pusd = ngx_http_keytoll_registry_int(v, "out", 0);
+    m->price.cr_pusd = ngx_http_keytoll_registry_int(v, "cr",
+                                                     m->price.in_pusd);
+    m->price.cw_pusd = ngx_http_keytoll_registry_int(v, "cw",
+                                                     m->price.in_pusd);
+    m->price.rs_pusd = ngx_http_keytoll_registry_int(v, "rs",
+                                                     m->price.out_pusd);
+    m->price.free = ngx_http_keytoll_registry_int(v, "free", 0) == 1;
+    m->price.none = ngx_http_keytoll_registry_int(v, "noprice", 0) == 1;
+    m->max_out_tok = ngx_http_keytoll_registry_int(v, "maxo", -1);
+
+    m->sn.node.key = ngx_crc32_short(m->sn.str.data, m->sn.str.len);
+    ngx_rbtree_insert(tree, &m->sn.node);
+
+    return NGX_OK;
+}

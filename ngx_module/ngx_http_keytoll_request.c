@@ -1,0 +1,392 @@
+
+/*
+ * The life of a request: the PRECONTENT handler, the wait for its body and
+ * for Redis, the end in the log phase.
+ *
+ * The handler runs again after every internal redirect (error_page,
+ * try_files, X-Accel-Redirect), which wipes module contexts: the context is
+ * the data of a pool cleanup and is found again there, so one request is
+ * admitted and settled once.
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+typedef struct {
+    ngx_str_t                      path;
+    ngx_http_keytoll_class_e       class;
+} ngx_http_keytoll_route_t;
+
+
+/* Compared with the end of the URI, so "/v1" and other prefixes may stand. */
+
+static ngx_http_keytoll_route_t  ngx_http_keytoll_routes[] = {
+    { ngx_string("/chat/completions"), NGX_HTTP_KEYTOLL_CHAT },
+    { ngx_string("/completions"), NGX_HTTP_KEYTOLL_COMPLETIONS },
+    { ngx_string("/embeddings"), NGX_HTTP_KEYTOLL_EMBEDDINGS },
+    { ngx_string("/v1/messages"), NGX_HTTP_KEYTOLL_MESSAGES },
+    { ngx_null_string, NGX_HTTP_KEYTOLL_OTHER }
+};
+
+
+static ngx_int_t ngx_http_keytoll_start(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+static ngx_http_keytoll_ctx_t *ngx_http_keytoll_create_ctx(
+    ngx_http_request_t *r);
+static ngx_http_keytoll_class_e ngx_http_keytoll_classify(ngx_str_t *uri);
+static ngx_uint_t ngx_http_keytoll_encoded(ngx_http_request_t *r);
+static void ngx_http_keytoll_body_done(ngx_http_request_t *r);
+static ngx_int_t ngx_http_keytoll_wait(ngx_http_request_t *r);
+static void ngx_http_keytoll_detach(void *data);
+static void ngx_http_keytoll_ctx_cleanup(void *data);
+
+
+ngx_int_t
+ngx_http_keytoll_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                     rc;
+    ngx_http_keytoll_ctx_t       *ctx;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (r != r->main) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_keytoll_get_ctx(r);
+
+    if (ctx) {
+        switch (ctx->state) {
+
+        case NGX_HTTP_KEYTOLL_NEW:
+        case NGX_HTTP_KEYTOLL_BODY:
+        case NGX_HTTP_KEYTOLL_ADMIT:
+            return NGX_AGAIN;
+
+        default:
+            return NGX_DECLINED;
+        }
+    }
+
+    if (!klcf->enable) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_keytoll_create_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_keytoll_start(r, ctx);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    ctx->state = NGX_HTTP_KEYTOLL_BODY;
+
+    r->request_body_in_single_buf = 1;
+    r->request_body_in_clean_file = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_keytoll_body_done);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    ngx_http_finalize_request(r, NGX_DONE);
+
+    return NGX_DONE;
+}
+
+
+/* What can be refused by the headers alone, before a byte of body is read. */
+
+static ngx_int_t
+ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_str_t                     value;
+    ngx_uint_t                    reason;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REQUESTS, 1);
+
+    ctx->class = ngx_http_keytoll_classify(&r->uri);
+
+    if (r->method != NGX_HTTP_POST) {
+        ctx->class = NGX_HTTP_KEYTOLL_OTHER;
+    }
+
+    reason = ngx_http_keytoll_read_key(r, ctx);
+
+    ngx_http_keytoll_strip_keys(r);
+
+    if (reason == KT_ADMITTED && r->args.len
+        && (ngx_http_arg(r, (u_char *) "key", 3, &value) == NGX_OK
+            || ngx_http_arg(r, (u_char *) "api_key", 7, &value) == NGX_OK))
+    {
+        reason = KT_KEY_IN_URL;
+    }
+
+    if (reason == KT_ADMITTED && ngx_http_keytoll_encoded(r)) {
+        reason = KT_BODY_ENCODED;
+    }
+
+    if (reason == KT_ADMITTED
+        && r->headers_in.content_length_n > (off_t) klcf->max_body)
+    {
+        reason = KT_BODY_TOO_LARGE;
+    }
+
+    if (reason == KT_ADMITTED) {
+        return NGX_OK;
+    }
+
+    if (r->headers_in.chunked) {
+
+        /* client_max_body_size does not bound a discarded chunked body */
+
+        r->keepalive = 0;
+    }
+
+    return ngx_http_keytoll_refuse(r, ctx, reason, NULL, NULL);
+}
+
+
+static ngx_http_keytoll_ctx_t *
+ngx_http_keytoll_create_ctx(ngx_http_request_t *r)
+{
+    u_char                   random[10];
+    ngx_pool_cleanup_t      *pcln;
+    ngx_http_cleanup_t      *cln;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    pcln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_keytoll_ctx_t));
+    cln = ngx_http_cleanup_add(r, 0);
+
+    if (pcln == NULL || cln == NULL) {
+        return NULL;
+    }
+
+    ctx = pcln->data;
+    ngx_memzero(ctx, sizeof(ngx_http_keytoll_ctx_t));
+
+    pcln->handler = ngx_http_keytoll_ctx_cleanup;
+    cln->handler = ngx_http_keytoll_detach;
+    cln->data = ctx;
+
+    ctx->request = r;
+    ctx->admit_ms = ngx_http_keytoll_now_ms();
+
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                      "keytoll: no random bytes for a request id");
+        return NULL;
+    }
+
+    kt_rid_make((int64_t) ctx->admit_ms, random, (char *) ctx->rid);
+
+    ngx_http_set_ctx(r, ctx, ngx_http_keytoll_module);
+
+    return ctx;
+}
+
+
+ngx_http_keytoll_ctx_t *
+ngx_http_keytoll_get_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t      *cln;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_keytoll_module);
+
+    if (ctx == NULL && (r->internal || r->filter_finalize)) {
+
+        /* see ngx_http_realip_module for the same recovery */
+
+        for (cln = r->pool->cleanup; cln; cln = cln->next) {
+            if (cln->handler == ngx_http_keytoll_ctx_cleanup) {
+                ctx = cln->data;
+
+                if (r == r->main) {
+                    ngx_http_set_ctx(r, ctx, ngx_http_keytoll_module);
+                }
+
+                break;
+            }
+        }
+    }
+
+    return ctx;
+}
+
+
+static ngx_http_keytoll_class_e
+ngx_http_keytoll_classify(ngx_str_t *uri)
+{
+    ngx_http_keytoll_route_t  *route;
+
+    for (route = ngx_http_keytoll_routes; route->path.len; route++) {
+        if (uri->len >= route->path.len
+            && ngx_memcmp(uri->data + uri->len - route->path.len,
+                          route->path.data, route->path.len)
+               == 0)
+        {
+            return route->class;
+        }
+    }
+
+    return NGX_HTTP_KEYTOLL_OTHER;
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_encoded(ngx_http_request_t *r)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return 0;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("content-encoding") - 1
+            && ngx_strncasecmp(h[i].key.data, (u_char *) "content-encoding",
+                               h[i].key.len)
+               == 0
+            && !(h[i].value.len == sizeof("identity") - 1
+                 && ngx_strncasecmp(h[i].value.data, (u_char *) "identity",
+                                    h[i].value.len)
+                    == 0))
+        {
+            return 1;
+        }
+    }
+}
+
+
+static void
+ngx_http_keytoll_body_done(ngx_http_request_t *r)
+{
+    const char              *why;
+    ngx_uint_t               reason;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_keytoll_module);
+
+    why = NULL;
+    r->preserve_body = 1;
+
+    reason = ngx_http_keytoll_read_body(r, ctx, &why);
+
+    if (reason != KT_ADMITTED) {
+        (void) ngx_http_keytoll_refuse(r, ctx, reason, NULL, why);
+        return;
+    }
+
+    if (ngx_http_keytoll_wait(r) != NGX_OK) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    ctx->state = NGX_HTTP_KEYTOLL_ADMIT;
+
+    ngx_http_keytoll_admit(ctx);
+}
+
+
+/* Nothing to do until Redis answers, but notice a client that leaves. */
+
+static ngx_int_t
+ngx_http_keytoll_wait(ngx_http_request_t *r)
+{
+    r->read_event_handler = ngx_http_test_reading;
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    return ngx_handle_read_event(r->connection->read, 0);
+}
+
+
+/*
+ * Called from events that are not the client's: nobody else will run the
+ * posted requests.
+ */
+
+void
+ngx_http_keytoll_resume(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    r = ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    r->read_event_handler = ngx_http_block_reading;
+    r->write_event_handler = ngx_http_core_run_phases;
+
+    ngx_http_core_run_phases(r);
+    ngx_http_run_posted_requests(c);
+}
+
+
+ngx_int_t
+ngx_http_keytoll_log_handler(ngx_http_request_t *r)
+{
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    if (r != r->main) {
+        return NGX_OK;
+    }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_keytoll_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_http_keytoll_get_ctx(r);
+    }
+
+    if (ctx) {
+        ngx_http_keytoll_finish(ctx);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * ngx_http_free_request() runs this before the log phase.  A pending admit
+ * must not find its request; the settlement itself is left to the log phase,
+ * which still has the upstream's state.
+ */
+
+static void
+ngx_http_keytoll_detach(void *data)
+{
+    ngx_http_keytoll_admit_stop(data);
+}
+
+
+/* The last exit, should no log phase have run. */
+
+static void
+ngx_http_keytoll_ctx_cleanup(void *data)
+{
+    ngx_http_keytoll_finish(data);
+}

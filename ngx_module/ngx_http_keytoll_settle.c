@@ -1,0 +1,390 @@
+
+/*
+ * Settlements: journaled first, then sent in batches until Redis has
+ * acknowledged each.  At least once here and idempotent there is exactly once.
+ *
+ *   QUEUED -> SENT -> acknowledged, freed
+ *   SENT -> QUEUED      no reply, an error, or Redis is not ready
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+#define NGX_HTTP_KEYTOLL_SETTLE_ARGS   7
+#define NGX_HTTP_KEYTOLL_PENDING_MAX   200000
+#define NGX_HTTP_KEYTOLL_BATCHES       32       /* under way at once         */
+#define NGX_HTTP_KEYTOLL_REFUSED_MAX   5
+
+
+typedef struct {
+    ngx_queue_t                    queue;
+    ngx_str_t                      arg[NGX_HTTP_KEYTOLL_SETTLE_ARGS];
+    ngx_http_keytoll_segment_t    *dispatched;  /* where D stands            */
+    ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
+    ngx_uint_t                     refused;     /* times Redis said ERR      */
+    u_char                         data[1];
+} ngx_http_keytoll_settlement_t;
+
+
+typedef struct {
+    ngx_uint_t                     n;
+    ngx_http_keytoll_settlement_t *item[NGX_HTTP_KEYTOLL_BATCH];
+} ngx_http_keytoll_batch_t;
+
+
+static ngx_int_t ngx_http_keytoll_enqueue(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *dispatched,
+    ngx_http_keytoll_segment_t *settled);
+static ngx_int_t ngx_http_keytoll_send_batch(void);
+static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
+    ngx_uint_t last);
+static void ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch,
+    ngx_uint_t refused);
+static void ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s,
+    uint64_t now_ms);
+static void ngx_http_keytoll_settle_timer(ngx_event_t *ev);
+
+
+static ngx_queue_t       ngx_http_keytoll_queue;
+static ngx_uint_t        ngx_http_keytoll_pending;
+static ngx_uint_t        ngx_http_keytoll_batches;
+static ngx_event_t       ngx_http_keytoll_settle_ev;
+static ngx_connection_t  ngx_http_keytoll_settle_dumb;
+
+
+static void
+ngx_http_keytoll_settle_init(void)
+{
+    if (ngx_http_keytoll_queue.next) {
+        return;
+    }
+
+    ngx_queue_init(&ngx_http_keytoll_queue);
+
+    ngx_http_keytoll_settle_dumb.fd = (ngx_socket_t) -1;
+    ngx_http_keytoll_settle_ev.handler = ngx_http_keytoll_settle_timer;
+    ngx_http_keytoll_settle_ev.data = &ngx_http_keytoll_settle_dumb;
+    ngx_http_keytoll_settle_ev.log = ngx_cycle->log;
+    ngx_http_keytoll_settle_ev.cancelable = 1;
+}
+
+
+ngx_uint_t
+ngx_http_keytoll_settle_pending(void)
+{
+    return ngx_http_keytoll_pending;
+}
+
+
+/*
+ * rec: the arguments of kt_settle; copied.  dispatched: the segment with the
+ * request's D, or NULL.  NGX_ERROR when neither journal nor memory took it.
+ */
+
+ngx_int_t
+ngx_http_keytoll_settle(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *dispatched)
+{
+    ngx_int_t                    rc;
+    ngx_http_keytoll_segment_t  *seg;
+
+    ngx_http_keytoll_settle_init();
+
+    seg = NULL;
+    rc = ngx_http_keytoll_journal_write(rec, &seg);
+
+    if (ngx_http_keytoll_enqueue(rec, dispatched, seg) == NGX_OK) {
+        return NGX_OK;
+    }
+
+    if (seg) {
+        seg->reread = 1;
+    }
+
+    return rc;
+}
+
+
+/* A settlement read back from a journal. */
+
+ngx_int_t
+ngx_http_keytoll_settle_replay(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *seg)
+{
+    ngx_http_keytoll_settle_init();
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REPLAYED, 1);
+
+    return ngx_http_keytoll_enqueue(rec, NULL, seg);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_enqueue(kt_record_t *rec,
+    ngx_http_keytoll_segment_t *dispatched,
+    ngx_http_keytoll_segment_t *settled)
+{
+    size_t                          len;
+    u_char                         *p;
+    ngx_uint_t                      i;
+    ngx_http_keytoll_settlement_t  *s;
+
+    if (ngx_http_keytoll_pending >= NGX_HTTP_KEYTOLL_PENDING_MAX
+        || rec->nfields != NGX_HTTP_KEYTOLL_SETTLE_ARGS)
+    {
+        return NGX_ERROR;
+    }
+
+    len = sizeof(ngx_http_keytoll_settlement_t);
+
+    for (i = 0; i < NGX_HTTP_KEYTOLL_SETTLE_ARGS; i++) {
+        len += rec->field[i].len;
+    }
+
+    s = ngx_alloc(len, ngx_cycle->log);
+    if (s == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = s->data;
+
+    for (i = 0; i < NGX_HTTP_KEYTOLL_SETTLE_ARGS; i++) {
+        s->arg[i].data = p;
+        s->arg[i].len = rec->field[i].len;
+
+        if (rec->field[i].len) {
+            p = ngx_cpymem(p, rec->field[i].data, rec->field[i].len);
+        }
+    }
+
+    s->dispatched = dispatched;
+    s->settled = settled;
+    s->refused = 0;
+
+    if (settled) {
+        settled->unacked++;
+    }
+
+    ngx_queue_insert_tail(&ngx_http_keytoll_queue, &s->queue);
+    ngx_http_keytoll_pending++;
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, 1);
+
+    ngx_http_keytoll_redis_post();
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_keytoll_settle_flush(void)
+{
+    ngx_http_keytoll_settle_init();
+
+    while (!ngx_queue_empty(&ngx_http_keytoll_queue)
+           && ngx_http_keytoll_batches < NGX_HTTP_KEYTOLL_BATCHES
+           && ngx_http_keytoll_registry_ready())
+    {
+        if (ngx_http_keytoll_send_batch() != NGX_OK) {
+            break;
+        }
+    }
+
+    if (!ngx_queue_empty(&ngx_http_keytoll_queue)
+        && !ngx_http_keytoll_settle_ev.timer_set)
+    {
+        ngx_add_timer(&ngx_http_keytoll_settle_ev, 50);
+    }
+}
+
+
+/* The connection is up, or ready again. */
+
+void
+ngx_http_keytoll_settle_retry(void)
+{
+    ngx_http_keytoll_redis_post();
+}
+
+
+static void
+ngx_http_keytoll_settle_timer(ngx_event_t *ev)
+{
+    ngx_http_keytoll_redis_post();
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_send_batch(void)
+{
+    ngx_str_t                       argv[4 + NGX_HTTP_KEYTOLL_BATCH
+                                             * NGX_HTTP_KEYTOLL_SETTLE_ARGS];
+    ngx_uint_t                      i, n;
+    ngx_queue_t                    *q;
+    ngx_http_keytoll_batch_t       *batch;
+    ngx_http_keytoll_settlement_t  *s;
+
+    batch = ngx_alloc(sizeof(ngx_http_keytoll_batch_t), ngx_cycle->log);
+    if (batch == NULL) {
+        return NGX_ERROR;
+    }
+
+    batch->n = 0;
+
+    ngx_str_set(&argv[0], "FCALL");
+    ngx_str_set(&argv[1], "kt_settle");
+    ngx_str_set(&argv[2], "1");
+    ngx_str_set(&argv[3], KT_REDIS_GEN);
+
+    n = 4;
+
+    while (batch->n < NGX_HTTP_KEYTOLL_BATCH
+           && !ngx_queue_empty(&ngx_http_keytoll_queue))
+    {
+        q = ngx_queue_head(&ngx_http_keytoll_queue);
+        s = ngx_queue_data(q, ngx_http_keytoll_settlement_t, queue);
+
+        /* one that was refused goes alone, not to spoil the others */
+
+        if (s->refused && batch->n) {
+            break;
+        }
+
+        ngx_queue_remove(q);
+        batch->item[batch->n++] = s;
+
+        for (i = 0; i < NGX_HTTP_KEYTOLL_SETTLE_ARGS; i++) {
+            argv[n++] = s->arg[i];
+        }
+
+        if (s->refused) {
+            break;
+        }
+    }
+
+    if (ngx_http_keytoll_redis_send(ngx_http_keytoll_settle_reply, batch, argv,
+                                    n)
+        != NGX_OK)
+    {
+        ngx_http_keytoll_requeue(batch, 0);
+        return NGX_ERROR;
+    }
+
+    ngx_http_keytoll_batches++;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
+{
+    uint64_t                   wm_ms, now_ms;
+    ngx_uint_t                 i;
+    redisReply                *code;
+    ngx_http_keytoll_batch_t  *batch;
+
+    if (!last) {
+        return;
+    }
+
+    batch = data;
+    ngx_http_keytoll_batches--;
+
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+        ngx_http_keytoll_requeue(batch,
+                                 reply && reply->type == REDIS_REPLY_ERROR
+                                 && ngx_strncmp(reply->str, "ERR", 3) == 0);
+        return;
+    }
+
+    if (reply->elements != batch->n + 2) {
+
+        /* not ready: a rebuild is under way */
+
+        ngx_http_keytoll_requeue(batch, 0);
+        ngx_http_keytoll_registry_lost();
+        ngx_http_keytoll_registry_refresh();
+        return;
+    }
+
+    wm_ms = strtoull(reply->element[0]->str, NULL, 10);
+    now_ms = strtoull(reply->element[1]->str, NULL, 10);
+
+    for (i = 0; i < batch->n; i++) {
+        code = reply->element[i + 2];
+
+        switch (code->type == REDIS_REPLY_INTEGER ? code->integer : 0) {
+
+        case 1:
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_DUPLICATE, 1);
+            break;
+
+        case 2:
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_LATE, 1);
+
+            /* fall through */
+
+        default:
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+        }
+
+        ngx_http_keytoll_ack(batch->item[i], now_ms);
+    }
+
+    ngx_free(batch);
+
+    ngx_http_keytoll_journal_watermark(wm_ms);
+
+    if (!ngx_queue_empty(&ngx_http_keytoll_queue)) {
+        ngx_http_keytoll_redis_post();
+    }
+}
+
+
+static void
+ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
+{
+    ngx_http_keytoll_settlement_t  *s;
+
+    while (batch->n) {
+        s = batch->item[--batch->n];
+
+        if (refused && ++s->refused > NGX_HTTP_KEYTOLL_REFUSED_MAX) {
+            ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                          "keytoll: redis refuses the settlement of %V, it "
+                          "stays in the journal", &s->arg[0]);
+            ngx_http_keytoll_pending--;
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, -1);
+            ngx_free(s);
+            continue;
+        }
+
+        ngx_queue_insert_head(&ngx_http_keytoll_queue, &s->queue);
+    }
+
+    ngx_free(batch);
+
+    if (!ngx_http_keytoll_settle_ev.timer_set) {
+        ngx_add_timer(&ngx_http_keytoll_settle_ev, 50);
+    }
+}
+
+
+static void
+ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s, uint64_t now_ms)
+{
+    if (s->dispatched) {
+        s->dispatched->open--;
+        s->dispatched->last_ack_ms = now_ms;
+    }
+
+    if (s->settled) {
+        s->settled->unacked--;
+        s->settled->last_ack_ms = now_ms;
+    }
+
+    ngx_http_keytoll_pending--;
+    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, -1);
+
+    ngx_free(s);
+}
