@@ -84,6 +84,18 @@ static void
 mock_close(mock_conn_t *c)
 {
     mock_timer_del(c);
+
+    if (c->prev) {
+        c->prev->next = c->next;
+
+    } else {
+        c->loop->conns = c->next;
+    }
+
+    if (c->next) {
+        c->next->prev = c->prev;
+    }
+
     (void) close(c->fd);
     mock_free(&c->in);
     mock_free(&c->out);
@@ -427,6 +439,13 @@ mock_accept(mock_loop_t *l)
         c->fd = fd;
         c->heap = -1;
         c->loop = l;
+        c->next = l->conns;
+
+        if (l->conns) {
+            l->conns->prev = c;
+        }
+
+        l->conns = c;
 
         ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
         ev.data.ptr = c;
@@ -435,6 +454,22 @@ mock_accept(mock_loop_t *l)
             mock_close(c);
         }
     }
+}
+
+
+/* The end: what is open is cut off. */
+
+static void
+mock_unload(mock_loop_t *l)
+{
+    while (l->conns) {
+        mock_close(l->conns);
+    }
+
+    (void) close(l->listener);
+    (void) close(l->epoll);
+    mock_free(&l->body);
+    free(l->heap);
 }
 
 
@@ -472,6 +507,7 @@ mock_loop(mock_loop_t *l)
                 mock_accept(l);
 
             } else if (ev[i].data.ptr == NULL) {
+                mock_unload(l);
                 return;
 
             } else {

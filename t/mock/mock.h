@@ -115,6 +115,8 @@ struct mock_conn_s {
     int           heap;                /* place in the timer heap, or -1    */
     uint64_t      due_ms;
     mock_loop_t  *loop;
+    mock_conn_t  *prev;
+    mock_conn_t  *next;
     mock_buf_t    in;
     mock_buf_t    out;
     size_t        out_off;
@@ -137,6 +139,7 @@ struct mock_loop_s {
     mock_conn_t  **heap;
     int            nheap;
     int            heap_cap;
+    mock_conn_t   *conns;
     mock_buf_t     body;               /* of an answer with a length        */
     kt_reqscan_t   scan;
 };
