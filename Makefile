@@ -25,8 +25,32 @@ UNIT_BIN   := $(UNIT_SRC:t/unit/%.c=$(BUILD)/unit/%)
 
 CTL_LIBS   := -lmicrohttpd -lpq -lhiredis -lyajl -lyaml -lcrypto -lpthread
 
-.PHONY: all module controld mock unit
+.PHONY: all module controld mock faultproxy unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
 all: controld module mock
+
+# ---- what Debian must provide ------------------------------------------------
+
+PACKAGES := build-essential pkg-config curl nginx nginx-dev redis-server postgresql postgresql-client \
+            libmicrohttpd-dev libhiredis-dev libyajl-dev libyaml-dev libpq-dev libssl-dev perl
+TEST_PACKAGES := wrk clang libclang-rt-14-dev $(if $(shell command -v node),,nodejs npm)
+LINT_PACKAGES := clang-tidy cppcheck
+BENCH_PACKAGES := wrk libnginx-mod-http-lua lua-nginx-redis
+
+deps:
+	@t/tools/apt $(PACKAGES)
+
+# ---- run ---------------------------------------------------------------------
+
+run: deps all
+	@config/stack run
+up: deps all
+	@config/stack up
+down:
+	@config/stack down
+status:
+	@config/stack status
+
+# ---- build -------------------------------------------------------------------
 
 controld: $(BUILD)/keytoll-controld
 mock:     $(BUILD)/keytoll-mock
@@ -47,6 +71,11 @@ $(BUILD)/unit/%: t/unit/%.c $(SHARED_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -It/unit -MMD -MP -o $@ $< $(SHARED_OBJ) -lyajl -lcrypto
 
+$(BUILD)/keytoll-faultproxy: $(PROXY_SRC)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -pie -o $@ $^
+faultproxy: $(BUILD)/keytoll-faultproxy
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # The module, out of tree against Debian's nginx-dev, for the stock binary.
@@ -64,3 +93,84 @@ $(NGX_BUILD)/Makefile: ngx_module/config | $(NGX_DEV)/configure
 $(BUILD)/ngx_http_keytoll_module.so: $(NGX_BUILD)/Makefile $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h)
 	$(MAKE) -C $(NGX_DEV) -f $(NGX_BUILD)/Makefile modules > $(NGX_BUILD)/make.log 2>&1 || { tail -40 $(NGX_BUILD)/make.log; exit 1; }
 	cp $(NGX_BUILD)/ngx_http_keytoll_module.so $@
+
+# ---- tests -------------------------------------------------------------------
+
+FUZZ_SRC := $(wildcard t/fuzz/fuzz_*.c)
+FUZZ     := $(FUZZ_SRC:t/fuzz/%.c=%)
+FUZZ_S   ?= 60
+FUZZ_SAN := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZ_CFLAGS := -std=gnu11 -O1 -g -fno-omit-frame-pointer -Ishared -It/fuzz
+
+$(BUILD)/fuzz/replay_%: t/fuzz/fuzz_%.c $(SHARED_SRC) $(wildcard shared/*.h t/fuzz/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -DKT_FUZZ_REPLAY -o $@ $< $(SHARED_SRC) -lyajl -lcrypto
+
+$(BUILD)/fuzz/fuzz_%: t/fuzz/fuzz_%.c $(SHARED_SRC) $(wildcard shared/*.h t/fuzz/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_CFLAGS) $(FUZZ_SAN) -o $@ $< $(SHARED_SRC) -lyajl -lcrypto
+
+fuzz-replay: $(FUZZ_SRC:t/fuzz/fuzz_%.c=$(BUILD)/fuzz/replay_%)
+
+# every target for FUZZ_S seconds; new inputs join build/fuzz/corpus
+fuzz: $(FUZZ_SRC:t/fuzz/%.c=$(BUILD)/fuzz/%)
+	@for f in $(FUZZ:fuzz_%=%); do \
+	    mkdir -p $(BUILD)/fuzz/corpus/$$f; \
+	    echo "== $$f, $(FUZZ_S) s"; \
+	    $(BUILD)/fuzz/fuzz_$$f -max_total_time=$(FUZZ_S) -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 \
+	        -artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$f t/fuzz/corpus/$$f 2>&1 | tail -n 3 || exit 1; \
+	done
+
+# npm packages of the client tests, from their lock file
+t/clients/node_modules/.stamp: t/clients/package-lock.json
+	cd t/clients && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+TESTS ?= $(sort $(wildcard t/unit/*.t t/redis/*.t t/mock/*.t t/gate/*.t t/control/*.t t/chaos/*.t t/bench/*.t t/clients/*.t))
+
+test-build: all unit fuzz-replay faultproxy t/clients/node_modules/.stamp
+
+test:
+	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory test-build
+	KEYTOLL_BIN=$(abspath $(BUILD)) prove -It/lib --timer $(PROVE) $(TESTS)
+
+# ---- the whole suite under AddressSanitizer and UBSan --------------------------
+
+ASAN     := $(abspath build/asan)
+ASAN_OPT := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+$(ASAN)/nginx: $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h) t/tools/asan-nginx
+	t/tools/asan-nginx $@
+
+asan-build: $(ASAN)/nginx
+	@$(MAKE) --no-print-directory BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy fuzz-replay
+
+asan:
+	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev zlib1g-dev
+	@$(MAKE) --no-print-directory asan-build t/clients/node_modules/.stamp
+	KEYTOLL_BIN=$(ASAN) NGINX=$(ASAN)/nginx KEYTOLL_ASAN=1 prove -It/lib --timer $(PROVE) $(TESTS)
+
+# ---- lint ----------------------------------------------------------------------
+
+lint:
+	@t/tools/apt $(PACKAGES) $(LINT_PACKAGES)
+	@$(MAKE) --no-print-directory all unit
+	perl t/tools/ngx-style ngx_module/*.c ngx_module/*.h
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,portability -Ishared -Icontrold shared controld t/mock
+	clang-tidy --quiet --warnings-as-errors='*' --checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling,bugprone-sizeof-*,bugprone-suspicious-*,bugprone-macro-*,-bugprone-macro-parentheses' $(SHARED_SRC) $(CTL_SRC) $(MOCK_SRC) -- -std=gnu11 -Ishared -Icontrold -I/usr/include/postgresql
+
+# ---- figures and faults -----------------------------------------------------------
+
+bench:
+	@t/tools/apt $(PACKAGES) $(BENCH_PACKAGES)
+	@$(MAKE) --no-print-directory all
+	perl -It/lib t/bench/bench.pl $(BENCH)
+
+chaos:
+	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory all faultproxy
+	perl -It/lib t/chaos/chaos.pl $(CHAOS)
+
+clean:
+	rm -rf build
