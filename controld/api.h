@@ -1,0 +1,39 @@
+/* The handlers, one per route. */
+
+#ifndef CTL_API_H
+#define CTL_API_H
+
+#include "http.h"
+
+
+void api_key_generate(req_t *r);
+void api_key_update(req_t *r);
+void api_key_delete(req_t *r);
+void api_key_info(req_t *r);
+void api_key_list(req_t *r);
+void api_key_block(req_t *r);
+void api_key_unblock(req_t *r);
+
+void api_user_new(req_t *r);
+void api_user_info(req_t *r);
+
+void api_team_new(req_t *r);
+void api_team_update(req_t *r);
+void api_team_info(req_t *r);
+void api_team_block(req_t *r);
+void api_team_unblock(req_t *r);
+
+void api_model_new(req_t *r);
+void api_model_info(req_t *r);
+void api_model_delete(req_t *r);
+void api_models(req_t *r);
+void api_models_one(req_t *r);
+
+void api_spend_logs(req_t *r);
+
+void api_alive(req_t *r);
+void api_ready(req_t *r);
+void api_metrics(req_t *r);
+
+
+#endif

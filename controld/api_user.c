@@ -1,0 +1,510 @@
+#include <string.h>
+#include "api.h"
+#include "key.h"
+#include "owner.h"
+#include "tx.h"
+#include "util.h"
+
+
+static const field_t  user_fields[] = {
+    { "user_email", F_STR, "user_email", 0 },
+    { "user_alias", F_STR, "user_alias", 0 },
+    { "sso_user_id", F_ID, "sso_user_id", 0 },
+    { "models", F_STRS, "models", 1 },
+    { "max_budget", F_USD, "max_budget_nusd", 0 },
+    { "soft_budget", F_USD, "soft_budget_nusd", 0 },
+    { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },
+    { "tpm_limit", F_INT, "tpm_limit", 0 },
+    { "rpm_limit", F_INT, "rpm_limit", 0 },
+    { "budget_duration", F_PERIOD, NULL, 0 },
+    { "budget_limits", F_LIST, "budget_limits", 1 },
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", 0 },
+    { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },
+    { "policies", F_STRS, "policies", 1 },
+    { "model_max_budget", F_OBJ, "model_max_budget", 1 },
+    { "blocked", F_BOOL, "blocked", 1 },
+    { "model_rpm_limit", F_META, NULL, 0 },
+    { "model_tpm_limit", F_META, NULL, 0 },
+    { "guardrails", F_META, NULL, 0 },
+    { "prompts", F_META, NULL, 0 },
+    { "object_permission", F_EXTRA, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+/* The key of a new user carries the limits, but not the user's budget. */
+
+static const field_t  user_key_fields[] = {
+    { "key_alias", F_STR, "key_alias", 0 },
+    { "models", F_STRS, "models", 1 },
+    { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },
+    { "tpm_limit", F_INT, "tpm_limit", 0 },
+    { "rpm_limit", F_INT, "rpm_limit", 0 },
+    { "budget_duration", F_PERIOD, NULL, 0 },
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", 0 },
+    { "duration", F_EXPIRES, "expires", 0 },
+    { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },
+    { "config", F_OBJ, "config", 1 },
+    { "permissions", F_OBJ, "permissions", 1 },
+    { "aliases", F_OBJ, "aliases", 1 },
+    { "blocked", F_BOOL, "blocked", 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+static const char *const  user_roles[] = {
+    "proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer"
+};
+
+
+static int
+user_role(req_t *r, rowset_t *rs)
+{
+    size_t       i;
+    const jv_t  *v;
+
+    v = json_get(r->json, "user_role");
+
+    if (json_is_null(v)) {
+        return 0;
+    }
+
+    for (i = 0; v->type == J_STR && i < 4; i++) {
+        if (strcmp(v->s, user_roles[i]) == 0) {
+            row_set(rs, "user_role", "text", v->s);
+            return 0;
+        }
+    }
+
+    fail_field(r, "user_role", "enum", "Input should be 'proxy_admin',"
+               " 'proxy_admin_viewer', 'internal_user' or 'internal_user_viewer'",
+               v);
+
+    return -1;
+}
+
+
+static const char *
+user_trim(arena_t *a, const char *s)
+{
+    size_t  n;
+
+    s += strspn(s, " \t");
+    n = strlen(s);
+
+    while (n && (s[n - 1] == ' ' || s[n - 1] == '\t')) {
+        n--;
+    }
+
+    return arena_dup(a, s, n);
+}
+
+
+static int
+user_check_free(req_t *r, const char *id, rowset_t *rs)
+{
+    int          taken;
+    PGresult    *res;
+    const char  *email;
+
+    res = tx_q(r, "SELECT 1 FROM users WHERE user_id = $1 AND NOT implicit", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    taken = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (taken) {
+        fail_repr(r, 409, "User with id %s already exists", id);
+        return -1;
+    }
+
+    email = json_str(r->json, "user_email");
+
+    if (email == NULL) {
+        return 0;
+    }
+
+    email = user_trim(&r->a, email);
+    row_set(rs, "user_email", "text", email);
+    res = tx_q(r, "SELECT 1 FROM users WHERE lower(user_email) = lower($1)", email);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    taken = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (taken) {
+        fail_repr(r, 409, "User with email %s already exists", email);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static int
+user_add_team(req_t *r, const char *user_id, const char *team_id,
+    const char *role)
+{
+    int        known;
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit",
+               team_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    known = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (!known) {
+        return 0;                        /* LiteLLM swallows a missing team    */
+    }
+
+    if (owner_member(r, team_id, user_id, role, NULL, 0) != 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "UPDATE users SET teams = array_append(array_remove(teams, $2),"
+               " $2) WHERE user_id = $1", user_id, team_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+user_teams(req_t *r, const char *user_id)
+{
+    const jv_t  *c;
+    const char  *team, *role;
+
+    team = json_str(r->json, "team_id");
+
+    if (team) {
+        return user_add_team(r, user_id, team, "user");
+    }
+
+    c = json_get(r->json, "teams");
+
+    if (!json_is_null(c) && c->type != J_ARR) {
+        fail_field(r, "teams", "list_type", "Input should be a valid list", c);
+        return -1;
+    }
+
+    for (c = c ? c->head : NULL; c; c = c->next) {
+        team = c->type == J_STR ? c->s : json_str(c, "team_id");
+        role = json_str(c, "user_role");
+
+        if (team == NULL) {
+            fail_field(r, "teams", "string_type", "Input should be a valid string",
+                       c);
+            return -1;
+        }
+
+        if (user_add_team(r, user_id, team,
+                          role && !strcmp(role, "admin") ? "admin" : "user") != 0)
+        {
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+user_organizations(req_t *r, const char *user_id)
+{
+    PGresult    *res;
+    const jv_t  *c;
+
+    c = json_get(r->json, "organizations");
+
+    for (c = c && c->type == J_ARR ? c->head : NULL; c; c = c->next) {
+        if (c->type != J_STR) {
+            continue;
+        }
+
+        res = tx_q(r, "INSERT INTO organization_memberships (organization_id,"
+                   " user_id, user_role) SELECT organization_id, $2,"
+                   " 'internal_user' FROM organizations WHERE organization_id = $1"
+                   " ON CONFLICT DO NOTHING", c->s, user_id);
+
+        if (res == NULL) {
+            return -1;
+        }
+
+        PQclear(res);
+    }
+
+    return 0;
+}
+
+
+static int
+user_row(req_t *r, const char *id, jv_t **row)
+{
+    PGresult    *res;
+    const char  *err;
+
+    res = tx_q(r, "SELECT kt_user_json(u) FROM users u WHERE user_id = $1"
+               " AND NOT implicit", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    *row = PQntuples(res) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
+                                       (size_t) PQgetlength(res, 0, 0), &err)
+                          : NULL;
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+user_insert(req_t *r, rowset_t *rs, const char *id)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "DELETE FROM users WHERE user_id = $1 AND implicit", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+    row_set(rs, "user_id", "text", id);
+    row_set(rs, "created_by", "text", tx_actor(r));
+    row_set(rs, "updated_by", "text", tx_actor(r));
+    res = tx_dynamic(r, row_insert(&r->a, "users", rs, "RETURNING ent"), rs->n,
+                     rs->val);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    tx_touch(r, PQgetvalue(res, 0, 0));
+    PQclear(res);
+
+    /* the refs of the user's team keys depend on the user's own limits */
+
+    res = tx_q(r, "UPDATE keys SET version = version WHERE user_id = $1"
+               " AND team_id IS NOT NULL RETURNING ent", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    for (int i = 0; i < PQntuples(res); i++) {
+        tx_touch(r, PQgetvalue(res, i, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+static void
+user_reply(req_t *r, jv_t *row, key_new_t *k)
+{
+    jv_t                     *out, *c;
+    size_t                    i;
+    static const char *const  shown[] = {
+        "user_id", "user_email", "user_alias", "user_role", "teams", "models",
+        "max_budget", "spend", "max_parallel_requests", "tpm_limit", "rpm_limit",
+        "budget_duration", "model_max_budget", "metadata", "created_at",
+        "updated_at", "budget_enforcement"
+    };
+
+    out = k->row ? k->row : json_copy(&r->a, row);
+    key_echo(r, out);
+
+    for (i = 0; i < sizeof(shown) / sizeof(shown[0]); i++) {
+        c = json_get(row, shown[i]);
+
+        if (c) {
+            json_set(out, shown[i], json_copy(&r->a, c));
+        }
+    }
+
+    json_set(out, "key", json_string(&r->a, k->text ? k->text : ""));
+    json_set(out, "token", json_null(&r->a));
+    json_set(out, "token_id", json_null(&r->a));
+    reply_json(r, 200, out);
+}
+
+
+static int
+user_create(req_t *r, rowset_t *rs, const char *id, jv_t **row)
+{
+    int          rc;
+    int64_t      spend;
+    const char  *ent;
+    PGresult    *res;
+
+    if (user_check_free(r, id, rs) != 0 || user_insert(r, rs, id) != 0
+        || user_teams(r, id) != 0 || user_organizations(r, id) != 0
+        || user_row(r, id, row) != 0)
+    {
+        return -1;
+    }
+
+    res = tx_q(r, "SELECT ent FROM users WHERE user_id = $1", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    PQclear(res);
+    rc = field_usd(r, "spend", &spend);
+
+    if (rc < 0 || (rc > 0 && spend > 0 && owner_seed(r, "users", ent, spend) != 0))
+    {
+        return -1;
+    }
+
+    if (rc > 0) {
+        json_set(*row, "spend", json_usd(&r->a, spend));
+    }
+
+    if (owner_submeters(r, ent, *row) != 0) {
+        return -1;
+    }
+
+    return tx_audit(r, "created", "LiteLLM_UserTable", id, NULL,
+                    json_text(&r->a, *row));
+}
+
+
+void
+api_user_new(req_t *r)
+{
+    int          make_key;
+    jv_t        *row;
+    rowset_t     rs;
+    key_new_t    k;
+    const jv_t  *v;
+    const char  *id;
+
+    memset(&rs, 0, sizeof(rs));
+    memset(&k, 0, sizeof(k));
+    make_key = 1;
+    v = json_get(r->json, "user_id");
+
+    if (!json_is_null(v) && (v->type != J_STR || !util_id_ok(v->s))) {
+        fail_proxy(r, 400, "bad_request_error", "user_id", "user_id must be 1 to 255"
+                   " bytes without control characters");
+        return;
+    }
+
+    id = json_is_null(v) ? util_uuid(&r->a) : v->s;
+
+    if (field_bool(r, "auto_create_key", &make_key) < 0
+        || owner_check_limits(r) != 0
+        || fields_read(r, user_fields, &rs, 1) != 0
+        || fields_metadata(r, &rs, 1) != 0 || user_role(r, &rs) != 0
+        || tx_begin(r) != 0 || user_create(r, &rs, id, &row) != 0
+        || (make_key && key_create(r, user_key_fields, id,
+                                   json_str(r->json, "team_id"), &k) != 0)
+        || tx_commit(r) != 0)
+    {
+        return;
+    }
+
+    user_reply(r, row, &k);
+}
+
+
+static jv_t *
+user_query(req_t *r, const char *sql, const char *id)
+{
+    jv_t      *rows;
+    PGresult  *res;
+
+    res = id ? db_dynamic(sql, 1, &id) : db_dynamic(sql, 0, NULL);
+
+    if (!db_ok(res)) {
+        db_log("user/info failed", res);
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    rows = owner_rows(r, res, 0, 1);
+    PQclear(res);
+
+    return rows;
+}
+
+
+#define USER_KEYS                                                             \
+    "SELECT k.ent, kt_key_json(k)::jsonb || jsonb_build_object('team_alias',"   \
+    " CASE WHEN k.team_id IS NULL THEN 'None' ELSE t.team_alias END)"          \
+    " FROM keys k LEFT JOIN teams t ON t.team_id = k.team_id"                  \
+    " WHERE k.team_id IS DISTINCT FROM 'litellm-dashboard'"
+
+#define USER_TEAMS                                                            \
+    "SELECT t.ent, kt_team_json(t)::jsonb || jsonb_build_object("              \
+    "'team_memberships', coalesce((SELECT json_agg(kt_membership_json(m)) FROM" \
+    " memberships m WHERE m.team_id = t.team_id AND NOT m.implicit), '[]'::json))"\
+    " FROM teams t WHERE NOT t.implicit"
+
+
+void
+api_user_info(req_t *r)
+{
+    jv_t        *user, *keys, *teams, *out;
+    const char  *id;
+
+    id = http_arg(r, "user_id");
+    user = NULL;
+
+    if (id) {
+        user = user_query(r, "SELECT u.ent, kt_user_json(u) FROM users u"
+                          " WHERE u.user_id = $1 AND NOT u.implicit", id);
+
+        if (user == NULL) {
+            return;
+        }
+
+        if (user->n == 0) {
+            fail_proxy(r, 404, "internal_server_error", NULL,
+                       "User %s not found", id);
+            return;
+        }
+    }
+
+    keys = user_query(r, id ? USER_KEYS " AND k.user_id = $1 ORDER BY k.created_at"
+                            : USER_KEYS " ORDER BY k.created_at", id);
+    teams = keys == NULL ? NULL : user_query(r, id
+        ? USER_TEAMS " AND (t.team_id IN (SELECT team_id FROM memberships WHERE"
+          " user_id = $1 AND NOT implicit) OR t.team_id = ANY (SELECT unnest(teams)"
+          " FROM users WHERE user_id = $1)) ORDER BY t.team_alias, t.team_id"
+        : USER_TEAMS " ORDER BY t.team_alias, t.team_id", id);
+
+    if (teams == NULL) {
+        return;
+    }
+
+    out = json_obj(&r->a);
+    json_set(out, "user_id", json_string(&r->a, id));
+    json_set(out, "user_info", user ? user->head : json_null(&r->a));
+    json_set(out, "keys", keys);
+    json_set(out, "teams", teams);
+    reply_json(r, 200, out);
+}

@@ -1,0 +1,51 @@
+/*
+ * controld.yaml.  Read once at start, constant afterwards.  Unknown names are
+ * errors with line and column; "os.environ/NAME" stands for a variable.
+ */
+
+#ifndef CTL_CONF_H
+#define CTL_CONF_H
+
+#include <stdint.h>
+#include "json.h"
+
+
+typedef struct {
+    const char  *path;
+    const char  *listen;            /* "127.0.0.1:4001" or "unix:/path"       */
+    const char  *database_url;
+    const char  *redis_url;         /* "unix:///path" or "redis://host:port"  */
+    const char  *redis_username;
+    const char  *redis_password;
+    const char  *models_file;
+    const char  *functions_file;
+    const char  *sql_dir;
+    const char  *compat;            /* "1.104", "1.96" or "1.81"              */
+    const char  *master_key;
+    const char  *salt_key;          /* seals provider keys; default master key */
+    const char  *token_rate_limit_type;
+    const char  *timezone;
+    const char  *budget_duration;   /* of the global budget                   */
+    int64_t      max_budget_nusd;   /* global budget; -1: none                */
+    int64_t      max_parallel;      /* whole proxy; -1: none                  */
+    int64_t      threads;
+    int          strict;            /* fail_closed_budget_enforcement         */
+    int          store_model_in_db;
+    jv_t        *model_list;        /* array, or NULL                         */
+    char         master_token[65];
+} conf_t;
+
+
+extern conf_t  conf;
+
+/*
+ * Reads and checks the file; `path` NULL uses the environment only.  Returns 0,
+ * or -1 after printing the reason with file:line:column to stderr.
+ */
+int conf_load(const char *path);
+
+/* Reads one YAML file into JSON; -1 and a message on stderr when it is broken. */
+jv_t *conf_yaml(arena_t *a, const char *path);
+
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * Body fields to columns, by table.  An absent field does nothing; null clears
+ * (update) or leaves the default (create).
+ */
+
+#ifndef CTL_FIELDS_H
+#define CTL_FIELDS_H
+
+#include "http.h"
+
+
+#define ROWSET_MAX  80
+
+typedef enum {
+    F_STR = 1,       /* text                                                   */
+    F_ID,            /* text, 1..255 bytes, no control characters              */
+    F_USD,           /* nano-USD, not negative; "" is null                     */
+    F_INT,           /* not negative                                           */
+    F_BOOL,
+    F_STRS,          /* text[]                                                 */
+    F_OBJ,           /* jsonb object                                           */
+    F_LIST,          /* jsonb array                                            */
+    F_JSON,          /* jsonb, anything                                        */
+    F_META,          /* moves into metadata                                    */
+    F_EXTRA,         /* moves into extra                                       */
+    F_PERIOD,        /* budget_duration and the period columns                 */
+    F_EXPIRES,       /* duration; "-1" clears                                  */
+    F_ENFORCE        /* strict | last_call                                     */
+} ftype_t;
+
+typedef struct {
+    const char  *name;
+    ftype_t      type;
+    const char  *col;
+    int          notnull;        /* null means the column's default            */
+} field_t;
+
+typedef struct {
+    int          n;
+    const char  *col[ROWSET_MAX];
+    const char  *expr[ROWSET_MAX];      /* cast of the parameter, or constant SQL */
+    const char  *val[ROWSET_MAX];
+    int          bare[ROWSET_MAX];      /* expr is the whole expression        */
+    const char  *pre[ROWSET_MAX];       /* SQL before the parameter            */
+    jv_t        *meta;                  /* fields for metadata and extra       */
+    jv_t        *extra;
+} rowset_t;
+
+
+/* Reads every field of the table from r->json; -1 after answering. */
+int fields_read(req_t *r, const field_t *table, rowset_t *rs, int create);
+
+/*
+ * Writes metadata and extra from the body and from the moved fields: a metadata
+ * that was sent replaces, moved fields are merged.  -1 after answering.
+ */
+int fields_metadata(req_t *r, rowset_t *rs, int create);
+
+void row_set(rowset_t *rs, const char *col, const char *cast, const char *val);
+void row_expr(rowset_t *rs, const char *col, const char *sql);
+
+/* INSERT INTO table (...) VALUES (...) tail; UPDATE table SET ... tail, where the
+ * tail's parameters come first ($1 .. $first). */
+const char *row_insert(arena_t *a, const char *table, rowset_t *rs,
+    const char *tail);
+const char *row_update(arena_t *a, const char *table, rowset_t *rs, int first,
+    const char *tail);
+
+/* Money of a body field: 1 and *v, 0 when absent or null, -1 after answering. */
+int field_usd(req_t *r, const char *name, int64_t *v);
+int field_int(req_t *r, const char *name, int64_t *v);
+int field_bool(req_t *r, const char *name, int *v);
+
+/* Period columns for a duration; -1 after answering. */
+int field_period(req_t *r, rowset_t *rs, const char *name, const char *text,
+    int create);
+
+
+#endif

@@ -1,0 +1,433 @@
+#include <inttypes.h>
+#include <string.h>
+#include "conf.h"
+#include "key.h"
+#include "kt_key.h"
+#include "kt_schema.h"
+#include "owner.h"
+#include "tx.h"
+#include "util.h"
+
+
+const char *
+key_token(req_t *r, const char *sent)
+{
+    char  token[KT_KEY_TOKEN_LEN + 1];
+
+    if (strncmp(sent, "sk-", 3) != 0) {
+        return sent;
+    }
+
+    kt_key_token(sent, strlen(sent), token);
+
+    return arena_str(&r->a, token);
+}
+
+
+static const char *
+key_masked(arena_t *a, const char *s)
+{
+    size_t  n;
+
+    n = strlen(s);
+
+    return n > 8 ? arena_printf(a, "%.4s****%s", s, s + n - 4) : "****";
+}
+
+
+/* The text of the new key: the caller's own or a fresh one.  NULL: answered. */
+
+static const char *
+key_text(req_t *r)
+{
+    char           out[KT_KEY_LEN + 1];
+    const jv_t    *v;
+    unsigned char  rnd[KT_KEY_RANDOM_LEN];
+
+    v = json_get(r->json, "key");
+
+    if (json_is_null(v)) {
+        util_random(rnd, sizeof(rnd));
+        kt_key_generate(KT_SHARD, rnd, out);
+        return arena_str(&r->a, out);
+    }
+
+    if (v->type != J_STR) {
+        fail_field(r, "key", "string_type", "Input should be a valid string", v);
+        return NULL;
+    }
+
+    if (strncmp(v->s, "sk-", 3) != 0) {
+        fail_repr(r, 400, "Invalid key format. LiteLLM Virtual Key must start with"
+                  " 'sk-'. Received: %s", key_masked(&r->a, v->s));
+        return NULL;
+    }
+
+    if (strcmp(v->s, conf.master_key) == 0) {
+        fail_repr(r, 400, "Invalid key. It can not be the master key.");
+        return NULL;
+    }
+
+    switch (kt_key_custom_ok(v->s, v->len)) {
+
+    case KT_OK:
+        return v->s;
+
+    case KT_RANGE:
+        fail_repr(r, 400, "Invalid key format. A custom key needs at least 16 and"
+                  " at most 253 characters after 'sk-'. Received: %s",
+                  key_masked(&r->a, v->s));
+        return NULL;
+
+    default:
+        fail_repr(r, 400, "Invalid key format. A custom key consists of letters,"
+                  " digits, '_' and '-' after 'sk-', and one that begins with"
+                  " " KT_KEY_PREFIX " needs a valid checksum. Received: %s",
+                  key_masked(&r->a, v->s));
+        return NULL;
+    }
+}
+
+
+static int
+key_check_alias(req_t *r, const char *token)
+{
+    int          taken;
+    PGresult    *res;
+    const char  *alias;
+
+    alias = json_str(r->json, "key_alias");
+
+    if (alias == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT 1 FROM keys WHERE key_alias = $1 AND token <> $2", alias,
+               token);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    taken = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (taken) {
+        fail_proxy(r, 400, "bad_request_error", "key_alias", "Key with alias '%s'"
+                   " already exists. Unique key aliases across all keys are"
+                   " required.", alias);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static int
+key_check_org(req_t *r)
+{
+    int          known;
+    PGresult    *res;
+    const char  *org;
+
+    org = json_str(r->json, "organization_id");
+
+    if (org == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1", org);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    known = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (!known) {
+        fail_repr(r, 400, "Organization not found for organization_id=%s", org);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static int
+key_check_budget(req_t *r)
+{
+    int          known;
+    PGresult    *res;
+    const char  *id;
+
+    id = json_str(r->json, "budget_id");
+
+    if (id == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT 1 FROM budgets WHERE budget_id = $1", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    known = PQntuples(res) > 0;
+    PQclear(res);
+
+    if (!known) {
+        fail_repr(r, 400, "Budget not found, passed budget_id=%s", id);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+int
+key_check(req_t *r, const char *token)
+{
+    if (key_check_alias(r, token) != 0 || key_check_org(r) != 0) {
+        return -1;
+    }
+
+    return key_check_budget(r);
+}
+
+
+static int
+key_type(req_t *r, rowset_t *rs)
+{
+    const char  *type, *routes;
+    const jv_t  *v;
+
+    v = json_get(r->json, "key_type");
+
+    if (json_is_null(v)) {
+        return 0;
+    }
+
+    type = v->type == J_STR ? v->s : "";
+
+    if (strcmp(type, "default") == 0) {
+        return 0;
+    }
+
+    if (strcmp(type, "llm_api") == 0) {
+        routes = "llm_api_routes";
+    } else if (strcmp(type, "management") == 0) {
+        routes = "management_routes";
+    } else if (strcmp(type, "read_only") == 0) {
+        routes = "info_routes";
+    } else {
+        fail_field(r, "key_type", "enum", "Input should be 'llm_api', 'management',"
+                   " 'read_only' or 'default'", v);
+        return -1;
+    }
+
+    row_set(rs, "allowed_routes", "text[]", db_array(&r->a, &routes, 1));
+
+    return 0;
+}
+
+
+/* soft_budget makes a budgets row of its own and links it. */
+
+static int
+key_soft_budget(req_t *r, rowset_t *rs)
+{
+    int          rc;
+    int64_t      soft;
+    const char  *id;
+
+    rc = field_usd(r, "soft_budget", &soft);
+
+    if (rc <= 0) {
+        return rc;
+    }
+
+    id = owner_budget(r, NULL, -1, soft, -1, -1, NULL);
+    row_set(rs, "budget_id", "text", id);
+
+    return id ? 0 : -1;
+}
+
+
+int
+key_owners(req_t *r, const char *user_id, const char *team_id)
+{
+    if (user_id && owner_user(r, user_id) != 0) {
+        return -1;
+    }
+
+    if (team_id && owner_team(r, team_id) != 0) {
+        return -1;
+    }
+
+    return user_id && team_id
+           ? owner_member(r, team_id, user_id, "user", NULL, 1) : 0;
+}
+
+
+int
+key_row(req_t *r, const char *token, jv_t **row)
+{
+    PGresult    *res;
+    const char  *err;
+
+    res = tx_q(r, "SELECT kt_key_json(k) FROM keys k WHERE token = $1", token);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    *row = PQntuples(res) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
+                                       (size_t) PQgetlength(res, 0, 0), &err)
+                          : NULL;
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+key_same(const char *a, const char *b)
+{
+    return (a == NULL && b == NULL) || (a && b && strcmp(a, b) == 0);
+}
+
+
+/* The key is there already: 1 when it has the same owner, -1 after answering. */
+
+static int
+key_existing(req_t *r, key_new_t *k, const char *user_id, const char *team_id)
+{
+    if (key_row(r, k->token, &k->row) != 0) {
+        return -1;
+    }
+
+    if (k->row == NULL || !key_same(json_str(k->row, "user_id"), user_id)
+        || !key_same(json_str(k->row, "team_id"), team_id))
+    {
+        db_rollback();
+        fail_repr(r, 400, "Key %s already exists and belongs to another owner.",
+                  key_masked(&r->a, k->text));
+        return -1;
+    }
+
+    k->existing = 1;
+    reply_header(r, "x-keytoll-existing-key", "true");
+
+    return 1;
+}
+
+
+static int
+key_insert(req_t *r, rowset_t *rs, key_new_t *k)
+{
+    int        made;
+    PGresult  *res;
+
+    row_set(rs, "token", "text", k->token);
+    row_set(rs, "key_name", "text",
+            arena_printf(&r->a, "sk-...%s", k->text + strlen(k->text) - 4));
+    row_set(rs, "created_by", "text", tx_actor(r));
+    row_set(rs, "updated_by", "text", tx_actor(r));
+    res = tx_dynamic(r, row_insert(&r->a, "keys", rs,
+                     "ON CONFLICT (token) DO NOTHING RETURNING ent"), rs->n,
+                     rs->val);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    made = PQntuples(res) > 0;
+
+    if (made) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return made;
+}
+
+
+int
+key_create(req_t *r, const field_t *table, const char *user_id,
+    const char *team_id, key_new_t *k)
+{
+    int          rc;
+    int64_t      spend;
+    rowset_t     rs;
+    const char  *ent;
+
+    memset(&rs, 0, sizeof(rs));
+    memset(k, 0, sizeof(*k));
+    k->text = key_text(r);
+
+    if (k->text == NULL || fields_read(r, table, &rs, 1) != 0
+        || fields_metadata(r, &rs, 1) != 0 || key_type(r, &rs) != 0)
+    {
+        return -1;
+    }
+
+    k->token = key_token(r, k->text);
+    ent = arena_printf(&r->a, "key:%s", k->token);
+    row_set(&rs, "user_id", "text", user_id);
+    row_set(&rs, "team_id", "text", team_id);
+
+    if (key_check(r, k->token) != 0 || key_soft_budget(r, &rs) != 0
+        || key_owners(r, user_id, team_id) != 0)
+    {
+        return -1;
+    }
+
+    rc = key_insert(r, &rs, k);
+
+    if (rc <= 0) {
+        return rc < 0 || key_existing(r, k, user_id, team_id) < 0 ? -1 : 0;
+    }
+
+    rc = field_usd(r, "spend", &spend);
+
+    if (rc < 0 || (rc > 0 && spend > 0 && owner_seed(r, "keys", ent, spend) != 0)
+        || key_row(r, k->token, &k->row) != 0
+        || owner_submeters(r, ent, k->row) != 0
+        || tx_audit(r, "created", "LiteLLM_VerificationToken", k->token, NULL,
+                    json_text(&r->a, k->row)) != 0)
+    {
+        return -1;
+    }
+
+    if (rc > 0) {
+        json_set(k->row, "spend", json_usd(&r->a, spend));
+    }
+
+    return 0;
+}
+
+
+void
+key_echo(req_t *r, jv_t *out)
+{
+    size_t                    i;
+    const jv_t               *v, *meta;
+    static const char *const  names[] = {
+        "duration", "guardrails", "prompts", "tags", "enforced_params",
+        "allowed_passthrough_routes", "allowed_vector_store_indexes",
+        "rpm_limit_type", "tpm_limit_type", "model_rpm_limit", "model_tpm_limit",
+        "mcp_rpm_limit", "tag_rpm_limit", "key_type", "send_invite_email",
+        "disable_global_guardrails", "throttle_on_budget_exceeded",
+        "soft_budget"
+    };
+
+    meta = json_get(out, "metadata");
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        v = json_get(r->json, names[i]);
+        v = json_is_null(v) ? json_get(meta, names[i]) : v;
+        json_set(out, names[i], json_copy(&r->a, v));
+    }
+}

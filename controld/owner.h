@@ -1,0 +1,49 @@
+/*
+ * Objects that others stand on: users, teams and members that a key names, and
+ * the meters beside the main one (windows, limits per model).
+ */
+
+#ifndef CTL_OWNER_H
+#define CTL_OWNER_H
+
+#include "http.h"
+#include "fields.h"
+
+
+/*
+ * Make the row if it is missing (an implicit one, not shown by info routes), so
+ * that the gate never misses an entity.  0, or -1 after answering.
+ */
+int owner_user(req_t *r, const char *user_id);
+int owner_team(req_t *r, const char *team_id);
+int owner_member(req_t *r, const char *team_id, const char *user_id,
+    const char *role, const char *email, int implicit);
+
+/*
+ * Brings the submeters of an entity in line with its model_max_budget,
+ * metadata.model_rpm_limit / model_tpm_limit and budget_limits; `row` is the
+ * object's wire JSON.  0, or -1 after answering.
+ */
+int owner_submeters(req_t *r, const char *ent, const jv_t *row);
+
+/* Checks the shapes of those fields in the body.  0, or -1 after answering. */
+int owner_check_limits(req_t *r);
+
+/* Records a `spend` sent at creation.  0, or -1 after answering. */
+int owner_seed(req_t *r, const char *table, const char *ent, int64_t nusd);
+
+/*
+ * Sets what the entity used to `nusd` through an adjustment in Redis, which the
+ * ledger records.  Call it after the commit.  0, or -1 after answering.
+ */
+int owner_adjust(req_t *r, const char *ent, int64_t nusd);
+
+/* Creates a budgets row; the limits that are -1 are null.  NULL after answering. */
+const char *owner_budget(req_t *r, const char *id, int64_t max_nusd,
+    int64_t soft_nusd, int64_t rpm, int64_t tpm, const char *duration);
+
+/* Rows as wire objects with their spend: [{...}], from (ent, json) columns. */
+jv_t *owner_rows(req_t *r, void *pgresult, int ent_col, int json_col);
+
+
+#endif

@@ -1,0 +1,241 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bg.h"
+#include "conf.h"
+#include "db.h"
+#include "kt_schema.h"
+#include "ledger.h"
+#include "log.h"
+#include "metrics.h"
+#include "policy.h"
+#include "rds.h"
+#include "rebuild.h"
+#include "registry.h"
+#include "util.h"
+
+
+#define REBUILD_POLL_MS   250
+#define REBUILD_DONE_TTL  "172800"
+#define REBUILD_SADD      1000
+
+
+/* 1: there, 0: absent, -1: Redis does not answer. */
+
+static int
+rebuild_gen(arena_t *a)
+{
+    int          rc;
+    redisReply  *r;
+
+    r = rds_do(a, "GET", KT_REDIS_GEN);
+    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return rc;
+}
+
+
+static int
+rebuild_ok(redisReply *r)
+{
+    int  ok;
+
+    ok = !rds_is_error(r);
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return ok;
+}
+
+
+static int
+rebuild_done_batch(const char *hour, PGresult *res, int from, int to)
+{
+    int          ok;
+    arena_t      a;
+    rds_cmd_t    c;
+    const char  *key;
+
+    arena_init(&a);
+    key = arena_printf(&a, KT_REDIS_DONE "%s", hour);
+    rds_cmd(&c, &a, "SADD");
+    rds_arg(&c, key);
+
+    for (; from < to; from++) {
+        rds_arg(&c, PQgetvalue(res, from, 1));
+    }
+
+    ok = rebuild_ok(rds_run(&c))
+         && rebuild_ok(rds_do(&a, "EXPIRE", key, REBUILD_DONE_TTL));
+    arena_free(&a);
+
+    return ok ? 0 : -1;
+}
+
+
+/* Ids that the journals may replay: Redis must know that they are charged. */
+
+static int
+rebuild_done(void)
+{
+    int        i, from, rc;
+    PGresult  *res;
+
+    res = db_q0("SELECT floor(extract(epoch FROM started_at) / 3600)::bigint, rid"
+                " FROM ledger WHERE recorded_at > now() - interval '2 hours'"
+                " AND started_at > now() - interval '26 hours' ORDER BY 1");
+
+    if (!db_ok(res)) {
+        db_log("rebuild failed", res);
+        PQclear(res);
+        return -1;
+    }
+
+    rc = 0;
+
+    for (i = 1, from = 0; i <= PQntuples(res) && rc == 0; i++) {
+        if (i == PQntuples(res) || i - from == REBUILD_SADD
+            || strcmp(PQgetvalue(res, i, 0), PQgetvalue(res, from, 0)))
+        {
+            rc = rebuild_done_batch(PQgetvalue(res, from, 0), res, from, i);
+            from = i;
+        }
+    }
+
+    PQclear(res);
+
+    return rc;
+}
+
+
+static int
+rebuild_locked(arena_t *a)
+{
+    int      n;
+    int64_t  pushed, t0;
+
+    t0 = util_mono_us();
+
+    if (rds_load_library(conf.functions_file) != 0) {
+        return -1;
+    }
+
+    /* what the stream still holds belongs to the sums first */
+
+    do {
+        n = ledger_step(1, 1);
+    } while (n > 0);
+
+    pushed = n < 0 ? -1 : policy_push_all();
+
+    if (pushed < 0 || policy_used_all() != 0 || rebuild_done() != 0
+        || registry_push(1) != 0)
+    {
+        log_event(LOG_ERROR, "rebuild failed, trying again", NULL);
+        return -1;
+    }
+
+    METRIC_ADD(rebuilds, 1);
+    METRIC_SET(rebuild_ms, (util_mono_us() - t0) / 1000);
+    log_event(LOG_INFO, "Redis rebuilt", "entities", log_f("%" PRId64, pushed),
+              "ms", log_f("%" PRId64, (util_mono_us() - t0) / 1000), NULL);
+
+    return 0;
+}
+
+
+static int
+rebuild_lock(PGconn *c)
+{
+    int          ok;
+    PGresult    *r;
+    const char  *params[1];
+
+    params[0] = log_f("%d", DB_LOCK_REBUILD);
+    r = PQexecParams(c, "SELECT pg_advisory_lock($1::bigint)", 1, NULL, params,
+                     NULL, NULL, 0);
+    ok = db_ok(r);
+    PQclear(r);
+
+    return ok;
+}
+
+
+int
+rebuild_run(int force)
+{
+    int      rc;
+    arena_t  a;
+    PGconn  *c;
+
+    c = db_open();
+
+    if (c == NULL || !rebuild_lock(c)) {
+        PQfinish(c);
+        return -1;
+    }
+
+    arena_init(&a);
+    rc = 0;
+
+    if (force) {
+        rc = rebuild_ok(rds_do(&a, "DEL", KT_REDIS_GEN)) ? 0 : -1;
+    }
+
+    /* another daemon may have done it while we waited for the lock */
+
+    if (rc == 0 && rebuild_gen(&a) != 1) {
+        rc = rebuild_locked(&a);
+    }
+
+    arena_free(&a);
+    PQfinish(c);                                   /* releases the lock        */
+
+    return rc;
+}
+
+
+void *
+rebuild_thread(void *arg)
+{
+    int      first;
+    arena_t  a;
+
+    first = 1;
+
+    while (!atomic_load(&bg_stopping)) {
+        arena_init(&a);
+
+        switch (rebuild_gen(&a)) {
+
+        case 0:
+            if (rebuild_run(0) == 0) {
+                first = 0;
+            }
+            break;
+
+        case 1:
+            if (first && policy_push_all() >= 0 && registry_push(0) == 0) {
+                first = 0;        /* the file or a setting may have changed    */
+            }
+            break;
+
+        default:
+            break;
+        }
+
+        arena_free(&a);
+        bg_sleep_ms(REBUILD_POLL_MS);
+    }
+
+    rds_close();
+    db_close();
+
+    return NULL;
+}

@@ -1,0 +1,603 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "conf.h"
+#include "db.h"
+#include "kt_key.h"
+#include "kt_money.h"
+#include "kt_schema.h"
+#include "log.h"
+#include "rds.h"
+#include "registry.h"
+#include "util.h"
+
+
+static arena_t   registry_arena;
+static model_t  *registry_static;       /* models.yaml, then model_list        */
+
+
+int64_t
+registry_price(const jv_t *o, const char *name)
+{
+    int64_t      v;
+    const jv_t  *n;
+
+    n = json_get(o, name);
+
+    if (json_is_null(n)) {
+        return -1;
+    }
+
+    if ((n->type != J_NUM && n->type != J_STR)
+        || kt_money_parse(n->s, n->len, KT_MONEY_PICO, &v) != KT_OK || v < 0)
+    {
+        return -2;
+    }
+
+    return v;
+}
+
+
+int64_t
+registry_count(const jv_t *o, const char *name)
+{
+    int64_t      v;
+    const jv_t  *n;
+
+    n = json_get(o, name);
+
+    if (json_is_null(n)) {
+        return -1;
+    }
+
+    if ((n->type != J_NUM && n->type != J_STR)
+        || kt_money_parse(n->s, n->len, 0, &v) != KT_OK || v <= 0)
+    {
+        return -1;
+    }
+
+    return v;
+}
+
+
+static model_t *
+registry_new(arena_t *a, const char *name, const char *source)
+{
+    model_t  *m;
+
+    m = arena_alloc(a, sizeof(model_t));
+    m->name = arena_str(a, name);
+    m->source = source;
+    m->in_pusd = m->out_pusd = m->cr_pusd = m->cw_pusd = m->rs_pusd = -1;
+    m->max_out = m->max_in = -1;
+
+    return m;
+}
+
+
+static int
+registry_prices(model_t *m, const jv_t *o)
+{
+    m->in_pusd = registry_price(o, "input_cost_per_token");
+    m->out_pusd = registry_price(o, "output_cost_per_token");
+    m->cr_pusd = registry_price(o, "cache_read_input_token_cost");
+    m->cw_pusd = registry_price(o, "cache_creation_input_token_cost");
+    m->rs_pusd = registry_price(o, "output_cost_per_reasoning_token");
+
+    return m->in_pusd < -1 || m->out_pusd < -1 || m->cr_pusd < -1
+           || m->cw_pusd < -1 || m->rs_pusd < -1 ? -1 : 0;
+}
+
+
+static model_t *
+registry_find(model_t *list, const char *name)
+{
+    for (; list; list = list->next) {
+        if (strcmp(list->name, name) == 0) {
+            return list;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* One of models.yaml: name, provider, mode, prices, limits. */
+
+static int
+registry_file_entry(const jv_t *v, model_t ***end)
+{
+    model_t     *m;
+    const char  *name;
+
+    name = json_str(v, "name");
+
+    if (name == NULL || !util_id_ok(name)) {
+        fprintf(stderr, "keytoll-controld: %s: a model without a name\n",
+                conf.models_file);
+        return -1;
+    }
+
+    m = registry_new(&registry_arena, name, "file");
+    m->provider = json_str(v, "provider");
+    m->mode = json_str(v, "mode");
+    m->upstream = json_str(v, "upstream");
+    m->max_out = registry_count(v, "max_output_tokens");
+    m->max_in = registry_count(v, "max_input_tokens");
+    m->id = name;
+
+    if (registry_prices(m, v) != 0 || registry_find(registry_static, name)) {
+        fprintf(stderr, "keytoll-controld: %s: model %s has a bad price or is"
+                " given twice\n", conf.models_file, name);
+        return -1;
+    }
+
+    **end = m;
+    *end = &m->next;
+
+    return 0;
+}
+
+
+static const char *
+registry_bare(const char *upstream)
+{
+    const char  *slash;
+
+    slash = strchr(upstream, '/');
+
+    return slash ? slash + 1 : upstream;
+}
+
+
+/* "openai/gpt-4o" -> provider openai, model sent upstream gpt-4o. */
+
+static void
+registry_deployment(arena_t *a, model_t *m)
+{
+    const char  *model, *slash;
+
+    model = json_str(m->params, "model");
+    m->provider = json_str(m->params, "custom_llm_provider");
+    m->mode = json_str(m->info, "mode");
+
+    if (model == NULL) {
+        return;
+    }
+
+    slash = strchr(model, '/');
+
+    if (m->provider == NULL && slash) {
+        m->provider = arena_dup(a, model, (size_t) (slash - model));
+    }
+
+    m->upstream = arena_str(a, registry_bare(model));
+}
+
+
+/* Fills what a deployment does not say from the price entry of its model. */
+
+static void
+registry_inherit(model_t *m, model_t *prices)
+{
+    model_t     *p;
+    const char  *base, *model;
+
+    base = json_str(m->info, "base_model");
+    model = json_str(m->params, "model");
+    p = base ? registry_find(prices, base) : NULL;
+
+    if (p == NULL && model) {
+        p = registry_find(prices, model);
+    }
+
+    if (p == NULL && m->upstream) {
+        p = registry_find(prices, m->upstream);
+    }
+
+    if (p == NULL) {
+        return;
+    }
+
+    if (m->in_pusd == -1 && m->out_pusd == -1) {
+        m->in_pusd = p->in_pusd;
+        m->out_pusd = p->out_pusd;
+        m->cr_pusd = m->cr_pusd == -1 ? p->cr_pusd : m->cr_pusd;
+        m->cw_pusd = m->cw_pusd == -1 ? p->cw_pusd : m->cw_pusd;
+        m->rs_pusd = m->rs_pusd == -1 ? p->rs_pusd : m->rs_pusd;
+    }
+
+    m->max_out = m->max_out == -1 ? p->max_out : m->max_out;
+    m->max_in = m->max_in == -1 ? p->max_in : m->max_in;
+    m->provider = m->provider ? m->provider : p->provider;
+    m->mode = m->mode ? m->mode : p->mode;
+}
+
+
+static int
+registry_config_entry(const jv_t *v, model_t ***end)
+{
+    char         hash[65];
+    model_t     *m;
+    const char  *name, *text;
+
+    name = json_str(v, "model_name");
+
+    if (name == NULL || !util_id_ok(name)
+        || json_str(json_get(v, "litellm_params"), "model") == NULL)
+    {
+        fprintf(stderr, "keytoll-controld: model_list: every entry needs"
+                " model_name and litellm_params.model\n");
+        return -1;
+    }
+
+    m = registry_new(&registry_arena, name, "config");
+    m->params = json_get(v, "litellm_params");
+    m->info = json_get(v, "model_info");
+    text = json_text(&registry_arena, v);
+    kt_key_token(text, strlen(text), hash);
+    m->id = json_str(m->info, "id") ? json_str(m->info, "id")
+                                    : arena_dup(&registry_arena, hash, 64);
+    registry_deployment(&registry_arena, m);
+
+    if (registry_prices(m, m->params) != 0) {
+        fprintf(stderr, "keytoll-controld: model_list: %s has a bad price\n",
+                name);
+        return -1;
+    }
+
+    m->max_out = registry_count(m->info, "max_output_tokens");
+    m->max_in = registry_count(m->info, "max_input_tokens");
+    **end = m;
+    *end = &m->next;
+
+    return 0;
+}
+
+
+int
+registry_init(void)
+{
+    jv_t      *doc, *v;
+    model_t  **end;
+
+    arena_init(&registry_arena);
+    end = &registry_static;
+    doc = conf_yaml(&registry_arena, conf.models_file);
+
+    if (doc == NULL) {
+        return -1;
+    }
+
+    v = json_get(doc, "models");
+
+    for (v = v ? v->head : NULL; v; v = v->next) {
+        if (registry_file_entry(v, &end) != 0) {
+            return -1;
+        }
+    }
+
+    for (v = conf.model_list ? conf.model_list->head : NULL; v; v = v->next) {
+        if (registry_config_entry(v, &end) != 0) {
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int64_t
+registry_col(PGresult *r, int row, int col)
+{
+    return PQgetisnull(r, row, col) ? -1 : db_int(r, row, col);
+}
+
+
+static model_t *
+registry_row(arena_t *a, PGresult *r, int row)
+{
+    model_t     *m;
+    const char  *err;
+
+    m = registry_new(a, PQgetvalue(r, row, 1),
+                     strcmp(PQgetvalue(r, row, 2), "api") ? "import" : "api");
+    m->id = arena_str(a, PQgetvalue(r, row, 0));
+    m->params = json_parse(a, PQgetvalue(r, row, 3),
+                           (size_t) PQgetlength(r, row, 3), &err);
+    m->info = json_parse(a, PQgetvalue(r, row, 4),
+                         (size_t) PQgetlength(r, row, 4), &err);
+    m->in_pusd = registry_col(r, row, 5);
+    m->out_pusd = registry_col(r, row, 6);
+    m->cr_pusd = registry_col(r, row, 7);
+    m->cw_pusd = registry_col(r, row, 8);
+    m->rs_pusd = registry_col(r, row, 9);
+    m->max_out = registry_col(r, row, 10);
+    m->max_in = registry_col(r, row, 11);
+    m->team_id = json_str(m->info, "team_id");
+
+    if (strcmp(m->source, "api") == 0) {
+        registry_deployment(a, m);
+    }
+
+    m->provider = m->provider ? m->provider : arena_str(a, db_str(r, row, 12));
+    m->mode = m->mode ? m->mode : arena_str(a, db_str(r, row, 13));
+
+    return m;
+}
+
+
+static int
+registry_rank(const char *source)
+{
+    if (strcmp(source, "api") == 0)    { return 3; }
+    if (strcmp(source, "config") == 0) { return 2; }
+    if (strcmp(source, "import") == 0) { return 1; }
+    return 0;
+}
+
+
+static int
+registry_order(const void *x, const void *y)
+{
+    int             c;
+    model_t *const *a = x;
+    model_t *const *b = y;
+
+    c = strcmp((*a)->name, (*b)->name);
+
+    if (c) {
+        return c;
+    }
+
+    return registry_rank((*b)->source) - registry_rank((*a)->source);
+}
+
+
+/* Sorts by name and keeps the strongest source of each; several deployments
+ * behind one name are one public model, the first of them prices it. */
+
+static model_t *
+registry_merge(arena_t *a, model_t *list, size_t n)
+{
+    size_t    i;
+    model_t  *m, *head, **all, **end;
+
+    all = arena_alloc(a, (n + 1) * sizeof(model_t *));
+
+    for (i = 0, m = list; m; m = m->next) {
+        all[i++] = m;
+    }
+
+    for (i = 0; i < n; i++) {
+        if (all[i]->params) {
+            registry_inherit(all[i], list);
+        }
+    }
+
+    qsort(all, n, sizeof(model_t *), registry_order);
+    head = NULL;
+    end = &head;
+
+    for (i = 0; i < n; i++) {
+        if (i && strcmp(all[i]->name, all[i - 1]->name) == 0) {
+            continue;
+        }
+
+        *end = all[i];
+        end = &all[i]->next;
+    }
+
+    *end = NULL;
+
+    return head;
+}
+
+
+model_t *
+registry_load(arena_t *a, int *err)
+{
+    int        i;
+    size_t     n;
+    model_t   *m, *copy, *list, **end;
+    PGresult  *r;
+
+    *err = 1;
+    r = db_q0("SELECT model_id, model_name, source, litellm_params, model_info,"
+              " input_pusd, output_pusd, cache_read_pusd, cache_write_pusd,"
+              " reasoning_pusd, max_output_tokens, max_input_tokens,"
+              " nullif(provider, ''), mode FROM models"
+              " WHERE NOT blocked AND status = 'active'"
+              " ORDER BY created_at, model_id");
+
+    if (!db_ok(r)) {
+        db_log("can not read the models", r);
+        PQclear(r);
+        return NULL;
+    }
+
+    list = NULL;
+    end = &list;
+    n = 0;
+
+    for (m = registry_static; m; m = m->next) {
+        copy = arena_alloc(a, sizeof(model_t));
+        *copy = *m;
+        copy->next = NULL;
+        *end = copy;
+        end = &copy->next;
+        n++;
+    }
+
+    for (i = 0; i < PQntuples(r); i++) {
+        *end = registry_row(a, r, i);
+        end = &(*end)->next;
+        n++;
+    }
+
+    PQclear(r);
+    *err = 0;
+
+    return registry_merge(a, list, n);
+}
+
+
+static void
+registry_field(jv_t *o, arena_t *a, const char *name, int64_t v)
+{
+    if (v >= 0) {
+        json_set(o, name, json_int(a, v));
+    }
+}
+
+
+static jv_t *
+registry_json(arena_t *a, const model_t *m)
+{
+    jv_t  *o;
+
+    o = json_obj(a);
+    json_set(o, "n", json_string(a, m->name));
+
+    if (m->upstream && strcmp(m->upstream, m->name)) {
+        json_set(o, "u", json_string(a, m->upstream));
+    }
+
+    json_set(o, "p", json_string(a, m->provider ? m->provider : ""));
+    json_set(o, "mode", json_string(a, m->mode ? m->mode : "chat"));
+
+    if (m->in_pusd < 0 && m->out_pusd < 0) {
+        json_set(o, "noprice", json_int(a, 1));
+
+    } else {
+        registry_field(o, a, "in", m->in_pusd < 0 ? 0 : m->in_pusd);
+        registry_field(o, a, "out", m->out_pusd < 0 ? 0 : m->out_pusd);
+    }
+
+    if (m->in_pusd == 0 && m->out_pusd == 0) {
+        json_set(o, "free", json_int(a, 1));
+    }
+
+    registry_field(o, a, "cr", m->cr_pusd);
+    registry_field(o, a, "cw", m->cw_pusd);
+    registry_field(o, a, "rs", m->rs_pusd);
+    registry_field(o, a, "maxo", m->max_out);
+    registry_field(o, a, "maxi", m->max_in);
+
+    return o;
+}
+
+
+/*
+ * kt_registry sets the generation, that is, it opens the gate.  Only a rebuild may
+ * open a closed gate; for everybody else the call goes through only while the
+ * generation that was seen stands (a FLUSHALL in between aborts the EXEC).
+ */
+
+static int
+registry_call(arena_t *a, rds_cmd_t *c, int opening)
+{
+    int          rc, closed;
+    redisReply  *r;
+
+    if (!opening) {
+        r = rds_do(a, "WATCH", KT_REDIS_GEN);
+
+        if (r) {
+            freeReplyObject(r);
+        }
+
+        r = rds_do(a, "GET", KT_REDIS_GEN);
+        closed = r == NULL || r->type != REDIS_REPLY_STRING;
+        rc = r == NULL ? -1 : 0;
+
+        if (r) {
+            freeReplyObject(r);
+        }
+
+        r = rds_do(a, closed ? "UNWATCH" : "MULTI");
+        rc = rds_is_error(r) ? -1 : rc;
+
+        if (r) {
+            freeReplyObject(r);
+        }
+
+        if (closed || rc) {
+            return rc;                    /* the rebuild will compile it      */
+        }
+    }
+
+    r = rds_run(c);
+    rc = rds_is_error(r) ? -1 : 0;
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    if (!opening) {
+        r = rds_do(a, "EXEC");
+        rc = rds_is_error(r) ? -1 : rc;
+
+        if (r) {
+            freeReplyObject(r);
+        }
+    }
+
+    return rc;
+}
+
+
+static int
+registry_send(arena_t *a, model_t *list, int opening)
+{
+    buf_t        b;
+    model_t     *m;
+    PGresult    *r;
+    rds_cmd_t    c;
+    const char  *gen;
+
+    r = db_q0("SELECT nextval('registry_gen_seq')");
+
+    if (!db_ok(r)) {
+        db_log("no registry generation", r);
+        PQclear(r);
+        return -1;
+    }
+
+    gen = arena_str(a, PQgetvalue(r, 0, 0));
+    PQclear(r);
+    buf_init(&b, a);
+    buf_printf(&b, "{\"gen\":%s,\"models\":[", gen);
+
+    for (m = list; m; m = m->next) {
+        json_emit(&b, registry_json(a, m));
+
+        if (m->next) {
+            buf_putc(&b, ',');
+        }
+    }
+
+    buf_puts(&b, "]}");
+    rds_fcall(&c, a, "kt_registry");
+    rds_arg(&c, gen);
+    rds_argn(&c, b.p, b.len);
+
+    return registry_call(a, &c, opening);
+}
+
+
+int
+registry_push(int opening)
+{
+    int       rc, err;
+    arena_t   a;
+    model_t  *list;
+
+    arena_init(&a);
+    list = registry_load(&a, &err);
+    rc = err ? -1 : registry_send(&a, list, opening);
+    arena_free(&a);
+
+    return rc;
+}

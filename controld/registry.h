@@ -1,0 +1,57 @@
+/*
+ * Models and prices: models.yaml, model_list of controld.yaml and the models
+ * table, in that order, a later one winning by name; compiled to the registry
+ * JSON that the gate reads.
+ */
+
+#ifndef CTL_REGISTRY_H
+#define CTL_REGISTRY_H
+
+#include <stdint.h>
+#include "json.h"
+
+
+typedef struct model_s  model_t;
+
+struct model_s {
+    model_t      *next;
+    const char   *name;              /* public                                 */
+    const char   *upstream;          /* NULL: the same                         */
+    const char   *provider;
+    const char   *mode;
+    const char   *source;            /* "file", "config", "api" or "import"    */
+    const char   *id;                /* model_id of rows and config entries    */
+    const char   *team_id;           /* of a team's own model                  */
+    jv_t         *params;            /* litellm_params, NULL for price entries */
+    jv_t         *info;
+    int64_t       in_pusd;           /* -1: not known, for all of these        */
+    int64_t       out_pusd;
+    int64_t       cr_pusd;
+    int64_t       cw_pusd;
+    int64_t       rs_pusd;
+    int64_t       max_out;
+    int64_t       max_in;
+};
+
+
+/* Reads models.yaml; 0, or -1 after a message on stderr. */
+int registry_init(void);
+
+/*
+ * The public models by now, in name order; NULL and *err = 1 when the database
+ * does not answer.  Lives in the arena.
+ */
+model_t *registry_load(arena_t *a, int *err);
+
+/*
+ * Compiles and pushes under a new generation; `opening` only at the end of a
+ * rebuild, else nothing happens while the gate is closed.  0 or -1.
+ */
+int registry_push(int opening);
+
+/* Price of a LiteLLM number in pico-USD per token; -1: null or absent; -2: bad. */
+int64_t registry_price(const jv_t *o, const char *name);
+int64_t registry_count(const jv_t *o, const char *name);
+
+
+#endif

@@ -1,0 +1,96 @@
+#include <string.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include "conf.h"
+#include "seal.h"
+#include "util.h"
+
+
+#define SEAL_NONCE  12
+#define SEAL_TAG    16
+
+
+static const char *const  seal_names[] = {
+    "api_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token",
+    "vertex_credentials", "azure_ad_token", "azure_password", "client_secret",
+    "password", "token", "extra_headers", "headers", "api_token", "access_token"
+};
+
+
+int
+seal_is_secret(const char *name)
+{
+    size_t  i;
+
+    for (i = 0; i < sizeof(seal_names) / sizeof(seal_names[0]); i++) {
+        if (strcmp(seal_names[i], name) == 0) {
+            return 1;
+        }
+    }
+
+    return strstr(name, "secret") != NULL || strstr(name, "password") != NULL;
+}
+
+
+static int
+seal_key(unsigned char key[32])
+{
+    int             ok;
+    size_t          len;
+    const char     *salt;
+    EVP_PKEY_CTX   *c;
+
+    len = 32;
+    salt = conf.salt_key ? conf.salt_key : conf.master_key;
+    c = EVP_PKEY_CTX_new_id(EVP_PKEY_HKDF, NULL);
+    ok = c && EVP_PKEY_derive_init(c) > 0
+         && EVP_PKEY_CTX_set_hkdf_md(c, EVP_sha256()) > 0
+         && EVP_PKEY_CTX_set1_hkdf_salt(c, (const unsigned char *) "keytoll", 7) > 0
+         && EVP_PKEY_CTX_set1_hkdf_key(c, (const unsigned char *) salt,
+                                       (int) strlen(salt)) > 0
+         && EVP_PKEY_CTX_add1_hkdf_info(c, (const unsigned char *) "seal v1", 7) > 0
+         && EVP_PKEY_derive(c, key, &len) > 0;
+    EVP_PKEY_CTX_free(c);
+
+    return ok;
+}
+
+
+const char *
+seal_text(arena_t *a, const char *s, const char *aad)
+{
+    int              n, m, ok;
+    char            *out;
+    size_t           len;
+    unsigned char    key[32];
+    unsigned char   *p;
+    EVP_CIPHER_CTX  *c;
+
+    len = strlen(s);
+    p = arena_alloc(a, SEAL_NONCE + len + SEAL_TAG);
+    util_random(p, SEAL_NONCE);
+    c = EVP_CIPHER_CTX_new();
+    ok = c && seal_key(key)
+         && EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, key, p) > 0
+         && EVP_EncryptUpdate(c, NULL, &n, (const unsigned char *) aad,
+                              (int) strlen(aad)) > 0
+         && EVP_EncryptUpdate(c, p + SEAL_NONCE, &n, (const unsigned char *) s,
+                              (int) len) > 0
+         && EVP_EncryptFinal_ex(c, p + SEAL_NONCE + n, &m) > 0
+         && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, SEAL_TAG,
+                                p + SEAL_NONCE + len) > 0;
+    EVP_CIPHER_CTX_free(c);
+    OPENSSL_cleanse(key, sizeof(key));
+
+    if (!ok) {
+        return NULL;
+    }
+
+    len += SEAL_NONCE + SEAL_TAG;
+    out = arena_alloc(a, 8 + 4 * (len / 3 + 1));
+    memcpy(out, "kt1:", 4);
+    EVP_EncodeBlock((unsigned char *) out + 4, p, (int) len);
+
+    return out;
+}

@@ -1,0 +1,68 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "conf.h"
+#include "db.h"
+#include "kt_duration.h"
+#include "setup.h"
+#include "util.h"
+
+
+static int
+setup_global(arena_t *a)
+{
+    kt_period_t    p;
+    kt_duration_t  d;
+
+    memset(&p, 0, sizeof(p));
+
+    if (conf.budget_duration) {
+        kt_duration_parse(conf.budget_duration, strlen(conf.budget_duration), &d);
+        kt_period_start(&d, util_now_s(), &p);
+    }
+
+    return db_done(db_q("UPDATE proxy SET max_budget_nusd = $1,"
+        " max_parallel_requests = $2, budget_duration = $3, period_kind = $4,"
+        " period_len_s = $5, period_end_s = $6,"
+        " period_id = CASE WHEN version = 0 OR (period_kind = 'none' AND period_id = 0"
+        " AND NOT EXISTS (SELECT 1 FROM meters WHERE ent = 'global')) THEN $7::bigint"
+        " ELSE kt_period_id(period_kind, period_len_s, period_id, period_end_s,"
+        " kt_now_s()) END"
+        " WHERE (max_budget_nusd, max_parallel_requests, budget_duration) IS DISTINCT"
+        " FROM ($1::bigint, $2::bigint, $3::text)",
+        conf.max_budget_nusd < 0 ? NULL
+                                 : arena_printf(a, "%" PRId64, conf.max_budget_nusd),
+        conf.max_parallel < 0 ? NULL : arena_printf(a, "%" PRId64, conf.max_parallel),
+        conf.budget_duration, kt_period_name(p.kind),
+        arena_printf(a, "%" PRId64, p.len_s), arena_printf(a, "%" PRId64, p.end_s),
+        arena_printf(a, "%" PRId64, p.id))) ? 0 : -1;
+}
+
+
+/* An earlier master key loses its entity, by way of the outbox. */
+
+static int
+setup_master(void)
+{
+    return db_done(db_q("WITH gone AS (DELETE FROM masters WHERE token <> $1"
+        " RETURNING ent) INSERT INTO outbox (ent, op, version)"
+        " SELECT ent, 'del', nextval('policy_version_seq') FROM gone",
+        conf.master_token))
+        && db_done(db_q("INSERT INTO masters (token) VALUES ($1)"
+                        " ON CONFLICT DO NOTHING", conf.master_token)) ? 0 : -1;
+}
+
+
+int
+setup_run(void)
+{
+    int      rc;
+    arena_t  a;
+
+    arena_init(&a);
+    rc = setup_global(&a) == 0 && setup_master() == 0 ? 0 : -1;
+    arena_free(&a);
+    db_close();
+
+    return rc;
+}

@@ -1,0 +1,267 @@
+#include <inttypes.h>
+#include <string.h>
+#include "log.h"
+#include "policy.h"
+#include "registry.h"
+#include "tx.h"
+
+
+int
+tx_begin(req_t *r)
+{
+    if (db_begin() != 0) {
+        fail_db(r);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static PGresult *
+tx_checked(req_t *r, PGresult *res)
+{
+    const char  *state;
+
+    if (db_ok(res)) {
+        return res;
+    }
+
+    state = db_state(res);
+    db_log("statement of a request failed", res);
+
+    if (!*state || !strncmp(state, "08", 2) || !strncmp(state, "57P", 3)) {
+        fail_db(r);
+
+    } else if (!strncmp(state, "22", 2) || !strncmp(state, "23", 2)) {
+        fail_proxy(r, 400, "bad_request_error", NULL,
+                   "A value is out of range or violates a constraint");
+
+    } else {
+        fail_proxy(r, 500, r->err_type, NULL,
+                   "Internal Server Error, the database refused the change");
+    }
+
+    PQclear(res);
+    db_rollback();
+
+    return NULL;
+}
+
+
+PGresult *
+tx_query(req_t *r, const char *sql, int n, const char *const *params)
+{
+    return tx_checked(r, db_query(sql, n, params));
+}
+
+
+PGresult *
+tx_dynamic(req_t *r, const char *sql, int n, const char *const *params)
+{
+    return tx_checked(r, db_dynamic(sql, n, params));
+}
+
+
+static void
+tx_note(req_t *r, const char *ent, const char *op, int64_t version)
+{
+    touch_t  *t;
+
+    for (t = r->touched; t; t = t->next) {
+        if (strcmp(t->ent, ent) == 0) {
+            t->op = op;
+            t->version = version;
+            return;
+        }
+    }
+
+    t = arena_alloc(&r->a, sizeof(touch_t));
+    t->ent = arena_str(&r->a, ent);
+    t->op = op;
+    t->version = version;
+    *r->touch_end = t;
+    r->touch_end = &t->next;
+}
+
+
+void
+tx_touch(req_t *r, const char *ent)
+{
+    tx_note(r, ent, "set", 0);
+}
+
+
+int
+tx_gone(req_t *r, const char *ent)
+{
+    int64_t    v;
+    PGresult  *res;
+
+    res = tx_query(r, "SELECT nextval('policy_version_seq')", 0, NULL);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    v = db_int(res, 0, 0);
+    PQclear(res);
+    tx_note(r, ent, "del", v);
+
+    return 0;
+}
+
+
+void
+tx_registry(req_t *r)
+{
+    tx_note(r, "registry", "registry", 0);
+}
+
+
+const char *
+tx_actor(req_t *r)
+{
+    return r->master ? "default_user_id" : r->caller_user;
+}
+
+
+int
+tx_audit(req_t *r, const char *action, const char *type, const char *id,
+    const char *before, const char *after)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "INSERT INTO audit (actor, actor_key, changed_by, action,"
+               " object_type, object_id, before, after)"
+               " VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb)",
+               tx_actor(r) ? tx_actor(r) : "",
+               r->caller_token ? r->caller_token : "", r->changed_by, action,
+               type, id, before, after);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+tx_outbox(req_t *r, size_t n, const char **ids)
+{
+    int           i;
+    size_t        k;
+    buf_t         b;
+    touch_t      *t;
+    PGresult     *res;
+    const char  **ents, **ops;
+    int64_t      *vs;
+
+    if (n == 0) {
+        *ids = NULL;
+        return 0;
+    }
+
+    ents = arena_alloc(&r->a, n * sizeof(char *));
+    ops = arena_alloc(&r->a, n * sizeof(char *));
+    vs = arena_alloc(&r->a, n * sizeof(int64_t));
+
+    for (k = 0, t = r->touched; t; t = t->next, k++) {
+        ents[k] = t->ent;
+        ops[k] = t->op;
+        vs[k] = t->version;
+    }
+
+    res = tx_q(r, "INSERT INTO outbox (ent, op, version) SELECT * FROM"
+               " unnest($1::text[], $2::text[], $3::bigint[]) RETURNING id",
+               db_array(&r->a, ents, n), db_array(&r->a, ops, n),
+               db_array_ints(&r->a, vs, n));
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    buf_init(&b, &r->a);
+    buf_putc(&b, '{');
+
+    for (i = 0; i < PQntuples(res); i++) {
+        buf_printf(&b, i ? ",%s" : "%s", PQgetvalue(res, i, 0));
+    }
+
+    buf_putc(&b, '}');
+    *ids = b.p;
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+tx_push(req_t *r, size_t n)
+{
+    int           registry;
+    size_t        k;
+    touch_t      *t;
+    const char  **names;
+    int64_t      *vs;
+
+    names = arena_alloc(&r->a, n * sizeof(char *));
+    vs = arena_alloc(&r->a, n * sizeof(int64_t));
+    registry = 0;
+
+    for (k = 0, t = r->touched; t; t = t->next) {
+        if (strcmp(t->op, "registry") == 0) {
+            registry = 1;
+            continue;
+        }
+
+        names[k] = t->ent;
+        vs[k++] = t->version;
+    }
+
+    if (policy_push(&r->a, names, vs, k) != 0) {
+        return -1;
+    }
+
+    return registry ? registry_push(0) : 0;
+}
+
+
+int
+tx_commit(req_t *r)
+{
+    size_t       n;
+    touch_t     *t;
+    const char  *ids;
+
+    for (n = 0, t = r->touched; t; t = t->next) {
+        n++;
+    }
+
+    if (tx_outbox(r, n, &ids) != 0) {
+        return -1;
+    }
+
+    if (db_commit() != 0) {
+        fail_db(r);
+        return -1;
+    }
+
+    if (n == 0) {
+        return 0;
+    }
+
+    if (tx_push(r, n) != 0) {
+        reply_header(r, "x-keytoll-propagated", "false");
+        log_event(LOG_WARN, "a change is not in Redis yet, the outbox has it",
+                  "path", r->path, NULL);
+        return 0;
+    }
+
+    PQclear(db_q("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", ids));
+
+    return 0;
+}

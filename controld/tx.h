@@ -1,0 +1,46 @@
+/*
+ * One mutation: rows, outbox and audit in one transaction, then the push.
+ */
+
+#ifndef CTL_TX_H
+#define CTL_TX_H
+
+#include "db.h"
+#include "http.h"
+
+
+/* -1 (and an answer) when the database is gone. */
+int tx_begin(req_t *r);
+
+/* Statement of the transaction.  NULL after answering and rolling back. */
+PGresult *tx_query(req_t *r, const char *sql, int n, const char *const *params);
+PGresult *tx_dynamic(req_t *r, const char *sql, int n, const char *const *params);
+#define tx_q(r, sql, ...)                                                      \
+    tx_query(r, sql, (int) (sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *)), \
+             (const char *const[]){ __VA_ARGS__ })
+
+/* The entity is pushed after the commit. */
+void tx_touch(req_t *r, const char *ent);
+
+/* The entity is deleted from Redis after the commit. -1 after answering. */
+int tx_gone(req_t *r, const char *ent);
+
+/* The model registry is compiled anew after the commit. */
+void tx_registry(req_t *r);
+
+/* Audit row; before and after are JSON texts or NULL.  -1 after answering. */
+int tx_audit(req_t *r, const char *action, const char *type, const char *id,
+    const char *before, const char *after);
+
+/*
+ * Writes the outbox, commits, pushes.  0, or -1 after answering.  A failed push
+ * is no failure: the header x-keytoll-propagated: false is added and the relay
+ * delivers.
+ */
+int tx_commit(req_t *r);
+
+/* Who is acting, for created_by and the audit. */
+const char *tx_actor(req_t *r);
+
+
+#endif
