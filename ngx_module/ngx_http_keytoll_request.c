@@ -125,10 +125,13 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     ngx_http_keytoll_strip_keys(r);
 
-    if (reason == KT_ADMITTED && r->args.len
+    if (r->args.len
         && (ngx_http_arg(r, (u_char *) "key", 3, &value) == NGX_OK
             || ngx_http_arg(r, (u_char *) "api_key", 7, &value) == NGX_OK))
     {
+        /* the request line goes to logs: what it says is taken out of it */
+
+        ngx_memset(value.data, '*', value.len);
         reason = KT_KEY_IN_URL;
     }
 

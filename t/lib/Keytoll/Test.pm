@@ -278,6 +278,7 @@ sub policy {
     my @args;
     for my $name (sort keys %p) {
         my ($t) = $name =~ /^(\w+)/;
+        $p{$name}{$_} = "$p{$name}{$_}" for grep { defined $p{$name}{$_} } qw(limit soft used);
         push @args, $name, $JSON->encode({ v => $self->{ver}++, t => $t, %{ $p{$name} } });
     }
     return $self->{r}->fcall('kt_policy_set', @args);
