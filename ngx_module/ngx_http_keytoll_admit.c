@@ -94,14 +94,11 @@ ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
         return;
     }
 
-    if (!ngx_http_keytoll_redis_ready()) {
-        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
-        return;
-    }
-
-    if (!ngx_http_keytoll_registry_ready()) {
-        ngx_http_keytoll_registry_refresh();
-        ngx_http_keytoll_unavailable(ctx, KT_NOT_READY);
+    if (!ngx_http_keytoll_registry_ready()
+        && !ngx_http_keytoll_redis_starting())
+    {
+        ngx_http_keytoll_unavailable(ctx, ngx_http_keytoll_redis_ready()
+                                          ? KT_NOT_READY : KT_REDIS_DOWN);
         return;
     }
 
@@ -113,8 +110,8 @@ ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
 
 
 /*
- * Sends what waits.  Requests that were STALE stay until the registry has
- * been read again.
+ * Sends what waits.  A worker that has just started holds its first requests
+ * until it knows whether Redis is there, so a reload refuses nobody.
  */
 
 void
@@ -126,7 +123,9 @@ ngx_http_keytoll_admit_flush(void)
 
     ngx_queue_init(&todo);
 
-    if (ngx_queue_empty(&ngx_http_keytoll_waiting)) {
+    if (ngx_queue_empty(&ngx_http_keytoll_waiting)
+        || ngx_http_keytoll_redis_starting())
+    {
         return;
     }
 
@@ -729,7 +728,7 @@ ngx_http_keytoll_active_add(ngx_http_keytoll_ctx_t *ctx)
     ngx_queue_insert_tail(&ngx_http_keytoll_active, &ctx->queue);
     ctx->active = 1;
 
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ACTIVE, 1);
+    ngx_http_keytoll_gauge()->active++;
 }
 
 
@@ -740,7 +739,7 @@ ngx_http_keytoll_active_del(ngx_http_keytoll_ctx_t *ctx)
         ngx_queue_remove(&ctx->queue);
         ctx->active = 0;
 
-        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ACTIVE, -1);
+        ngx_http_keytoll_gauge()->active--;
     }
 }
 

@@ -174,6 +174,17 @@ ngx_http_keytoll_count_refused(ngx_uint_t reason)
 }
 
 
+ngx_http_keytoll_gauge_t *
+ngx_http_keytoll_gauge(void)
+{
+    ngx_http_keytoll_shm_t  *shm;
+
+    shm = ngx_http_keytoll_conf()->zone->data;
+
+    return &shm->worker[ngx_process_slot];
+}
+
+
 /* Wall clock; the windows and leases run on Redis' clock, not on this. */
 
 uint64_t
@@ -428,11 +439,11 @@ ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     size = ngx_parse_size(&s);
 
-    if (size < (ssize_t) (8 * ngx_pagesize)) {
+    if (size < (ssize_t) (16 * ngx_pagesize)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "zone \"%V\" of the \"%V\" directive is too small, "
                            "it needs at least %uz", &value[1], &cmd->name,
-                           8 * ngx_pagesize);
+                           16 * ngx_pagesize);
         return NGX_CONF_ERROR;
     }
 
@@ -585,6 +596,7 @@ ngx_http_keytoll_init(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
 {
+    ngx_http_keytoll_gauge_t      *gauge;
     ngx_http_keytoll_main_conf_t  *kmcf;
 
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
@@ -597,6 +609,11 @@ ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
     if (kmcf == NULL || !kmcf->used) {
         return NGX_OK;
     }
+
+    gauge = ngx_http_keytoll_gauge();
+    gauge->pid = ngx_pid;
+    gauge->active = 0;
+    gauge->pending = 0;
 
     if (ngx_http_keytoll_admit_init(cycle) != NGX_OK
         || ngx_http_keytoll_journal_init(cycle) != NGX_OK
@@ -612,5 +629,17 @@ ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_keytoll_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_http_keytoll_main_conf_t  *kmcf;
+
+    kmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_keytoll_module);
+
+    if (kmcf == NULL || !kmcf->used
+        || (ngx_process != NGX_PROCESS_WORKER
+            && ngx_process != NGX_PROCESS_SINGLE))
+    {
+        return;
+    }
+
     ngx_http_keytoll_redis_exit();
+    ngx_http_keytoll_gauge()->pid = 0;
 }

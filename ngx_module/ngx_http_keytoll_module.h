@@ -80,15 +80,23 @@ typedef enum {
     NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS,
     NGX_HTTP_KEYTOLL_N_REPLAYED,
     NGX_HTTP_KEYTOLL_N_ADOPTED,
-    NGX_HTTP_KEYTOLL_N_ACTIVE,
-    NGX_HTTP_KEYTOLL_N_PENDING,
     NGX_HTTP_KEYTOLL_N_MAX
 } ngx_http_keytoll_counter_e;
+
+
+/* What a worker has in hand now; a worker that is gone has nothing. */
+
+typedef struct {
+    ngx_pid_t                      pid;
+    ngx_atomic_t                   active;      /* requests upstream         */
+    ngx_atomic_t                   pending;     /* unacknowledged settlements */
+} ngx_http_keytoll_gauge_t;
 
 
 typedef struct {
     ngx_atomic_t                   n[NGX_HTTP_KEYTOLL_N_MAX];
     ngx_atomic_t                   refused[KT_REASON_MAX];
+    ngx_http_keytoll_gauge_t       worker[NGX_MAX_PROCESSES];
 } ngx_http_keytoll_shm_t;
 
 
@@ -262,6 +270,7 @@ extern ngx_module_t  ngx_http_keytoll_module;
 
 void ngx_http_keytoll_count(ngx_http_keytoll_counter_e i, ngx_atomic_int_t n);
 void ngx_http_keytoll_count_refused(ngx_uint_t reason);
+ngx_http_keytoll_gauge_t *ngx_http_keytoll_gauge(void);
 ngx_http_keytoll_main_conf_t *ngx_http_keytoll_conf(void);
 uint64_t ngx_http_keytoll_now_ms(void);
 
@@ -342,6 +351,8 @@ ngx_int_t ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler,
     void *data, ngx_str_t *argv, ngx_uint_t argc);
 void ngx_http_keytoll_redis_post(void);
 ngx_uint_t ngx_http_keytoll_redis_ready(void);
+ngx_uint_t ngx_http_keytoll_redis_starting(void);
+void ngx_http_keytoll_redis_started(void);
 
 /* registry.c */
 

@@ -55,6 +55,7 @@ typedef struct {
     u_char                           run_id[40];
     unsigned                         known:1;   /* run_id was seen before    */
     unsigned                         failing:1;
+    unsigned                         starting:1;
 } ngx_http_keytoll_redis_t;
 
 
@@ -94,6 +95,7 @@ ngx_http_keytoll_redis_init(ngx_cycle_t *cycle)
     rc->log = cycle->log;
     rc->timeout = kmcf->redis_timeout;
     rc->wait = 50;
+    rc->starting = 1;
 
     rc->ops = ngx_calloc(NGX_HTTP_KEYTOLL_OPS * sizeof(ngx_http_keytoll_op_t),
                          cycle->log);
@@ -170,6 +172,22 @@ ngx_uint_t
 ngx_http_keytoll_redis_ready(void)
 {
     return ngx_http_keytoll_redis.state == NGX_HTTP_KEYTOLL_R_READY;
+}
+
+
+/* The worker is young: its first connection has neither failed nor answered. */
+
+ngx_uint_t
+ngx_http_keytoll_redis_starting(void)
+{
+    return ngx_http_keytoll_redis.starting;
+}
+
+
+void
+ngx_http_keytoll_redis_started(void)
+{
+    ngx_http_keytoll_redis.starting = 0;
 }
 
 
@@ -755,6 +773,7 @@ ngx_http_keytoll_redis_fail(const char *why)
     }
 
     rc->failing = 1;
+    rc->starting = 0;
     rc->state = NGX_HTTP_KEYTOLL_R_DOWN;
 
     c = rc->peer.connection;
@@ -783,6 +802,7 @@ ngx_http_keytoll_redis_fail(const char *why)
     }
 
     ngx_http_keytoll_registry_lost();
+    ngx_http_keytoll_redis_post();
 
     for ( /* void */ ; head != tail; head++) {
         op = &rc->ops[head & (NGX_HTTP_KEYTOLL_OPS - 1)];

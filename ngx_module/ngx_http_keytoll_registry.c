@@ -136,7 +136,10 @@ ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
     redisReply                   *g, *j;
     ngx_http_keytoll_registry_t  *reg;
 
+    ngx_http_keytoll_redis_started();
+
     if (!last) {
+        ngx_http_keytoll_redis_post();
         return;
     }
 

@@ -167,7 +167,7 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
 
     ngx_queue_insert_tail(&ngx_http_keytoll_queue, &s->queue);
     ngx_http_keytoll_pending++;
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, 1);
+    ngx_http_keytoll_gauge()->pending++;
 
     ngx_http_keytoll_redis_post();
 
@@ -354,7 +354,7 @@ ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
                           "keytoll: redis refuses the settlement of %V, it "
                           "stays in the journal", &s->arg[0]);
             ngx_http_keytoll_pending--;
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, -1);
+            ngx_http_keytoll_gauge()->pending--;
             ngx_free(s);
             continue;
         }
@@ -384,7 +384,7 @@ ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s, uint64_t now_ms)
     }
 
     ngx_http_keytoll_pending--;
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_PENDING, -1);
+    ngx_http_keytoll_gauge()->pending--;
 
     ngx_free(s);
 }

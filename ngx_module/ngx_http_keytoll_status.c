@@ -6,6 +6,8 @@
 
 #include "ngx_http_keytoll_module.h"
 
+#include <signal.h>
+
 
 typedef struct {
     char                          *name;
@@ -45,9 +47,7 @@ static ngx_http_keytoll_metric_t
     { "journal_bytes_total", "counter", "Bytes written to journals." },
     { "journal_errors_total", "counter", "Failed journal writes." },
     { "replayed_total", "counter", "Settlements read back from journals." },
-    { "adopted_total", "counter", "Journals of dead processes taken over." },
-    { "active_requests", "gauge", "Requests upstream now." },
-    { "pending_settlements", "gauge", "Settlements not acknowledged yet." }
+    { "adopted_total", "counter", "Journals of dead processes taken over." }
 };
 
 
@@ -110,10 +110,33 @@ ngx_http_keytoll_status_handler(ngx_http_request_t *r)
 }
 
 
+static void
+ngx_http_keytoll_gauges(ngx_http_keytoll_shm_t *shm, ngx_uint_t *active,
+    ngx_uint_t *pending)
+{
+    ngx_uint_t                 i;
+    ngx_http_keytoll_gauge_t  *g;
+
+    *active = 0;
+    *pending = 0;
+
+    for (i = 0; i < NGX_MAX_PROCESSES; i++) {
+        g = &shm->worker[i];
+
+        if (g->pid && (g->active || g->pending)
+            && (kill(g->pid, 0) == 0 || ngx_errno == NGX_EPERM))
+        {
+            *active += g->active;
+            *pending += g->pending;
+        }
+    }
+}
+
+
 static u_char *
 ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm)
 {
-    ngx_uint_t  i, n;
+    ngx_uint_t  i, n, active, pending;
 
     *p++ = '{';
 
@@ -122,7 +145,10 @@ ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm)
                         (int64_t) shm->n[i]);
     }
 
-    p = ngx_sprintf(p, "\"refused\":{");
+    ngx_http_keytoll_gauges(shm, &active, &pending);
+
+    p = ngx_sprintf(p, "\"active_requests\":%ui,\"pending_settlements\":%ui,"
+                    "\"refused\":{", active, pending);
 
     for (i = 1, n = 0; i < KT_REASON_MAX; i++) {
         if (shm->refused[i]) {
@@ -138,7 +164,7 @@ ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm)
 static u_char *
 ngx_http_keytoll_status_prometheus(u_char *p, ngx_http_keytoll_shm_t *shm)
 {
-    ngx_uint_t                  i;
+    ngx_uint_t                  i, active, pending;
     ngx_http_keytoll_metric_t  *m;
 
     for (i = 0; i < NGX_HTTP_KEYTOLL_N_MAX; i++) {
@@ -148,6 +174,16 @@ ngx_http_keytoll_status_prometheus(u_char *p, ngx_http_keytoll_shm_t *shm)
                         "keytoll_%s %L\n", m->name, m->help, m->name, m->type,
                         m->name, (int64_t) shm->n[i]);
     }
+
+    ngx_http_keytoll_gauges(shm, &active, &pending);
+
+    p = ngx_sprintf(p, "# HELP keytoll_active_requests Requests upstream now."
+                    "\n# TYPE keytoll_active_requests gauge\n"
+                    "keytoll_active_requests %ui\n"
+                    "# HELP keytoll_pending_settlements Settlements not "
+                    "acknowledged yet.\n"
+                    "# TYPE keytoll_pending_settlements gauge\n"
+                    "keytoll_pending_settlements %ui\n", active, pending);
 
     p = ngx_sprintf(p, "# HELP keytoll_refused_total Requests refused.\n"
                     "# TYPE keytoll_refused_total counter\n");

@@ -21,7 +21,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 use Keytoll::Redis;
 
-our @EXPORT = qw(http_get http_call http_burst eventually json token slurp chat_body usd sse_events);
+our @EXPORT = qw(http_get http_call http_burst eventually soon json token slurp chat_body usd sse_events);
 
 our $TOP = do { my $p = __FILE__; $p =~ s{/?t/lib/Keytoll/Test\.pm$}{}; $p eq '' ? '.' : $p };
 our $BIN = $ENV{KEYTOLL_BIN} || "$TOP/build";
@@ -66,6 +66,12 @@ sub eventually(&;$) {
         sleep 0.02;
     }
     return $ok;
+}
+
+# A test that becomes true within so many seconds.
+sub soon(&$$) {
+    my ($code, $seconds, $name) = @_;
+    return ok(&eventually($code, $seconds), $name);
 }
 
 # dollars as a number to nano-USD
@@ -183,11 +189,12 @@ sub nginx_conf {
     my $more = $o->{more} // '';
     my $journal = $o->{journal} // "$dir/journal";
     my $level = $ENV{KEYTOLL_LOG} // 'info';
+    my $daemon = $o->{daemon} ? '' : 'daemon off;';
     my $ignore = $abort eq 'drain' ? 'on' : 'off';
     return <<"END";
 $module
 $user
-daemon off;
+$daemon
 worker_processes $workers;
 pid $dir/nginx$i.pid;
 error_log $dir/log/error$i.log $level;
@@ -236,14 +243,17 @@ sub start_nginx {
     $self->{nginx}[$i] = spawn("$dir/log/nginx$i.out", $bin, '-e', "$dir/log/error$i.log", '-p', $dir, '-c', "$dir/nginx$i.conf");
     eventually { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}[$i]) } 15
         or die 'nginx did not start: ' . slurp("$dir/log/nginx$i.out") . slurp("$dir/log/error$i.log");
-    eventually { my $s = $self->status($i); $s->{redis_connects_total} >= 1 } 5 if -S $self->{sock};
-    sleep 0.05;
+    if ($self->{o}{daemon}) {
+        waitpid $self->{nginx}[$i], 0;
+        $self->{nginx}[$i] = pid_of("$dir/nginx$i.pid");
+    }
 }
 
 sub stop_nginx {
     my ($self, $i, $signal) = @_;
     my $pid = $self->{nginx}[$i] or return;
-    my $clean = reap($pid, $signal // 'QUIT', 20);
+    my $clean = $self->{o}{daemon} ? kill($signal // 'QUIT', $pid) && &eventually(sub { !kill 0, $pid }, 20)
+                                   : reap($pid, $signal // 'QUIT', 20);
     $self->{nginx}[$i] = undef;
     return $clean;
 }
@@ -267,7 +277,7 @@ sub config_test {
     spew($f, $conf);
     my $bin = $ENV{NGINX} || '/usr/sbin/nginx';
     local $ENV{ASAN_OPTIONS} = 'detect_leaks=0' if $ENV{KEYTOLL_ASAN};
-    my $out = `$bin -t -e $self->{dir}/log/check.log -p $self->{dir} -c $f 2>&1`;
+    my $out = `$bin -t -e $self->{dir}/check.log -p $self->{dir} -c $f 2>&1`;
     return ($? >> 8, $out);
 }
 

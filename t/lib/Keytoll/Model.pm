@@ -1,0 +1,417 @@
+package Keytoll::Model;
+
+# DESIGN 3 to 5 in plain Perl: what the function library must do, written for
+# reading and not for speed.  Windows are one count per second and no ring,
+# periods are asked from gmtime, amounts are one 64-bit integer.
+
+use strict;
+use warnings;
+use integer;
+use Storable ();
+use Time::Local qw(timegm_nocheck);
+
+use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64 };
+use constant { WINDOW => 61, OLD_MS => 47 * 3600000 };
+
+my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
+    parallel model_unknown credits unpriced);
+my %CODE = map { $NAMES[$_] => $_ } 0 .. $#NAMES;
+
+sub new {
+    my ($class, %o) = @_;
+    return bless { gen => 1, now => 0, ent => {}, hold => {}, lease => {}, tomb => {}, done => {}, stream => [], %o }, $class;
+}
+
+sub clone { return Storable::dclone($_[0]) }
+sub code { return $CODE{ $_[0] } }
+sub name { return $NAMES[ $_[0] ] }
+sub sec { return $_[0]{now} / 1000 }
+
+# ------------------------------------------------------------------ periods
+
+sub month_of {
+    my $s = shift;
+    my (undef, undef, undef, undef, $m, $y) = gmtime $s;
+    my ($ny, $nm) = $m == 11 ? ($y + 1, 0) : ($y, $m + 1);
+    return (timegm_nocheck(0, 0, 0, 1, $m, $y + 1900), timegm_nocheck(0, 0, 0, 1, $nm, $ny + 1900));
+}
+
+# The period that holds second s: the start and end that follow from any end.
+sub period_of {
+    my ($p, $end, $s) = @_;
+    return month_of($s) if $p->{period}{kind} eq 'month';
+    my $len = $p->{period}{len_s};
+    if ($s >= $end) {
+        my $start = $end;
+        $start += ($s - $start) / $len * $len;
+        return ($start, $start + $len);
+    }
+    return ($end - $len, $end);
+}
+
+sub roll {
+    my ($self, $e) = @_;
+    return if !$e->{end} || $self->sec < $e->{end};
+    @$e{qw(pid end)} = period_of($e->{p}, $e->{end}, $self->sec);
+    @$e{qw(used held)} = (0, 0);
+}
+
+# ------------------------------------------------------------------ windows
+
+sub in_window {
+    my ($self, $w) = @_;
+    my ($sum, $from) = (0, $self->sec - WINDOW + 1);
+    for my $s (keys %$w) {
+        if ($s < $from) { delete $w->{$s} }
+        else { $sum += $w->{$s} }
+    }
+    return $sum;
+}
+
+# ms until need fits: the first second from now on in which it would.
+sub wait_ms {
+    my ($self, $w, $limit, $need) = @_;
+    return -1 if $need > $limit;
+    for my $s ($self->sec + 1 .. $self->sec + WINDOW) {
+        my $sum = 0;
+        $_ >= $s - WINDOW + 1 and $sum += $w->{$_} for keys %$w;
+        return $s * 1000 - $self->{now} if $sum + $need <= $limit;
+    }
+    die 'never';
+}
+
+# ------------------------------------------------------------------- policy
+
+sub policy_set {
+    my ($self, $name, $p) = @_;
+    my $e = $self->{ent}{$name};
+    return 'stale' if $e && $e->{p}{v} > $p->{v};
+    my $per = $p->{period} && $p->{period}{kind} ne 'none' ? $p->{period} : undef;
+    if (!$e || $e->{gone}) {
+        $e = $self->{ent}{$name} = { name => $name, used => $p->{used} // 0, held => 0, pid => $per ? $per->{id} : 0,
+            end => $per ? $per->{end_s} : 0, par => 0, rpm => {}, tpm => {} };
+        $e->{p} = $p;
+    } else {
+        $self->roll($e);
+        $e->{p} = $p;
+        $e->{end} = !$per ? 0 : $per->{end_s} > $self->sec ? $per->{end_s} : (period_of($p, $per->{end_s}, $self->sec))[1];
+    }
+    $e->{rpm} = {} unless defined $p->{rpm};
+    $e->{tpm} = {} unless defined $p->{tpm};
+    return 'ok';
+}
+
+sub policy_del {
+    my ($self, $name, $v) = @_;
+    my $e = $self->{ent}{$name};
+    return 'stale' if $e && $e->{p}{v} > $v;
+    $self->{ent}{$name} = { name => $name, gone => 1, p => { v => $v } };
+    return 'ok';
+}
+
+sub live {
+    my ($self, $name) = @_;
+    my $e = $self->{ent}{$name};
+    return $e && !$e->{gone} ? $e : undef;
+}
+
+sub adjust {
+    my ($self, $rid, $name, $delta, $event) = @_;
+    return 'dup' if $self->{done}{$rid};
+    my $e = $self->live($name) or return 'none';
+    $self->roll($e);
+    return 'below' if $e->{used} + $delta < 0;
+    $e->{used} += $delta;
+    $self->{done}{$rid} = 1;
+    push @{ $self->{stream} }, [$event, "1\t" . $self->sec * 1000 . "\t\n$name\t$e->{pid}\t0\t0\t48\n", "adj $name $delta"];
+    return 'ok';
+}
+
+# -------------------------------------------------------------------- admit
+
+sub refuse {
+    my ($why, $e, %more) = @_;
+    return { code => $CODE{$why}, ent => $e ? $e->{name} : '', %more };
+}
+
+# The entities of a request, in order; or a refusal.
+sub entities {
+    my ($self, $key, %a) = @_;
+    my (@list, @deep) = { e => $key, money => 1 };
+    my $extra = sub {
+        my $p = shift;
+        return (@{ $p->{win} // [] }, map { $_->{e} } grep { $_->{m} eq $a{model} } @{ $p->{sub} // [] });
+    };
+    my @want = map { { n => $_, must => 1, money => 1 } } $extra->($key->{p});
+    push @want, map { ref $_ ? { n => $_->{e}, must => 1, money => $_->{money} } : { n => $_, must => 1, money => 1 } } @{ $key->{p}{refs} // [] };
+    push @want, map { { n => $_, must => 0, money => 1 } } grep { length } $a{customer} // '', split /\t/, $a{tags} // '';
+    my %missing;
+    for my $w (@want) {
+        my $e = $self->{ent}{ $w->{n} };
+        if (!$e) {
+            return refuse('not_ready', { name => $w->{n} }) if $w->{must} && !$a{any};
+        } elsif ($e->{gone}) {
+            return refuse('ent_blocked', $e) if $w->{must} && !$a{any};
+        } else {
+            push @list, { e => $e, money => $w->{money} };
+        }
+    }
+    for my $l (@list[1 .. $#list]) {
+        for my $n ($extra->($l->{e}{p})) {
+            my $e = $self->{ent}{$n};
+            return refuse('not_ready', { name => $n }) unless $e || $a{any};
+            push @deep, { e => $e, money => $l->{money} } if $e && !$e->{gone};
+        }
+    }
+    return [@list, @deep];
+}
+
+sub model_ok {
+    my ($p, $model) = @_;
+    my @m = @{ $p->{models} // [] } or return 1;
+    return scalar grep { my $re = join '.*', map { quotemeta } split /\*/, $_, -1; $model =~ /^$re$/s } @m;
+}
+
+sub route_ok {
+    my ($p, $class, $path) = @_;
+    my @r = @{ $p->{routes} // [] } or return 1;
+    for (@r) {
+        return 1 if $_ eq $path || /^(llm_api_routes|openai_routes)$/ || ($_ eq 'anthropic_routes' && $class eq 'messages');
+        return 1 if index($path, "$_/") == 0;
+        return 1 if /^(.*)\*$/ && index($path, $1) == 0;
+    }
+    return 0;
+}
+
+# (refusal or undef, hold)
+sub money {
+    my ($e, $bound, $typ) = @_;
+    my ($p, $limit) = ($e->{p}, $e->{p}{limit});
+    my $spent = ($p->{unit} // '') eq 'ucr' ? 'credits' : 'budget';
+    return ($spent) if $limit == 0;
+    my $left = $limit - $e->{used};
+    my $free = $left - $e->{held};
+    if ($p->{strict}) {
+        return (undef, $bound) if $bound <= $free;
+        return ($bound <= $left ? 'held' : $spent);
+    }
+    return (undef, $typ < $free ? $typ : $free) if $free > 0;
+    return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
+    return (undef, 1) if $p->{gt} && $free == 0 && $e->{held} == 0;
+    return ('held');
+}
+
+sub tokens {
+    my ($p, $a) = @_;
+    my ($i, $o) = $p->{strict} ? @$a{qw(in_bound out_bound)} : @$a{qw(in_typ out_typ)};
+    my $t = $p->{tpm_type} // 'total';
+    return $t eq 'input' ? $i : $t eq 'output' ? $o : $i + $o;
+}
+
+sub admit {
+    my ($self, %a) = @_;
+    return refuse('not_ready') if !defined $self->{gen} || $self->{gen} < $a{gen};
+    return { code => $CODE{stale} } if $self->{gen} != $a{gen};
+    my $key = $self->live("key:$a{token}") or return refuse('key_unknown');
+    return { code => 0, receipt => $self->{hold}{ $a{rid} }{receipt} } if $self->{hold}{ $a{rid} };
+    return refuse('not_ready') if exists $self->{tomb}{ $a{rid} };
+
+    my $list = $self->entities($key, %a);
+    return $list unless ref $list eq 'ARRAY';
+
+    for my $l (@$list) {
+        my ($e, $p) = ($l->{e}, $l->{e}{p});
+        return refuse($e == $key ? 'key_blocked' : 'ent_blocked', $e) if $p->{blocked};
+        return refuse($e == $key ? 'key_model' : 'ent_model', $e) if $a{model} ne '' && !model_ok($p, $a{model});
+        return refuse('key_expired', $e) if defined $p->{expires_ms} && $p->{expires_ms} <= $self->{now};
+    }
+    return refuse('route', $key) unless route_ok($key->{p}, $a{class}, $a{path});
+
+    my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
+    my @hold;
+    for my $i (0 .. $#$list) {
+        my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
+        $self->roll($e);
+        next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
+        return refuse('unpriced', $e) if $a{flags} & 4;
+        my @need = ($p->{unit} // '') eq 'ucr' ? ($a{ucr}, $a{ucr}) : ($a{bound}, $a{typ});
+        (my $no, $hold[$i]) = money($e, @need);
+        return refuse($no, $e, limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
+            need => $need[$p->{strict} ? 0 : 1], retry => $no eq 'held' ? 1000 : 0) if $no;
+    }
+
+    for my $l (@$list) {
+        my ($e, $p) = ($l->{e}, $l->{e}{p});
+        next if $exempt->($p);
+        if (defined $p->{rpm}) {
+            my $n = $self->in_window($e->{rpm});
+            return refuse('rpm', $e, limit => $p->{rpm}, used => $n, need => 1, retry => $self->wait_ms($e->{rpm}, $p->{rpm}, 1))
+                if $n + 1 > $p->{rpm};
+        }
+        if (defined $p->{tpm}) {
+            my ($n, $need) = ($self->in_window($e->{tpm}), tokens($p, \%a));
+            return refuse('tpm', $e, limit => $p->{tpm}, used => $n, need => $need, retry => $self->wait_ms($e->{tpm}, $p->{tpm}, $need))
+                if $n + $need > $p->{tpm};
+        }
+        return refuse('parallel', $e, limit => $p->{par}, used => $e->{par}, need => 1, retry => 1000)
+            if defined $p->{par} && $e->{par} + 1 > $p->{par};
+    }
+    return refuse('model_unknown', $key) if $a{flags} & 2;
+
+    my $receipt = "1\t$self->{now}\t$a{model}\n";
+    my @lines;
+    for my $i (0 .. $#$list) {
+        my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
+        my ($bits, $tok) = (0, 0);
+        unless ($exempt->($p)) {
+            if (defined $p->{rpm}) { $bits |= RPM; $e->{rpm}{ $self->sec }++ }
+            if (defined $p->{tpm}) { $bits |= TPM; $e->{tpm}{ $self->sec } += $tok = tokens($p, \%a) }
+            if (defined $p->{par}) { $bits |= PAR; $e->{par}++ }
+        }
+        $bits |= MONEY | (($p->{unit} // '') eq 'ucr' ? UCR : 0) if $list->[$i]{money};
+        $bits |= NOHOLD unless defined $hold[$i];
+        $e->{held} += $hold[$i] // 0;
+        push @lines, { name => $e->{name}, pid => $e->{pid}, held => $hold[$i] // 0, tok => $tok, bits => $bits };
+        $receipt .= join("\t", @{ $lines[-1] }{qw(name pid held tok bits)}) . "\n";
+    }
+    $self->{hold}{ $a{rid} } = { receipt => $receipt, est => $a{est}, event => $a{event} };
+    $self->{lease}{ $a{rid} } = $self->{now} + $a{lease};
+    return { code => 0, receipt => $receipt };
+}
+
+# ------------------------------------------------------------------- settle
+
+sub lines_of {
+    my $receipt = shift;
+    my ($head, @l) = split /\n/, $receipt;
+    my (undef, $ms, $model) = split /\t/, $head;
+    return ($ms, $model, map { my %l; @l{qw(name pid held tok bits)} = split /\t/; \%l } @l);
+}
+
+# A receipt written without Redis names the key only: all that is left of what it belongs to.
+sub resolve {
+    my ($self, $model, $name) = @_;
+    my $key = $self->live($name) or return;
+    my $list = $self->entities($key, model => $model, any => 1);
+    my @out;
+    for (@$list) {
+        $self->roll($_->{e});
+        push @out, { name => $_->{e}{name}, pid => $_->{e}{pid}, held => 0, tok => 0, bits => NOHOLD | ($_->{money} ? MONEY : 0) };
+    }
+    return @out;
+}
+
+sub charge {
+    my ($self, $it, $code, %o) = @_;
+    my ($ms, $model, @lines) = lines_of($it->{receipt});
+    my $receipt = $it->{receipt};
+    if (@lines && $lines[0]{bits} & LATER) {
+        @lines = $self->resolve($model, $lines[0]{name});
+        $receipt = join "\n", (split /\n/, $receipt)[0], (map { join "\t", @$_{qw(name pid held tok bits)} } @lines), '' if @lines;
+    }
+    $self->{old}{ $it->{rid} } = 1 if $o{old};
+    for my $l ($o{old} ? () : @lines) {
+        my $e = $self->live($l->{name}) or next;
+        $self->roll($e);
+        my $same = $e->{pid} == $l->{pid};
+        if ($o{held}) {
+            my $at = $ms / 1000;
+            my $young = $self->sec - $at < WINDOW;
+            if ($same && !($l->{bits} & NOHOLD)) {
+                $e->{held} -= $l->{held};
+                $e->{held} = 0 if $e->{held} < 0;
+            }
+            $e->{par}-- if $l->{bits} & PAR && $e->{par} > 0;
+            if ($l->{bits} & TPM && defined $e->{p}{tpm} && $young) {
+                my $t = $e->{p}{tpm_type} // 'total';
+                my $n = ($e->{tpm}{$at} // 0) - $l->{tok} + ($t eq 'output' ? 0 : $it->{in}) + ($t eq 'input' ? 0 : $it->{out});
+                $e->{tpm}{$at} = $n < 0 ? 0 : $n;
+            }
+            $e->{rpm}{$at}-- if $it->{event} eq '' && $l->{bits} & RPM && defined $e->{p}{rpm} && $young && ($e->{rpm}{$at} // 0) > 0;
+        }
+        next unless $same && $l->{bits} & MONEY;
+        $e->{used} += $l->{bits} & UCR ? $it->{ucr} : $it->{cost} - ($o{back} // 0);
+    }
+    my $event = $it->{event};
+    if ($event eq '' && defined $o{back}) {
+        $event = $self->{tomb}{ $it->{rid} }{event} =~ s/"cost":"\d+"/"cost":"0"/r;
+    }
+    push @{ $self->{stream} }, [$event, $receipt, $code] if $event ne '';
+}
+
+sub settle {
+    my ($self, @items) = @_;
+    return (-1) unless defined $self->{gen};
+    my @codes;
+    for my $it (@items) {
+        my $rid = $it->{rid};
+        if ($self->{done}{$rid}) {
+            push @codes, 1;
+            next;
+        }
+        $self->{done}{$rid} = 1;
+        delete $self->{lease}{$rid};
+        if (my $h = delete $self->{hold}{$rid}) {
+            $self->charge({ %$it, receipt => $h->{receipt} }, 'ok', held => 1);
+            push @codes, 0;
+        } elsif (my $t = $self->{tomb}{$rid}) {
+            $self->charge($it, "fix $t->{cost}", back => $t->{cost});
+            push @codes, 0;
+        } else {
+            $self->charge($it, 'late', old => hex(substr $rid, 0, 12) < $self->{now} - OLD_MS);
+            push @codes, 2;
+        }
+        delete $self->{tomb}{$rid};
+        $self->{tomb}{$rid} = { cost => 0, event => '' } if $codes[-1] == 2 && $it->{event} eq '';
+    }
+    return @codes;
+}
+
+sub sweep {
+    my ($self, $max) = @_;
+    my @due = (sort { $self->{lease}{$a} <=> $self->{lease}{$b} || $a cmp $b } grep { $self->{lease}{$_} <= $self->{now} } keys %{ $self->{lease} });
+    return (0, 0) unless @due;
+    splice @due, $max if @due > $max;
+    for my $rid (@due) {
+        delete $self->{lease}{$rid};
+        my $h = delete $self->{hold}{$rid};
+        $self->charge({ rid => $rid, receipt => $h->{receipt}, event => $h->{event}, cost => $h->{est}, ucr => 0, in => 0, out => 0 },
+            "lost $h->{est}", held => 1);
+        $self->{tomb}{$rid} = { cost => $h->{est}, event => $h->{event} };
+    }
+    return (scalar @due, scalar keys %{ $self->{lease} });
+}
+
+sub renew {
+    my ($self, $ms, @pairs) = @_;
+    my $n = 0;
+    while (my ($rid, $text) = splice @pairs, 0, 2) {
+        if (!$self->{hold}{$rid}) {
+            next if $text eq '' || $self->{tomb}{$rid} || $self->{done}{$rid};
+            my ($receipt, $est, $event) = $text =~ /^(.*\n)=\t(\d+)\t(.*)$/s;
+            my (undef, undef, @lines) = lines_of($receipt);
+            for my $l (@lines) {
+                my $e = $self->live($l->{name}) or next;
+                $self->roll($e);
+                $e->{held} += $l->{held} if $e->{pid} == $l->{pid} && !($l->{bits} & NOHOLD);
+                $e->{par}++ if $l->{bits} & PAR;
+            }
+            $self->{hold}{$rid} = { receipt => $receipt, est => $est, event => $event };
+        }
+        $self->{lease}{$rid} = $self->{now} + $ms;
+        $n++;
+    }
+    return $n;
+}
+
+# What kt_state answers, in its order.
+sub state {
+    my ($self, $name) = @_;
+    my $e = $self->live($name) or return undef;
+    $self->roll($e);
+    my $p = $e->{p};
+    return join ' ', $p->{v}, $e->{used}, $e->{held}, $p->{limit} // '-', $e->{pid}, $e->{end}, $self->in_window($e->{rpm}), $p->{rpm} // '-',
+        $self->in_window($e->{tpm}), $p->{tpm} // '-', $e->{par}, $p->{par} // '-', $p->{blocked} ? 1 : 0, $p->{unit} // 'nusd';
+}
+
+1;
