@@ -10,7 +10,8 @@
 --   h:<rid>     hold of an admitted, not yet settled request
 --   z           leases: rid by expiry, ms
 --   d:<hour>    settled rids, by the hour in the rid; 48 h
---   t:<rid>     what the sweeper charged for a lost request; 48 h
+--   t:<rid>     cost and event of a lost request that the sweeper charged, 48 h;
+--               or of one that was given up before its admission came, 1 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms
 --
 -- Invariants (DESIGN 4):
@@ -316,6 +317,16 @@ local function done_mark(pre, by_hour)
 end
 
 
+-- A hold is the receipt, then "=", tab, input estimate, tab, event template.
+-- Names in a receipt cannot hold a line break, so the first line that begins
+-- with "=" ends it.
+local function split_hold(text)
+    local at = find(text, "\n=\t", 1, true)
+    local cost, event = text:match("^=\t(%d+)\t(.*)$", at + 1)
+    return sub(text, 1, at), cost, event
+end
+
+
 -- ------------------------------------------------------------------ admit
 
 local function allowed(p, model)
@@ -410,7 +421,8 @@ local function tokens(p, r)
 end
 
 
--- The entities of a request in check order; nil and a name when one is gone.
+-- The entities of a request in check order; nil and a name when one is gone,
+-- but with r.any those that are left.
 local function gather(pre, key, r)
     local names, money_of = {}, {}
     local function want(name, counted)
@@ -450,10 +462,10 @@ local function gather(pre, key, r)
                 if e.p.sub or e.p.win then
                     e.more = true
                 end
-            elseif i <= must then
+            elseif i <= must and not r.any then
                 return nil, ENT_BLOCKED, e
             end
-        elseif i <= must then
+        elseif i <= must and not r.any then
             return nil, NOT_READY, { name = name, p = {} }
         end
     end
@@ -467,12 +479,13 @@ local function gather(pre, key, r)
             end
             for _, name in ipairs(extra) do
                 local raw = call("GET", pre .. "e:" .. name)
-                if not raw then
+                local x = raw and load(name, raw)
+                if x and not x.p.gone then
+                    x.money = e.money
+                    list[#list + 1] = x
+                elseif not x and not r.any then
                     return nil, NOT_READY, { name = name, p = {} }
                 end
-                local x = load(name, raw)
-                x.money = e.money
-                if not x.p.gone then list[#list + 1] = x end
             end
         end
     end
@@ -637,7 +650,8 @@ local function kt_admit(keys, a)
     local pre = prefix(keys)
     local now_s, now_ms = clock()
     local hold_key = pre .. "h:" .. a[1]
-    local got = call("MGET", keys[1], pre .. "e:key:" .. a[2], hold_key)
+    local got = call("MGET", keys[1], pre .. "e:key:" .. a[2], hold_key,
+                     pre .. "t:" .. a[1])
     local gen = got[1]
     if not gen or tonumber(gen) < tonumber(a[4]) then
         return refuse(NOT_READY, nil, now_ms)
@@ -651,8 +665,9 @@ local function kt_admit(keys, a)
         return refuse(KEY_UNKNOWN, nil, now_ms)
     end
     if got[3] then
-        return granted(sub(got[3], 1, find(got[3], "=", 1, true) - 1),
-                       { key }, now_ms, gen)
+        return granted((split_hold(got[3])), { key }, now_ms, gen)
+    elseif got[4] then
+        return refuse(NOT_READY, nil, now_ms)       -- given up by its sender
     end
     local flags = tonumber(a[16])
     local r = { model = a[3], class = a[5], customer = a[17], tags = a[18],
@@ -719,9 +734,9 @@ local function resolve(pre, it, now_s)
         return
     end
     local list = gather(pre, e, { model = it.receipt:match("^1\t%d+\t([^\n]*)"),
-                                  customer = "", tags = "" })
+                                  customer = "", tags = "", any = true })
     local out = { it.receipt:match("^[^\n]*\n") }
-    for i, x in ipairs(list or {}) do
+    for i, x in ipairs(list) do
         roll(x, now_s)
         it.lines[i] = { name = x.name, pid = x.pid, held = "0", tok = 0,
                         bits = B_NOHOLD + (x.money and B_MONEY or 0) }
@@ -765,7 +780,7 @@ end
 
 local function correct_tokens(e, l, it, now_s)
     local at = floor(it.ms / 1000)
-    if not e.tring or now_s - at >= RING then
+    if not e.tring or max(now_s, e.sec) - at >= RING then
         return
     end
     advance(e, now_s)
@@ -785,7 +800,7 @@ end
 -- A request that was given up before it went upstream did not take place.
 local function return_request(e, it, now_s)
     local at = floor(it.ms / 1000)
-    if not e.rring or now_s - at >= RING then
+    if not e.rring or max(now_s, e.sec) - at >= RING then
         return
     end
     advance(e, now_s)
@@ -900,9 +915,16 @@ local function classify(pre, a, now_ms)
             seen[it.rid] = true
             todo[#todo + 1] = it
             if got[2 * i - 1] then
+                -- what was reserved is what the hold says, whatever its sender
+                -- knew: a lost reply leaves him without a receipt
+                it.receipt = split_hold(got[2 * i - 1])
                 it.held, it.code, codes[i] = true, "ok", 0
             elseif got[2 * i] then
-                it.back, it.code, codes[i] = got[2 * i], "fix " .. got[2 * i], 0
+                local cost, event = got[2 * i]:match("^(%d+)\t(.*)$")
+                it.back, it.code, codes[i] = cost, "fix " .. cost, 0
+                if it.event == "" then
+                    it.event = event:gsub('"cost":"%d+"', '"cost":"0"', 1)
+                end
             else
                 it.code, codes[i] = "late", 2
                 it.old = tonumber(sub(it.rid, 1, 12), 16) < now_ms - OLD_MS
@@ -915,7 +937,9 @@ end
 
 -- kt_settle: groups of 7 (rid, receipt, cost nusd, ucr, input tokens less
 -- cached, output tokens, event JSON), at most 200 groups.  Without an event
--- the request is given up: no ledger row, its place in the window is free.
+-- the request is given up: no ledger row, its place in the window is free, and
+-- an admission of this rid that is still on its way will be refused; the
+-- receipt may then be empty.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
 -- though no hold stood.  {-1} while not ready: keep it and come again.
 local function kt_settle(keys, a)
@@ -927,17 +951,23 @@ local function kt_settle(keys, a)
     end
     local todo, codes = classify(pre, a, now_ms)
     if #todo > 0 then
-        local gone, leases, by_hour = {}, {}, {}
+        local gone, leases, by_hour, given_up = {}, {}, {}, {}
         for _, it in ipairs(todo) do
             gone[#gone + 1] = pre .. "h:" .. it.rid
             gone[#gone + 1] = pre .. "t:" .. it.rid
             leases[#leases + 1] = it.rid
+            if it.code == "late" and it.event == "" then
+                given_up[#given_up + 1] = it.rid
+            end
             local h = by_hour[it.hour] or {}
             by_hour[it.hour] = h
             h[#h + 1] = it.rid
         end
         commit(pre, todo, now_s)
         call("DEL", unpack(gone))
+        for _, rid in ipairs(given_up) do
+            call("SET", pre .. "t:" .. rid, "0\t", "EX", 3600)
+        end
         call("ZREM", pre .. "z", unpack(leases))
         done_mark(pre, by_hour)
     end
@@ -962,14 +992,14 @@ local function kt_sweep(keys, a)
     for i, rid in ipairs(rids) do probe[i] = pre .. "h:" .. rid end
     for i, h in ipairs(call("MGET", unpack(probe))) do
         if h then
-            local at = find(h, "=", 1, true)
-            local cost, event = h:match("^=\t(%d+)\t(.*)$", at)
-            local it = { rid = rids[i], receipt = sub(h, 1, at - 1),
+            local receipt, cost, event = split_hold(h)
+            local it = { rid = rids[i], receipt = receipt,
                          event = event, code = "lost " .. cost, held = true,
                          tok_in = 0, tok_out = 0, ch = 0, cl = 0 }
             it.uh, it.ul = amount(cost)
             items[#items + 1] = it
-            call("SET", pre .. "t:" .. rids[i], cost, "EX", DONE_TTL_S)
+            call("SET", pre .. "t:" .. rids[i], cost .. "\t" .. event, "EX",
+                 DONE_TTL_S)
         end
     end
     commit(pre, items, now_s)
@@ -1066,6 +1096,7 @@ local function kt_policy_set(keys, a)
             local e
             if old and not old.p.gone then
                 e = old
+                roll(e, now_s)
                 e.bytes, e.p = bytes, policy(bytes)
                 -- a new rule never empties the period that is running
                 if not p.kind then
