@@ -176,6 +176,25 @@ registry_deployment(arena_t *a, model_t *m)
 }
 
 
+/* The price entry of a name; an imported one is newer than the file's. */
+
+static model_t *
+registry_entry(model_t *list, const char *name)
+{
+    model_t  *found;
+
+    for (found = NULL; list; list = list->next) {
+        if ((!strcmp(list->source, "file") || !strcmp(list->source, "import"))
+            && strcmp(list->name, name) == 0)
+        {
+            found = list;
+        }
+    }
+
+    return found;
+}
+
+
 /* Fills what a deployment does not say from the price entry of its model. */
 
 static void
@@ -186,14 +205,14 @@ registry_inherit(model_t *m, model_t *prices)
 
     base = json_str(m->info, "base_model");
     model = json_str(m->params, "model");
-    p = base ? registry_find(prices, base) : NULL;
+    p = base ? registry_entry(prices, base) : NULL;
 
     if (p == NULL && model) {
-        p = registry_find(prices, model);
+        p = registry_entry(prices, model);
     }
 
     if (p == NULL && m->upstream) {
-        p = registry_find(prices, m->upstream);
+        p = registry_entry(prices, m->upstream);
     }
 
     if (p == NULL) {

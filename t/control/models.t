@@ -1,0 +1,170 @@
+# Models, prices and the registry: litellm-api 9.
+
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Keytoll::Control;
+use Test::More;
+
+my $k = Keytoll::Control->new(config => <<'END');
+model_list:
+  - model_name: from-config
+    litellm_params:
+      model: openai/gpt-4o-mini
+  - model_name: priced
+    litellm_params:
+      model: anthropic/claude-haiku-4-5
+      input_cost_per_token: 1e-6
+      output_cost_per_token: 0.000002
+      api_key: sk-in-the-config-file
+END
+my ($s, $j);
+
+sub err { return $j->{error}{message} // '' }
+
+sub registry {
+    my $r = JSON::PP->new->decode($k->redis('GET', 'kt:{0000}:reg'));
+    return ($r->{gen}, { map { $_->{n} => $_ } @{ $r->{models} } });
+}
+
+my ($gen, $reg) = registry();
+is $k->redis('GET', 'kt:{0000}:gen'), $gen, 'the generation stands in both places';
+cmp_ok scalar keys %$reg, '>=', 40, 'forty well-known models';
+is_deeply $reg->{'gpt-4o'}, { n => 'gpt-4o', p => 'openai', mode => 'chat', in => 2500000,
+    out => 10000000, cr => 1250000, maxo => 16384, maxi => 128000 }, 'prices in pico-USD';
+is_deeply [ @{ $reg->{'from-config'} }{qw(u p in out maxo)} ],
+    [ 'gpt-4o-mini', 'openai', 150000, 600000, 16384 ], 'a deployment inherits its model\'s price';
+is_deeply [ @{ $reg->{priced} }{qw(u in out)} ], [ 'claude-haiku-4-5', 1000000, 2000000 ],
+    'or has its own';
+is $reg->{'omni-moderation-latest'}{free}, 1, 'a free model says so';
+
+($s, $j) = $k->post('/model/new', { model_name => 'mine', litellm_params => { model => 'openai/x-1',
+        api_key => 'sk-provider-secret-1', input_cost_per_token => 0.0000025,
+        output_cost_per_token => 1e-05 }, model_info => { id => 'm-1', mode => 'chat',
+        max_output_tokens => 100 } });
+is $s, 200, 'a model';
+is_deeply [ @$j{qw(model_id model_name)} ], [ 'm-1', 'mine' ], 'is shown';
+like $j->{litellm_params}{api_key}, qr/^kt1:/, 'its secret sealed';
+my ($gen2, $reg2) = registry();
+cmp_ok $gen2, '>', $gen, 'a new generation, before the answer';
+is_deeply $reg2->{mine}, { n => 'mine', u => 'x-1', p => 'openai', mode => 'chat', in => 2500000,
+    out => 10000000, maxo => 100 }, 'is in the registry';
+($s, $j) = $k->post('/model/new', { model_name => 'mine', litellm_params => { model => 'x' },
+        model_info => { id => 'm-1' } });
+is $s, 400, 'an id is unique';
+($s, $j) = $k->post('/model/new', { model_name => 'noprice', litellm_params => { model => 'zz/zz' } });
+is $s, 200, 'a model without a price';
+is +(registry())[1]{noprice}{noprice}, 1, 'says so in the registry';
+($s, $j) = $k->post('/model/new', { model_name => 'gpt-4o', litellm_params => { model => 'gpt-4o',
+        input_cost_per_token => 0, output_cost_per_token => 0 } });
+is +(registry())[1]{'gpt-4o'}{free}, 1, 'the database wins by name';
+my $over = $j->{model_id};
+($s, $j) = $k->post('/model/new', { model_name => 'bad', litellm_params => { model => 'x',
+        input_cost_per_token => -1 } });
+is_deeply [ $s, $j->{error}{type} ], [ 400, 'auth_error' ], 'a negative price';
+for my $b ({}, { model_name => 'a' }, { litellm_params => { model => 'x' } },
+    { model_name => 'a', litellm_params => {} }) {
+    ($s, $j) = $k->post('/model/new', $b);
+    is $s, 422, 'model_name and litellm_params.model are needed';
+}
+
+for my $path ('/model/info', '/v1/model/info') {
+    ($s, $j) = $k->get($path);
+    is $s, 200, $path;
+    my %m = map { $_->{model_name} => $_ } @{ $j->{data} };
+    is_deeply [ $m{mine}{model_info}{id}, $m{mine}{model_info}{db_model},
+        $m{mine}{litellm_params}{model} ], [ 'm-1', JSON::PP::true, 'openai/x-1' ], 'has it';
+    unlike $k->raw, qr/api_key|sk-provider|kt1:|sk-in-the-config/, 'without secrets';
+    like $k->raw, qr/"input_cost_per_token":0\.0000025[,}]/, 'prices as plain decimals';
+}
+($s, $j) = $k->get('/model/info?litellm_model_id=m-1');
+is_deeply [ map { $_->{model_name} } @{ $j->{data} } ], ['mine'], 'one of them';
+($s, $j) = $k->get('/model/info?litellm_model_id=nope');
+is $s, 400, 'an unknown one';
+
+for my $path ('/models', '/v1/models') {
+    ($s, $j) = $k->get($path);
+    is_deeply [ $s, $j->{object} ], [ 200, 'list' ], $path;
+    my ($m) = grep { $_->{id} eq 'mine' } @{ $j->{data} };
+    is_deeply $m, { id => 'mine', object => 'model', created => 1677610602, owned_by => 'openai' },
+        'entries have LiteLLM\'s constants';
+}
+($s, $j) = $k->get('/models/mine');
+is_deeply [ $s, $j->{id} ], [ 200, 'mine' ], 'one model';
+($s, $j) = $k->get('/v1/models/meta-llama/Llama-3.1-8B-Instruct');
+is_deeply [ $s, $j->{id} ], [ 200, 'meta-llama/Llama-3.1-8B-Instruct' ], 'with a slash in its name';
+($s, $j) = $k->get('/models/nope');
+is_deeply [ $s, $j ], [ 404, { detail => 'The model `nope` does not exist or is not accessible' } ],
+    'an unknown one';
+($s, $j) = $k->get('/models?scope=x');
+is $s, 400, 'a wrong scope';
+
+my $key = ($k->post('/key/generate', { models => ['mine'] }))[1]{key};
+($s, $j) = $k->get('/models', key => $key);
+is_deeply [ map { $_->{id} } @{ $j->{data} } ], ['mine'], 'a key sees its models';
+($s) = $k->get('/models/gpt-4.1', key => $key);
+is $s, 404, 'and no other';
+$key = ($k->post('/key/generate', { models => ['claude-*'] }))[1]{key};
+($s, $j) = $k->get('/models', key => $key);
+ok @{ $j->{data} } > 5 && !(grep { $_->{id} !~ /^claude-/ } @{ $j->{data} }), 'a wildcard is expanded';
+$k->post('/team/new', { team_id => 'tm', models => ['gpt-4.1'] });
+$key = ($k->post('/key/generate', { team_id => 'tm' }))[1]{key};
+($s, $j) = $k->get('/models', key => $key);
+is_deeply [ map { $_->{id} } @{ $j->{data} } ], ['gpt-4.1'], 'an empty list is the team\'s';
+
+($s, $j) = $k->post('/model/delete', { id => 'm-1' });
+is_deeply [ $s, $j ], [ 200, { message => 'Model: m-1 deleted successfully' } ], 'delete';
+ok !(registry())[1]{mine}, 'it left the registry';
+($s, $j) = $k->post('/model/delete', { id => 'm-1' });
+is_deeply [ $s, err(), $j->{error}{type} ],
+    [ 400, "{'error': 'Model with id=m-1 not found in db'}", 'auth_error' ], 'twice';
+$k->post('/model/delete', { id => $over });
+is +(registry())[1]{'gpt-4o'}{in}, 2500000, 'the file\'s price is back';
+
+is $k->sql("SELECT count(*) FROM audit WHERE audit::text LIKE '%sk-provider%'"), 0,
+    'no provider key in the audit';
+is $k->sql("SELECT count(*) FROM models WHERE models::text LIKE '%sk-provider%'"), 0,
+    'nor in the models table';
+unlike $k->redis('GET', 'kt:{0000}:reg'), qr/sk-/, 'nor in Redis';
+unlike $k->logs, qr/sk-provider|sk-in-the-config/, 'nor in the log';
+
+# import-prices
+
+my $file = "$k->{dir}/prices.json";
+open my $fh, '>', $file or die;
+print $fh <<'END';
+{"sample_spec": {"input_cost_per_token": 0.0, "max_tokens": "set to max"},
+ "imp-1": {"input_cost_per_token": 2.5e-06, "output_cost_per_token": 1E-5,
+   "cache_read_input_token_cost": 1.25e-06, "cache_creation_input_token_cost": 3.125e-06,
+   "output_cost_per_reasoning_token": 0.00002, "max_tokens": 4096, "max_input_tokens": 128000,
+   "litellm_provider": "openai", "mode": "chat"},
+ "imp-free": {"input_cost_per_token": 0, "output_cost_per_token": 0.0, "litellm_provider": "x"},
+ "imp-tiny": {"input_cost_per_token": 1e-12, "output_cost_per_token": 4e-13},
+ "imp-image": {"input_cost_per_image": 0.02, "litellm_provider": "openai"},
+ "imp-bad": {"input_cost_per_token": "cheap", "output_cost_per_token": 1},
+ "gpt-4o": {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "litellm_provider": "openai"},
+ "imp-half": {"input_cost_per_token": 1e-07, "mode": "embedding", "litellm_provider": "openai"}}
+END
+close $fh;
+my ($rc, $out) = $k->run('import-prices', $file, '-c', "$k->{dir}/controld.yaml");
+is $rc, 0, 'import-prices';
+like $out, qr/7 models: 5 imported, 1 without a price per token, 1 with a value that is no price/,
+    'reports counts';
+like $out, qr/imp-image.*\n.*imp-bad|imp-bad.*\n.*imp-image/, 'and what it could not price';
+ok $k->until(sub { (registry())[1]{'imp-1'} }), 'a running daemon publishes it';
+(undef, $reg) = registry();
+is_deeply $reg->{'imp-1'}, { n => 'imp-1', p => 'openai', mode => 'chat', in => 2500000,
+    out => 10000000, cr => 1250000, cw => 3125000, rs => 20000000, maxo => 4096, maxi => 128000 },
+    'exact to the pico-USD';
+is $reg->{'imp-free'}{free}, 1, 'free';
+is_deeply [ @{ $reg->{'imp-tiny'} }{qw(in out)} ], [ 1, 0 ], 'rounded below a pico-USD';
+is_deeply [ @{ $reg->{'imp-half'} }{qw(in out)} ], [ 100000, 0 ], 'one price is enough';
+is $reg->{'gpt-4o'}{in}, 1000000, 'an imported price replaces the file\'s';
+is $reg->{'from-config'}{in}, 150000, 'and leaves others alone';
+($rc, $out) = $k->run('import-prices', $file, '-c', "$k->{dir}/controld.yaml");
+is $k->sql("SELECT count(*) FROM models WHERE source = 'import'"), 5, 'again: no duplicates';
+($rc, $out) = $k->run('import-prices', "$file.no", '-c', "$k->{dir}/controld.yaml");
+is $rc, 1, 'a missing file fails';
+
+done_testing;
