@@ -1,0 +1,145 @@
+# Redis loses everything, or a part; the daemon puts it back (invariants 3 and 7).
+
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Digest::SHA qw(sha256_hex);
+use Keytoll::Control;
+use Test::More;
+no warnings "portable";
+use Time::HiRes qw(time sleep);
+
+my $k = Keytoll::Control->new;
+my ($s, $j);
+my $P = 'kt:{0000}:';
+
+sub ready { return $k->until(sub { $k->redis('GET', $P . 'gen') }, 15) }
+sub metric { my $m = shift; $k->get('/metrics'); return $k->raw =~ /^\Q$m\E (\d+)$/m ? $1 : undef }
+
+# admit and settle one request through the real functions
+
+sub spend {
+    my ($ent, $cost, %o) = @_;
+    my $rid = $k->rid;
+    my $pid = $k->state($ent)->{period_id};
+    my $receipt = "1\t1\tgpt-4o\n$ent\t$pid\t0\t0\t16\nglobal\t0\t0\t0\t48\n";
+    my $event = JSON::PP->new->canonical->encode({ id => $rid, t0 => 1, t1 => 2, m => 'gpt-4o',
+        cost => "$cost", in => 1, out => 1, st => 200, end => 'complete' });
+    $k->fcall('kt_settle', $rid, $receipt, $cost, 0, 1, 1, $event) unless $o{dry};
+    return ($rid, $receipt, $event);
+}
+
+my $key = ($k->post('/key/generate', { user_id => 'u1', max_budget => 5, budget_duration => '1d',
+        spend => 0.5 }))[1];
+my $ent = "key:$key->{token}";
+my @settled = map { [ spend($ent, 1000 * $_) ] } 1 .. 10;
+ok $k->until(sub { $k->redis('XLEN', $P . 's') == 0 }), 'ten requests are stored';
+is $k->state($ent)->{used}, 500055000, 'Redis has their sum';
+
+# many entities, so that the time means something
+
+my $n = 1000;
+$k->sql("INSERT INTO keys (token, max_budget_nusd) SELECT encode(sha256(g::text::bytea), 'hex'), g"
+    . " FROM generate_series(1, $n) g");
+my $gen = $k->redis('GET', $P . 'gen');
+my $t0 = time;
+$k->redis('FLUSHALL');
+ok ready(), 'FLUSHALL: the gate opens again';
+diag sprintf '%d entities: %d ms from FLUSHALL to open, %d ms of work', $n, (time - $t0) * 1000,
+    metric('keytoll_rebuild_milliseconds');
+cmp_ok metric('keytoll_rebuild_milliseconds'), '<', 1000, 'in less than a second';
+cmp_ok $k->redis('GET', $P . 'gen'), '>', $gen, 'with a newer generation';
+is_deeply [ @{ $k->state($ent) }{qw(used held limit)} ], [ 500055000, 0, 5000000000 ],
+    'use and limit are back';
+is $k->state('global')->{used}, 55000, 'so is global';
+is $k->state('key:' . sha256_hex(7))->{limit}, 7, 'so are a thousand others';
+ok $k->state('key:' . sha256_hex($Keytoll::Control::MASTER)), 'and the master key';
+like $k->redis('GET', $P . 'reg'), qr/"gpt-4o"/, 'and the registry';
+ok $k->until(sub { eval { @{ $k->redis('XINFO', 'GROUPS', $P . 's') } } }), 'and the stream group';
+
+# a replayed journal does not charge twice
+
+my $h = int(hex(substr $settled[0][0], 0, 12) / 3600000);
+is $k->redis('SISMEMBER', $P . "d:$h", $settled[0][0]), 1, 'settled ids are known';
+cmp_ok $k->redis('TTL', $P . "d:$h"), '>', 172000, 'for 48 hours';
+for my $r (@settled) {
+    my $reply = $k->fcall('kt_settle', $r->[0], $r->[1], 1000, 0, 1, 1, $r->[2]);
+    $reply->[2] == 1 or fail "replay of $r->[0] was not a duplicate";
+}
+is $k->state($ent)->{used}, 500055000, 'a replay of the journal changes nothing';
+
+# settled in Redis, not yet stored, then forced: nothing is lost, nothing doubled
+
+spend($ent, 7);
+my ($rc, $out) = $k->run('rebuild', '-c', "$k->{dir}/controld.yaml");
+is $rc, 0, 'rebuild by command' or diag $out;
+is $k->state($ent)->{used}, 500055007, 'what the stream held is counted';
+ok $k->until(sub { $k->sql("SELECT used_nusd FROM meters WHERE ent = '$ent'") == 500055007 }),
+    'in both places';
+
+# drift is repaired by a rebuild
+
+$k->redis('DEL', $P . 'gen');
+ok ready(), 'the generation alone is lost';
+is $k->state($ent)->{used}, 500055007, 'and counters are what PostgreSQL says';
+
+# a gate that is closed is not opened by a mutation
+
+$k->redis('FLUSHALL');
+$k->post('/model/new', { model_name => 'x', litellm_params => { model => 'x' } });
+ok ready(), 'a model made during a rebuild';
+like $k->redis('GET', $P . 'reg'), qr/"n":"x"/, 'is in the registry';
+ok $k->state($ent), 'which opened after the entities';
+
+# an empty Redis after a crash
+
+$k->kill('redis', 'KILL');
+spend_fails();
+$k->start_redis;
+ok ready(), 'an empty Redis after kill -9';
+is $k->state($ent)->{used}, 500055007, 'has everything';
+is $k->redis('FUNCTION', 'LIST')->[0][1], 'keytoll', 'with the functions';
+
+# two daemons: one rebuilds
+
+$k->start_controld(name => 'second');
+my $rebuilds = metric('keytoll_rebuilds_total');
+$k->redis('FLUSHALL');
+ok ready(), 'two daemons';
+sleep 0.6;
+my $mine = metric('keytoll_rebuilds_total') - $rebuilds;
+$k->get('/metrics', daemon => 'second');
+my ($theirs) = $k->raw =~ /^keytoll_rebuilds_total (\d+)$/m;
+is $mine + $theirs, 1, 'rebuild once';
+is $k->state($ent)->{used}, 500055007, 'rightly';
+
+# a period that ended meanwhile begins empty
+
+$k->sql("UPDATE keys SET period_id = period_id - 86400, period_end_s = period_end_s - 86400"
+    . " WHERE ent = '$ent'");
+$k->redis('FLUSHALL');
+ready();
+is $k->state($ent)->{used}, 500055007, 'a stale period in the row is rolled on';
+cmp_ok $k->state($ent)->{period_end}, '>', time, 'to the running one';
+
+# the sweeper
+
+my $rid = $k->rid;
+my $pid = $k->state($ent)->{period_id};
+$k->redis('SET', $P . "h:$rid", "1\t1\tgpt-4o\n$ent\t$pid\t900\t0\t16\n=\t300\t"
+    . JSON::PP->new->encode({ id => $rid, t0 => 1, m => 'gpt-4o', end => 'lost', est => 1, cost => '300' }));
+$k->redis('ZADD', $P . 'z', 1, $rid);
+ok $k->until(sub { $k->sql("SELECT count(*) FROM ledger WHERE rid = '$rid' AND estimated") == 1 }),
+    'an expired lease is charged and recorded';
+is $k->redis('ZCARD', $P . 'z'), 0, 'and gone';
+is $k->state($ent)->{used}, 500055307, 'in Redis';
+is $k->sql("SELECT cost_nusd FROM ledger WHERE rid = '$rid'"), 300, 'and PostgreSQL';
+
+unlike $k->logs, qr/"level":"(?:fatal)"/, 'nothing fatal in the log';
+
+sub spend_fails {
+    is +($k->get('/health/readiness', key => undef))[0], 503, 'not ready while Redis is away';
+}
+
+done_testing;
