@@ -34,7 +34,7 @@ PACKAGES := build-essential pkg-config curl nginx nginx-dev redis-server postgre
             libmicrohttpd-dev libhiredis-dev libyajl-dev libyaml-dev libpq-dev libssl-dev perl
 TEST_PACKAGES := wrk clang libclang-rt-14-dev $(if $(shell command -v node),,nodejs npm)
 LINT_PACKAGES := clang-tidy cppcheck
-BENCH_PACKAGES := wrk libnginx-mod-http-lua lua-nginx-redis
+BENCH_PACKAGES := wrk libnginx-mod-http-lua lua-nginx-redis lua-cjson
 
 deps:
 	@t/tools/apt $(PACKAGES)
