@@ -376,7 +376,9 @@ end
 
 -- What a budget lets this request hold, or the refusal code.
 -- strict: the bound must fit whole.  last_call: anything left admits, and the
--- hold takes min(typical, left), so one request per meter can cross the line.
+-- hold takes the typical cost even where less is left.  Were it cut to what is
+-- left, a settlement that frees room would admit a second request to cross the
+-- line while the first is still running.
 local function money(e, bh, bl, th, tl)
     local p = e.p
     if p.lh == 0 and p.ll == 0 then
@@ -397,11 +399,9 @@ local function money(e, bh, bl, th, tl)
             return exceeded
         elseif fh < 0 or not p.gt or e.hh ~= 0 or e.hl ~= 0 then
             return HELD
+        elseif th == 0 and tl == 0 then
+            return nil, 0, 1
         end
-        return nil, 0, 1
-    end
-    if less(fh, fl, th, tl) then
-        return nil, fh, fl
     end
     return nil, th, tl
 end
@@ -1055,11 +1055,28 @@ local FIELDS = { "v", "t", "blocked", "status", "expires_ms", "strict", "gt",
                  "limit", "soft", "unit", "rpm", "tpm", "par", "tpm_type",
                  "models", "name", "refs", "sub", "win", "routes", "master" }
 
+-- An amount from outside: decimal digits, exact as a pair.
+local function checked(v)
+    if type(v) ~= "string" or #v > 24 or not find(v, "^%d+$") then
+        error("an amount is not a decimal string")
+    end
+    return v
+end
+
+
+local function given(v)
+    return v ~= nil and v ~= cjson.null
+end
+
+
 local function compile(j)
     local p = {}
+    for _, f in ipairs({ "limit", "soft", "used" }) do
+        if given(j[f]) then checked(j[f]) end
+    end
     for _, f in ipairs(FIELDS) do
         local v = j[f]
-        if v ~= nil and v ~= cjson.null and v ~= false then p[f] = v end
+        if given(v) and v ~= false then p[f] = v end
     end
     if p.models and #p.models == 0 then p.models = nil end
     local per = j.period
@@ -1109,7 +1126,7 @@ local function kt_policy_set(keys, a)
                 if not p.rpm then e.rsum = 0 end
                 if not p.tpm then e.tsum = 0 end
             else
-                e = fresh(a[i], bytes, per, j.used ~= cjson.null and j.used)
+                e = fresh(a[i], bytes, per, given(j.used) and j.used)
             end
             e.rring = p.rpm and (e.rring or rep("\0", RING * 4)) or nil
             e.tring = p.tpm and (e.tring or rep("\0", RING * 4)) or nil
@@ -1179,7 +1196,7 @@ local function kt_used_set(keys, a)
         local e = raw and load(a[i], raw)
         if e and not e.p.gone then
             e.pid = tonumber(a[i + 1])
-            e.uh, e.ul = amount(a[i + 2])
+            e.uh, e.ul = amount(checked(a[i + 2]))
             if e.p.kind and e.pid >= e.pend then
                 e.pend = end_of(e.p, e.pend, e.pid)
             end
@@ -1209,7 +1226,7 @@ local function kt_adjust(keys, a)
     end
     roll(e, now_s)
     local neg = sub(a[3], 1, 1) == "-"
-    local h, l = amount(neg and sub(a[3], 2) or a[3])
+    local h, l = amount(checked(neg and sub(a[3], 2) or a[3]))
     if neg then
         e.uh, e.ul = minus(e.uh, e.ul, h, l)
     else

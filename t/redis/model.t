@@ -51,7 +51,7 @@ sub shape {
     $t = $name =~ /~w~/ ? 'window' : 'model' if $name =~ /~/;
     my %p = (v => $ver++, t => $t, name => one('', "alias of $t"), period => period());
     if (chance($t eq 'global' ? 0.2 : 0.45)) {
-        $p{limit} = '' . (chance(0.05) ? 0 : chance(0.2) ? one(@BIG) : one(1, 5, 20, 200) * one(1000, 1_000_000, 1_000_000_000));
+        $p{limit} = '' . (chance(0.02) ? 0 : chance(0.3) ? one(@BIG) : one(1, 5, 20, 200) * one(1000, 1_000_000, 1_000_000_000));
         $p{unit} = 'ucr' if chance(0.15);
         $p{limit} = '' . one(1, 3, 10) * 1_000_000 if $p{unit} && $p{limit} ne '0';
     }
@@ -61,9 +61,9 @@ sub shape {
     $p{tpm} = one(0, 50, 500, 5000) if chance(0.25);
     $p{par} = one(0, 1, 2, 8) if chance(0.2);
     $p{tpm_type} = one(qw(total input output)) if chance(0.5);
-    $p{blocked} = JSON::PP::true if chance(0.03);
-    $p{expires_ms} = $m->{now} + int(rand 4000) - 500 if chance(0.05);
-    $p{models} = [one([], ['m1'], ['m1', 'm2', 'vendor/*'], ['*'], ['no-default-models'], ['m*', 'a=b'], ['v.ndor/*'])] if chance(0.15);
+    $p{blocked} = JSON::PP::true if chance(0.015);
+    $p{expires_ms} = $m->{now} + int(rand 40000) - 500 if chance(0.03);
+    $p{models} = [one([], ['m1'], ['m1', 'm2', 'vendor/*'], ['*'], ['no-default-models'], ['m*', 'a=b'], ['v.ndor/*'])] if chance(0.07);
     $p{models} = $p{models}[0] if $p{models};
     $p{routes} = one([], ['llm_api_routes'], ['/v1/chat/*'], ['/v1/messages'], ['anthropic_routes'], ['/v1']) if $t eq 'key' && chance(0.15);
     $p{master} = JSON::PP::true if $t eq 'key' && chance(0.04);

@@ -7,6 +7,7 @@ package Keytoll::Model;
 use strict;
 use warnings;
 use integer;
+no warnings "portable";
 use Storable ();
 use Time::Local qw(timegm_nocheck);
 
@@ -195,9 +196,9 @@ sub money {
         return (undef, $bound) if $bound <= $free;
         return ($bound <= $left ? 'held' : $spent);
     }
-    return (undef, $typ < $free ? $typ : $free) if $free > 0;
+    return (undef, $typ) if $free > 0;
     return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
-    return (undef, 1) if $p->{gt} && $free == 0 && $e->{held} == 0;
+    return (undef, $typ || 1) if $p->{gt} && $free == 0 && $e->{held} == 0;
     return ('held');
 }
 
@@ -283,6 +284,7 @@ sub admit {
 
 sub lines_of {
     my $receipt = shift;
+    return (0, '') if $receipt eq '';
     my ($head, @l) = split /\n/, $receipt;
     my (undef, $ms, $model) = split /\t/, $head;
     return ($ms, $model, map { my %l; @l{qw(name pid held tok bits)} = split /\t/; \%l } @l);

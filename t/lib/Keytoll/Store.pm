@@ -24,7 +24,7 @@ sub new {
     mkdir "$dir/log";
     my $self = bless { dir => $dir, o => \%o, ver => 1, gen => 1, nginx => [], port => [], sock => "$dir/redis.sock" }, $class;
     push @Keytoll::Test::RUNNING, $self;
-    $self->start_redis(@{ $o{args} // [] });
+    $self->start_redis('--enable-debug-command', 'local', @{ $o{args} // [] });
     $self->load_functions;
     $self->open(1);
     return $self;
@@ -122,7 +122,22 @@ sub hold_text {
     return "$receipt=\t$est\t$event";
 }
 
-# Every key with its serialised value; two equal pictures mean that nothing moved.
+# A digest of every key; equal ones mean that nothing moved.
+sub digest {
+    my $self = shift;
+    my @keys = grep { $_ ne "${P}clock" } sort @{ $self->{r}->call('KEYS', '*') };
+    my %d;
+    @d{@keys} = @{ $self->{r}->call('DEBUG', 'DIGEST-VALUE', @keys) } if @keys;
+    return \%d;
+}
+
+# The names of the keys that differ.
+sub moved {
+    my ($a, $b) = @_;
+    return join ' ', grep { ($a->{$_} // '') ne ($b->{$_} // '') } sort keys %{ { %$a, %$b } };
+}
+
+# Every key with its serialised value, for restore().
 sub picture {
     my $self = shift;
     my $r = $self->{r};
