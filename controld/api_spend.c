@@ -77,20 +77,44 @@ spend_summary(req_t *r, const char *token, const char *user, const char *from,
 }
 
 
+/* A condition for an argument that was given. */
+
+static void
+spend_cond(buf_t *b, const char **params, int *n, const char *v,
+    const char *before, const char *after)
+{
+    if (v) {
+        params[(*n)++] = v;
+        buf_printf(b, " AND %s $%d%s", before, *n, after);
+    }
+}
+
+
 static void
 spend_rows(req_t *r, const char *token, const char *user, const char *request,
     const char *from, const char *to)
 {
-    int        i, n;
-    PGresult  *res;
+    int          i, n;
+    buf_t        sql;
+    PGresult    *res;
+    const char  *params[5];
 
-    res = db_dynamic("SELECT kt_spend_json(l) FROM ledger l WHERE kind = 'request'"
-        " AND ($1::text IS NULL OR token = $1) AND ($2::text IS NULL OR user_id = $2)"
-        " AND ($3::text IS NULL OR answer_id = $3 OR rid = $3)"
-        " AND ($4::text IS NULL OR started_at >= $4::date)"
-        " AND ($5::text IS NULL OR started_at < $5::date + 1)"
-        " ORDER BY started_at DESC, rid LIMIT 10001", 5,
-        (const char *const[]){ token, user, request, from, to });
+    n = 0;
+    buf_init(&sql, &r->a);
+    buf_puts(&sql, "SELECT kt_spend_json(l) FROM ledger l WHERE kind = 'request'");
+    spend_cond(&sql, params, &n, token, "token =", "");
+    spend_cond(&sql, params, &n, user, "user_id =", "");
+    spend_cond(&sql, params, &n, from, "started_at >=", "::date");
+    spend_cond(&sql, params, &n, to, "started_at <", "::date + 1");
+
+    if (request) {
+        params[n++] = request;
+        buf_printf(&sql, " AND ((answer_id = $%d AND answer_id <> '') OR rid = $%d)",
+                   n, n);
+    }
+
+    buf_printf(&sql, " ORDER BY started_at DESC, rid LIMIT %d", SPEND_ROWS_MAX + 1);
+    res = db_dynamic(sql.p, n, params);
 
     if (!db_ok(res)) {
         db_log("spend/logs failed", res);

@@ -42,7 +42,8 @@ db_setup(PGconn *c)
                      " set_config('keytoll.tpm_type', $2, false),"
                      " set_config('statement_timeout', '60s', false),"
                      " set_config('idle_in_transaction_session_timeout', '60s', false),"
-                     " set_config('timezone', 'UTC', false)",
+                     " set_config('timezone', 'UTC', false), set_config('jit', 'off', false),"
+                     " set_config('plan_cache_mode', 'force_generic_plan', false)",
                      2, NULL, params, NULL, NULL, 0);
     ok = PQresultStatus(r) == PGRES_TUPLES_OK;
     PQclear(r);

@@ -15,7 +15,8 @@
 
 
 #define LEDGER_ENTRIES    256        /* stream entries of one transaction      */
-#define LEDGER_CLAIM_MS   30000
+#define LEDGER_CLAIM_MS   30000      /* idle this long: its reader is dead     */
+#define LEDGER_LOOK_MS    5000       /* how often we look for such entries     */
 
 
 typedef struct {
@@ -361,7 +362,7 @@ ledger_claim(arena_t *a, int own)
     int          n;
     redisReply  *r;
 
-    if (util_now_ms() - ledger_claimed_ms < LEDGER_CLAIM_MS && !own) {
+    if (util_now_ms() - ledger_claimed_ms < LEDGER_LOOK_MS && !own) {
         return 0;
     }
 

@@ -1,5 +1,8 @@
 -- What the rows mean: to Redis (kt_policy) and on the wire (kt_*_json).
 
+-- The larger ones are plpgsql: a plan of theirs lives as long as the session, one of an SQL
+-- function only as long as the statement.
+
 -- Session settings written by the daemon from controld.yaml when it connects.
 CREATE FUNCTION kt_strict(enforcement text) RETURNS boolean
     LANGUAGE sql STABLE AS $$
@@ -8,7 +11,8 @@ CREATE FUNCTION kt_strict(enforcement text) RETURNS boolean
 
 -- Allow-list with group names resolved; null means all.
 CREATE FUNCTION kt_models(m text[], groups text[]) RETURNS json
-    LANGUAGE sql STABLE AS $$
+    LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT CASE
         WHEN cardinality(m) = 0 AND cardinality(groups) = 0 THEN NULL
         WHEN m && ARRAY['*', 'all-proxy-models', 'all-team-models'] THEN NULL
@@ -19,13 +23,15 @@ CREATE FUNCTION kt_models(m text[], groups text[]) RETURNS json
                   JOIN access_group_models gm USING (access_group_id)
                  WHERE a.status = 'active'
                    AND (a.access_group_name = ANY (m) OR a.access_group_id = ANY (groups))) AS x),
-             '["no-default-models"]'::json) END $$;
+             '["no-default-models"]'::json) END);
+END $$;
 
 CREATE FUNCTION kt_policy_json(v bigint, t text, alias text, blocked boolean, status kt_status,
     expires timestamptz, enforcement text, gt boolean, lim bigint, soft bigint, rpm bigint,
     tpm bigint, par bigint, models json, kind text, len_s bigint, id bigint, end_s bigint,
     used bigint, refs jsonb, sub json, win json, routes text[], master boolean) RETURNS text
-    LANGUAGE sql STABLE AS $$
+    LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT json_strip_nulls(json_build_object(
         'v', v, 't', t, 'name', alias,
         'blocked', CASE WHEN blocked THEN true END,
@@ -45,17 +51,22 @@ CREATE FUNCTION kt_policy_json(v bigint, t text, alias text, blocked boolean, st
         'refs', refs, 'sub', sub, 'win', win,
         'routes', CASE WHEN cardinality(routes) > 0 THEN to_json(routes) END,
         'master', CASE WHEN master THEN true END,
-        'used', used::text))::text $$;
+        'used', used::text))::text);
+END $$;
 
 CREATE FUNCTION kt_used(e text, p bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce((SELECT used_nusd FROM meters WHERE ent = e AND period_id = p), 0) $$;
 
-CREATE FUNCTION kt_sub(o text) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_sub(o text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT json_agg(json_build_object('m', model, 'e', ent) ORDER BY ent)
-      FROM submeters WHERE owner = o AND kind = 'model' $$;
+      FROM submeters WHERE owner = o AND kind = 'model');
+END $$;
 
-CREATE FUNCTION kt_win(o text) RETURNS json LANGUAGE sql STABLE AS $$
-    SELECT json_agg(ent ORDER BY ent) FROM submeters WHERE owner = o AND kind = 'window' $$;
+CREATE FUNCTION kt_win(o text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
+    SELECT json_agg(ent ORDER BY ent) FROM submeters WHERE owner = o AND kind = 'window');
+END $$;
 
 -- One row per entity: its name in Redis, its version, its current period, its use in
 -- that period, and the policy JSON of the frozen ABI (shared/lua/keytoll.lua).
@@ -182,14 +193,16 @@ COMMENT ON VIEW kt_policy IS 'Every entity as it must stand in Redis';
 
 -- ------------------------------------------------------------------- the wire
 
-CREATE FUNCTION kt_budget_json(b budgets) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_budget_json(b budgets) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT CASE WHEN b.budget_id IS NULL THEN NULL ELSE to_json(r) END FROM (SELECT
         b.budget_id AS budget_id, kt_usd(b.max_budget_nusd) AS max_budget,
         kt_usd(b.soft_budget_nusd) AS soft_budget, b.max_parallel_requests AS max_parallel_requests,
         b.tpm_limit AS tpm_limit, b.rpm_limit AS rpm_limit, b.model_max_budget AS model_max_budget,
         b.budget_duration AS budget_duration, kt_ts(b.budget_reset_at) AS budget_reset_at,
         kt_ts(b.created_at) AS created_at, b.created_by AS created_by,
-        kt_ts(b.updated_at) AS updated_at, b.updated_by AS updated_by) r $$;
+        kt_ts(b.updated_at) AS updated_at, b.updated_by AS updated_by) r);
+END $$;
 
 -- budget_reset_at of a row with a period.
 CREATE FUNCTION kt_reset_at(kind text, len_s bigint, id bigint, end_s bigint) RETURNS text
@@ -197,16 +210,19 @@ CREATE FUNCTION kt_reset_at(kind text, len_s bigint, id bigint, end_s bigint) RE
     SELECT CASE WHEN kind <> 'none'
            THEN kt_ts(to_timestamp(kt_period_end(kind, len_s, id, end_s, kt_now_s()))) END $$;
 
-CREATE FUNCTION kt_limits_json(limits jsonb, o text) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_limits_json(limits jsonb, o text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT CASE WHEN jsonb_array_length(limits) = 0 THEN NULL ELSE
         (SELECT json_agg(json_build_object('budget_duration', l->>'budget_duration',
                     'max_budget', l->'max_budget', 'reset_at',
                     (SELECT kt_reset_at(period_kind, period_len_s, period_id, period_end_s)
                        FROM submeters WHERE ent = o || '~w~' || kt_encode(l->>'budget_duration')))
                 ORDER BY i)
-           FROM jsonb_array_elements(limits) WITH ORDINALITY AS x(l, i)) END $$;
+           FROM jsonb_array_elements(limits) WITH ORDINALITY AS x(l, i)) END);
+END $$;
 
-CREATE FUNCTION kt_key_json(k keys) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_key_json(k keys) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT
         k.token AS token, k.key_name AS key_name, k.key_alias AS key_alias,
         false AS soft_budget_cooldown, '0.0'::json AS spend, kt_ts(k.expires) AS expires,
@@ -234,9 +250,11 @@ CREATE FUNCTION kt_key_json(k keys) RETURNS json LANGUAGE sql STABLE AS $$
         (SELECT kt_budget_json(b) FROM budgets b WHERE b.budget_id = k.budget_id)
             AS litellm_budget_table,
         CASE WHEN kt_strict(k.budget_enforcement) THEN 'strict' ELSE 'last_call' END
-            AS budget_enforcement) r $$;
+            AS budget_enforcement) r);
+END $$;
 
-CREATE FUNCTION kt_user_json(u users) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_user_json(u users) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT
         u.user_id AS user_id, u.user_alias AS user_alias, NULL AS team_id,
         u.sso_user_id AS sso_user_id, u.organization_id AS organization_id,
@@ -257,15 +275,19 @@ CREATE FUNCTION kt_user_json(u users) RETURNS json LANGUAGE sql STABLE AS $$
                     FROM organization_memberships m WHERE m.user_id = u.user_id), '[]'::json)
             AS organization_memberships,
         CASE WHEN kt_strict(u.budget_enforcement) THEN 'strict' ELSE 'last_call' END
-            AS budget_enforcement) r $$;
+            AS budget_enforcement) r);
+END $$;
 
-CREATE FUNCTION kt_roles_json(t text) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_roles_json(t text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT coalesce(json_agg(json_build_object('role', m.role, 'user_id', m.user_id,
                         'user_email', coalesce(m.user_email, u.user_email)) ORDER BY m.created_at),
                     '[]'::json)
-      FROM memberships m LEFT JOIN users u USING (user_id) WHERE m.team_id = t AND NOT m.implicit $$;
+      FROM memberships m LEFT JOIN users u USING (user_id) WHERE m.team_id = t AND NOT m.implicit);
+END $$;
 
-CREATE FUNCTION kt_team_json(t teams) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_team_json(t teams) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT
         t.team_id AS team_id, t.team_alias AS team_alias, t.organization_id AS organization_id,
         t.admins AS admins, t.members AS members, kt_roles_json(t.team_id) AS members_with_roles,
@@ -287,22 +309,28 @@ CREATE FUNCTION kt_team_json(t teams) RETURNS json LANGUAGE sql STABLE AS $$
         t.extra->'object_permission' AS object_permission,
         kt_ts(t.created_at) AS created_at, kt_ts(t.updated_at) AS updated_at,
         CASE WHEN kt_strict(t.budget_enforcement) THEN 'strict' ELSE 'last_call' END
-            AS budget_enforcement) r $$;
+            AS budget_enforcement) r);
+END $$;
 
-CREATE FUNCTION kt_membership_json(m memberships) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_membership_json(m memberships) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT m.user_id AS user_id, m.team_id AS team_id,
         coalesce(m.budget_id, t.member_budget_id) AS budget_id, '0.0'::json AS spend,
         kt_budget_json(b) AS litellm_budget_table
       FROM (SELECT 1) one LEFT JOIN teams t ON t.team_id = m.team_id
-      LEFT JOIN budgets b ON b.budget_id = coalesce(m.budget_id, t.member_budget_id)) r $$;
+      LEFT JOIN budgets b ON b.budget_id = coalesce(m.budget_id, t.member_budget_id)) r);
+END $$;
 
-CREATE FUNCTION kt_model_json(m models) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_model_json(m models) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT m.model_id AS model_id, m.model_name AS model_name,
         m.litellm_params AS litellm_params, m.model_info AS model_info, m.blocked AS blocked,
         kt_ts(m.created_at) AS created_at, m.created_by AS created_by,
-        kt_ts(m.updated_at) AS updated_at, m.updated_by AS updated_by) r $$;
+        kt_ts(m.updated_at) AS updated_at, m.updated_by AS updated_by) r);
+END $$;
 
-CREATE FUNCTION kt_spend_json(l ledger) RETURNS json LANGUAGE sql STABLE AS $$
+CREATE FUNCTION kt_spend_json(l ledger) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT to_json(r) FROM (SELECT
         CASE WHEN l.answer_id <> '' THEN l.answer_id ELSE l.rid END AS request_id,
         CASE l.route WHEN 'chat' THEN 'acompletion' WHEN 'completions' THEN 'atext_completion'
@@ -342,4 +370,5 @@ CREATE FUNCTION kt_spend_json(l ledger) RETURNS json LANGUAGE sql STABLE AS $$
         NULL AS mcp_namespaced_tool_name, NULL AS agent_id,
         '{}'::json AS proxy_server_request
       FROM (SELECT 1) one LEFT JOIN keys k ON k.token = l.token
-      LEFT JOIN teams t ON t.team_id = l.team_id) r $$;
+      LEFT JOIN teams t ON t.team_id = l.team_id) r);
+END $$;
