@@ -9,9 +9,9 @@
  *
  * While not READY, send() answers NGX_BUSY at once: nothing queues here, the
  * caller's policy decides.  Every operation's handler is called once with
- * last set, with its reply or, when the connection is lost, with NULL.  One that
- * misses its deadline is told so before (NULL, last 0), but keeps its place
- * until its reply has been read, so replies never shift.
+ * last set, with its reply or, when the connection is lost, with NULL.  One
+ * that misses its deadline is told so before (NULL, last 0), but keeps its
+ * place until its reply has been read, so replies never shift.
  */
 
 

@@ -85,7 +85,8 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     level = info->status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
 
-    ngx_log_error(level, r->connection->log, 0, "keytoll: refused %s, key %*s, entity \"%V\", model \"%V\"",
+    ngx_log_error(level, r->connection->log, 0,
+                  "keytoll: refused %s, key %*s, entity \"%V\", model \"%V\"",
                   info->name, (size_t) (ctx->token[0] ? 8 : 0), ctx->token,
                   &f.entity, &ctx->model);
 

@@ -1,0 +1,84 @@
+package Keytoll::Stack;
+
+# The whole product, as `make up` starts it, in a folder and on a port of its
+# own.  Stopped at the end; its logs are read for alerts and sanitizer reports.
+
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Temp qw(tempdir);
+use Test::More;
+use Keytoll::Redis;
+use Keytoll::Test;
+
+my @RUNNING;
+
+sub command {
+    my ($self, @cmd) = @_;
+    local %ENV = (%ENV, %{ $self->{env} });
+    my $out = `@cmd 2>&1 </dev/null`;
+    return wantarray ? ($? >> 8, $out) : $out;
+}
+
+sub new {
+    my ($class, %env) = @_;
+    my $dir = tempdir('ktsXXXXXX', TMPDIR => 1);
+    chmod 0711, $dir;
+    my $self = bless {
+        dir => $dir,
+        env => { KEYTOLL_PORT => Keytoll::Test::free_port(), KEYTOLL_RUN_DIR => "$dir/run", KEYTOLL_BIN => abs_path($Keytoll::Test::BIN), %env },
+    }, $class;
+    push @RUNNING, $self;
+    return $self;
+}
+
+sub stack { my ($self, $verb) = @_; return $self->command("$Keytoll::Test::TOP/config/stack $verb") }
+
+sub up {
+    my $self = shift;
+    $self = $self->new(@_) unless ref $self;
+    my ($code, $out) = $self->stack('up');
+    $code == 0 or die "config/stack up: $out";
+    $self->{vars} = { map { /^(\w+)=(.*)$/ ? ($1, $2) : () } split /\n/, slurp("$self->{env}{KEYTOLL_RUN_DIR}/env") };
+    $self->{run} = $self->{vars}{KEYTOLL_RUN_DIR};
+    ($self->{port}) = $self->{vars}{KEYTOLL_URL} =~ /:(\d+)$/;
+    ($self->{mock_port}) = $self->{vars}{KEYTOLL_MOCK_URL} =~ /:(\d+)$/;
+    return $self;
+}
+
+sub admin {
+    my ($self, $method, $path, $body) = @_;
+    return http_call($self->{port}, $method, $path, ['Authorization', "Bearer $self->{vars}{KEYTOLL_MASTER_KEY}", 'Content-Type', 'application/json'],
+        defined $body ? $Keytoll::Test::JSON->encode($body) : undef);
+}
+
+sub chat {
+    my ($self, $key, %o) = @_;
+    my $headers = delete $o{headers} // [];
+    return http_call($self->{port}, 'POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', @$headers], chat_body(%o));
+}
+
+sub redis { my $self = shift; return $self->{redis} //= Keytoll::Redis->new($self->{vars}{KEYTOLL_REDIS_SOCK}) }
+
+sub pid { my ($self, $name) = @_; return Keytoll::Test::pid_of("$self->{run}/$name.pid") }
+
+sub finish {
+    my $self = shift;
+    my ($code, $out) = $self->stack('down');
+    is($code, 0, 'the stack goes down') or diag $out;
+    my @bad;
+    for my $log (glob "$self->{run}/log/*") {
+        push @bad, map { "$log: $_" } grep { /\[alert\]|\[emerg\]|Sanitizer|runtime error:/ && !($self->{expect} && $_ =~ $self->{expect}) } split /\n/, slurp($log);
+    }
+    ok(!@bad, 'no [alert] and no sanitizer report in any log') or diag join "\n", @bad[0 .. ($#bad > 9 ? 9 : $#bad)];
+    $self->{stopped} = 1;
+    system 'rm', '-rf', $self->{dir} unless $ENV{KEYTOLL_KEEP} || @bad;
+}
+
+END {
+    my $code = $?;
+    $_->stack('down') for grep { !$_->{stopped} } @RUNNING;
+    $? = $code;
+}
+
+1;
