@@ -431,7 +431,8 @@ model_allowed(req_t *r)
     }
 
     res = db_q("SELECT coalesce(kt_models(k.models, k.access_group_ids),"
-               " kt_models(t.models, t.access_group_ids)) FROM keys k"
+               " CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
+               " t.access_group_ids) END) FROM keys k"
                " LEFT JOIN teams t ON t.team_id = k.team_id WHERE k.token = $1",
                r->caller_token);
     text = db_ok(res) && PQntuples(res) ? db_str(res, 0, 0) : NULL;
