@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,15 +21,28 @@
 #include "http.h"
 #include "log.h"
 #include "metrics.h"
+#include "rds.h"
 #include "route.h"
 #include "util.h"
 
 
 #define HTTP_DRAIN_MS  10000
+#define HTTP_DISCARD   (8 * HTTP_BODY_MAX)  /* read and thrown away before 413 */
 
 
 static struct MHD_Daemon  *http_daemon;
 static atomic_int          http_active;
+static pthread_key_t       http_thread_key;
+
+
+/* The pool's threads are libmicrohttpd's: their connections go with them. */
+
+static void
+http_thread_end(void *arg)
+{
+    db_close();
+    rds_close();
+}
 
 
 static int
@@ -198,6 +212,8 @@ http_send(req_t *r)
 static void
 http_handle(req_t *r)
 {
+    pthread_setspecific(http_thread_key, &http_daemon);
+
     if (r->path == NULL) {
         fail_detail(r, 400, "Malformed URL");
 
@@ -235,7 +251,7 @@ http_on_request(void *cls, struct MHD_Connection *con, const char *url,
         r->method = arena_str(&r->a, method);
         len = http_header(r, "Content-Length");
 
-        if (len && strtoull(len, NULL, 10) > HTTP_BODY_MAX) {
+        if (len && strtoull(len, NULL, 10) > HTTP_DISCARD) {
             r->too_large = 1;
             http_handle(r);
             return http_send(r);
@@ -368,6 +384,11 @@ http_start(void)
     if (fd < 0) {
         log_event(LOG_ERROR, "can not listen", "address", conf.listen, "error",
                   strerror(errno), NULL);
+        return -1;
+    }
+
+    if (pthread_key_create(&http_thread_key, http_thread_end) != 0) {
+        close(fd);
         return -1;
     }
 

@@ -155,7 +155,7 @@ my $line = <$c> // '';
 like $line, qr/^HTTP\/1\.1 200/, 'a request in flight is finished';
 my $t0 = time;
 waitpid $pid, 0;
-is $? >> 8, 0, 'and the daemon ends with 0';
+is $? >> 8, 0, "and the daemon ends with 0" or diag $k->logs;
 cmp_ok time - $t0, '<', 5, 'soon';
 delete $k->{pid}{controld};
 ok !-e "$k->{dir}/controld.pid", 'the pid file is gone';
