@@ -350,6 +350,11 @@ http_listen_tcp(const char *addr)
 
     memcpy(host, addr, (size_t) (colon - addr));
     host[colon - addr] = '\0';
+
+    if (strcmp(host, "localhost") == 0) {
+        memcpy(host, "127.0.0.1", 10);
+    }
+
     sa.sin_port = htons((uint16_t) atoi(colon + 1));
 
     if (inet_pton(AF_INET, *host && strcmp(host, "*") ? host : "0.0.0.0",

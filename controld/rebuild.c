@@ -201,6 +201,58 @@ rebuild_run(int force)
 }
 
 
+/*
+ * The settings and views that policies are compiled with.  When they are not those
+ * of the last full push, everything is pushed again; versions stay as they are.
+ */
+
+#define REBUILD_DIGEST                                                        \
+    "SELECT to_jsonb(concat_ws('|', current_setting('keytoll.strict_default'),"  \
+    " current_setting('keytoll.tpm_type'), (SELECT string_agg(checksum, ',' ORDER"  \
+    " BY name) FROM schema_migrations))) AS d"
+
+static int
+rebuild_current(void)
+{
+    int        same;
+    PGresult  *r;
+
+    r = db_q0("SELECT 1 FROM settings, (" REBUILD_DIGEST ") x"
+              " WHERE name = 'policy_digest' AND value = d");
+    same = db_ok(r) ? PQntuples(r) : -1;
+    PQclear(r);
+
+    return same;
+}
+
+
+static int
+rebuild_refresh(void)
+{
+    switch (rebuild_current()) {
+
+    case 1:
+        break;
+
+    case 0:
+        if (policy_push_all() < 0
+            || !db_done(db_q0("INSERT INTO settings (name, value) SELECT"
+                              " 'policy_digest', d FROM (" REBUILD_DIGEST ") x"
+                              " ON CONFLICT (name) DO UPDATE SET value ="
+                              " EXCLUDED.value, updated_at = now()")))
+        {
+            return -1;
+        }
+        break;
+
+    default:
+        return -1;
+    }
+
+    return registry_push(0);
+}
+
+
 void *
 rebuild_thread(void *arg)
 {
@@ -215,14 +267,12 @@ rebuild_thread(void *arg)
         switch (rebuild_gen(&a)) {
 
         case 0:
-            if (rebuild_run(0) == 0) {
-                first = 0;
-            }
+            rebuild_run(0);
             break;
 
         case 1:
-            if (first && policy_push_all() >= 0 && registry_push(0) == 0) {
-                first = 0;        /* the file or a setting may have changed    */
+            if (first && rebuild_refresh() == 0) {
+                first = 0;
             }
             break;
 

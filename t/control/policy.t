@@ -142,6 +142,19 @@ is $k->state($e)->{blocked}, 0, 'an unblock';
 $k->post('/key/delete', { keys => [ $row->{token} ] });
 is $k->state($e), undef, 'and a delete';
 
+# a changed default is pushed at the next start
+
+$row = key({ max_budget => 1 });
+ok !policy("key:$row->{token}")->{strict}, 'last_call';
+$k->kill('controld');
+$k->{general} = "  fail_closed_budget_enforcement: true\n  token_rate_limit_type: input";
+$k->start_controld;
+ok $k->until(sub { ($k->get("/key/info?key=$row->{token}"))[1]{info}{budget_enforcement} eq 'strict' }),
+    'fail_closed_budget_enforcement turns it to strict';
+my $raw = $k->until(sub { my $e = $k->redis('GET', "kt:{0000}:e:key:$row->{token}");
+    $e =~ /strict/ && $e =~ /input/ ? $e : undef });
+ok $raw, 'in Redis as well, with the token rate limit type';
+
 # a budget that changes its duration keeps the running period
 
 $row = key({ max_budget => 1, spend => 0.5 });
