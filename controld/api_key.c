@@ -252,6 +252,7 @@ api_key_update(req_t *r)
 
     r->err_type = "auth_error";
     memset(&rs, 0, sizeof(rs));
+    sent = NULL;
     rc = field_usd(r, "spend", &spend);
 
     if (rc < 0 || key_temp_budget(r) != 0 || owner_check_limits(r) != 0
