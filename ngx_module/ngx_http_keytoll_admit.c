@@ -4,7 +4,10 @@
  *
  * A pending call is an object of its own.  When its request ends first, or
  * gives up at the deadline, the object stays until the reply has come: a
- * grant that nobody waits for any more is released at once.
+ * grant that nobody waits for any more is released at once.  When the
+ * connection is lost first, Redis may or may not have reserved: the release
+ * then goes without a receipt.  A request that passed all the same (policy
+ * "allow" or "cached") is settled under the same id, so nothing is released.
  */
 
 
@@ -27,6 +30,7 @@ typedef struct {
 
 typedef struct {
     ngx_http_keytoll_ctx_t        *ctx;         /* NULL: nobody waits        */
+    ngx_uint_t                     passed;      /* without the answer        */
     u_char                         rid[KT_RID_LEN];
 } ngx_http_keytoll_pending_t;
 
@@ -40,6 +44,8 @@ static void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx,
 static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
     redisReply *reply);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_late(ngx_http_keytoll_pending_t *pending,
+    ngx_uint_t last);
 static void ngx_http_keytoll_release(u_char *rid, redisReply *reply);
 static void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
@@ -382,6 +388,7 @@ ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
     }
 
     pending->ctx = ctx;
+    pending->passed = 0;
     ngx_memcpy(pending->rid, ctx->rid, KT_RID_LEN);
 
     if (ngx_http_keytoll_redis_send(ngx_http_keytoll_admit_reply, pending,
@@ -407,12 +414,18 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
     ngx_http_keytoll_pending_t  *pending;
 
     pending = data;
+
+    if (reply == NULL) {
+        ngx_http_keytoll_late(pending, last);
+        return;
+    }
+
     ctx = pending->ctx;
     pending->ctx = NULL;
 
     code = NGX_ERROR;
 
-    if (reply && reply->type == REDIS_REPLY_ARRAY && reply->elements > 1) {
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements > 1) {
         first = reply->element[0];
         code = first->type == REDIS_REPLY_INTEGER ? (ngx_int_t) first->integer
                                                   : NGX_ERROR;
@@ -422,7 +435,7 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
 
         /* nobody waits any more; what was reserved is given back */
 
-        if (code == KT_ADMITTED) {
+        if (code == KT_ADMITTED && !pending->passed) {
             ngx_http_keytoll_release(pending->rid, reply);
         }
 
@@ -430,9 +443,7 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
         ctx->pending = NULL;
     }
 
-    if (last) {
-        ngx_free(pending);
-    }
+    ngx_free(pending);
 
     if (ctx == NULL) {
         return;
@@ -468,6 +479,35 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
     default:
         ngx_http_keytoll_answer(ctx, code, reply, NULL);
     }
+}
+
+
+/* The deadline has passed; with last, the connection is gone. */
+
+static void
+ngx_http_keytoll_late(ngx_http_keytoll_pending_t *pending, ngx_uint_t last)
+{
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    ctx = pending->ctx;
+    pending->ctx = NULL;
+
+    if (ctx) {
+
+        /* marks pending as passed if the policy lets the request go on */
+
+        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+    }
+
+    if (!last) {
+        return;
+    }
+
+    if (!pending->passed) {
+        ngx_http_keytoll_release(pending->rid, NULL);
+    }
+
+    ngx_free(pending);
 }
 
 
@@ -600,15 +640,18 @@ ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-/* Settles a grant for nothing: no cost, no ledger row, the slot is free. */
+/*
+ * Settles a grant for nothing: no cost, no ledger row, the slot is free.
+ * Without a reply it is not known whether anything was granted.
+ */
 
 static void
 ngx_http_keytoll_release(u_char *rid, redisReply *reply)
 {
     kt_record_t  rec;
 
-    if (reply->elements < 2
-        || reply->element[1]->type != REDIS_REPLY_STRING)
+    if (reply && (reply->elements < 2
+                  || reply->element[1]->type != REDIS_REPLY_STRING))
     {
         return;
     }
@@ -619,8 +662,8 @@ ngx_http_keytoll_release(u_char *rid, redisReply *reply)
     rec.nfields = 7;
     rec.field[0].data = rid;
     rec.field[0].len = KT_RID_LEN;
-    rec.field[1].data = (u_char *) reply->element[1]->str;
-    rec.field[1].len = reply->element[1]->len;
+    rec.field[1].data = (u_char *) (reply ? reply->element[1]->str : "");
+    rec.field[1].len = reply ? reply->element[1]->len : 0;
     rec.field[2].data = (u_char *) "0";
     rec.field[2].len = 1;
     rec.field[3] = rec.field[2];
@@ -645,9 +688,13 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     ngx_str_t                     t;
     ngx_http_request_t           *r;
     ngx_http_keytoll_loc_conf_t  *klcf;
+    ngx_http_keytoll_pending_t   *pending;
 
     r = ctx->request;
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    pending = ctx->pending;
+    ctx->pending = NULL;
 
     if (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_DENY
         || (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_CACHED
@@ -663,6 +710,10 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     if (p == NULL) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
         return;
+    }
+
+    if (pending) {
+        pending->passed = 1;
     }
 
     ctx->unreserved = 1;
