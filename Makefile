@@ -25,8 +25,8 @@ UNIT_BIN   := $(UNIT_SRC:t/unit/%.c=$(BUILD)/unit/%)
 
 CTL_LIBS   := -lmicrohttpd -lpq -lhiredis -lyajl -lyaml -lcrypto -lpthread
 
-.PHONY: all module controld mock faultproxy unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
-all: controld module mock
+.PHONY: all functions module controld mock faultproxy unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
+all: controld module mock functions
 
 # ---- what Debian must provide ------------------------------------------------
 
@@ -56,6 +56,14 @@ controld: $(BUILD)/keytoll-controld
 mock:     $(BUILD)/keytoll-mock
 unit:     $(UNIT_BIN)
 module:   $(BUILD)/ngx_http_keytoll_module.so
+
+# the Redis function library: one text, many files
+LUA := $(addprefix shared/lua/,head.lua amount.lua entity.lua window.lua hold.lua \
+                               admit.lua settle.lua policy.lua register.lua)
+functions: $(BUILD)/keytoll.lua
+$(BUILD)/keytoll.lua: $(LUA)
+	@mkdir -p $(@D)
+	cat $^ > $@
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -144,7 +152,7 @@ $(ASAN)/nginx: $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h) t/tools/asan-ngin
 	t/tools/asan-nginx $@
 
 asan-build: $(ASAN)/nginx
-	@$(MAKE) --no-print-directory BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy fuzz-replay
+	@$(MAKE) --no-print-directory BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy functions fuzz-replay
 
 asan:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev zlib1g-dev

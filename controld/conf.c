@@ -566,7 +566,7 @@ conf_load(const char *path)
     }
 
     if (conf.functions_file == NULL) {
-        conf.functions_file = conf_beside("shared/lua/keytoll.lua");
+        conf.functions_file = conf_beside("keytoll.lua");
     }
 
     if (conf.models_file == NULL) {

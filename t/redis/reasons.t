@@ -6,7 +6,7 @@ use Test::More;
 use Keytoll::Test;
 
 my $c = slurp("$Keytoll::Test::TOP/shared/kt_reason.h");
-my $lua = slurp("$Keytoll::Test::TOP/shared/lua/keytoll.lua");
+my $lua = slurp("$Keytoll::Test::BIN/keytoll.lua");
 
 my ($enum) = $c =~ /typedef enum \{(.*?)\} kt_reason_t;/s or BAIL_OUT('no enum');
 $enum =~ s{/\*.*?\*/}{}gs;

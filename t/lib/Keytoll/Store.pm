@@ -32,7 +32,7 @@ sub new {
 
 sub load_functions {
     my $self = shift;
-    my $text = slurp("$Keytoll::Test::TOP/shared/lua/keytoll.lua");
+    my $text = slurp("$Keytoll::Test::BIN/keytoll.lua");
     if (($self->{o}{clock} // '') eq 'key') {
         my $n = $text =~ s/\bcall\("TIME"\)/(function() local c = tonumber(call("GET", "${P}clock")) return { floor(c \/ 1000), (c % 1000) * 1000 } end)()/g;
         $n == 1 or die "the library reads the clock in $n places, not in one";

@@ -158,7 +158,7 @@ sub stop_redis {
 
 sub load_functions {
     my $self = shift;
-    $self->{r}->call('FUNCTION', 'LOAD', 'REPLACE', slurp("$TOP/shared/lua/keytoll.lua"));
+    $self->{r}->call('FUNCTION', 'LOAD', 'REPLACE', slurp("$BIN/keytoll.lua"));
 }
 
 sub start_mock {

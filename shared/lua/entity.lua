@@ -1,0 +1,127 @@
+-- --------------------------------------------------------------- entities
+
+-- A policy is a pure function of its bytes, so decoding may be remembered
+-- between calls: nothing here depends on or changes the data set.
+local memo, memo_n = {}, 0
+
+local function pattern(glob)
+    return "^" .. glob:gsub("[%^%$%(%)%%%.%[%]%+%-%?]", "%%%0")
+                      :gsub("%*", ".*") .. "$"
+end
+
+
+local function policy(bytes)
+    local p = memo[bytes]
+    if p then
+        return p
+    end
+    p = cmsgpack.unpack(bytes)
+    if p.limit then
+        p.lh, p.ll = amount(p.limit)
+    end
+    if p.models and #p.models > 0 then
+        p.exact, p.globs = {}, {}
+        for _, m in ipairs(p.models) do
+            if find(m, "*", 1, true) then
+                p.globs[#p.globs + 1] = pattern(m)
+            else
+                p.exact[m] = true
+            end
+        end
+    end
+    if memo_n >= CACHE_MAX then
+        memo, memo_n = {}, 0
+    end
+    memo[bytes], memo_n = p, memo_n + 1
+    return p
+end
+
+
+-- The counters: used, held (hi, lo each), period id and end s, parallel leases,
+-- the current second, requests and tokens of the window, and of this second.
+local COUNTERS = "<i8i8i8i8i8i8i8i8i8i8i8i8"
+
+-- bytes and c are the values of e:name and c:name.  nil when the counters of a
+-- living entity are missing: a missing fact.
+local function load(name, bytes, c)
+    local p = memo[bytes] or policy(bytes)
+    if p.gone then
+        return { name = name, p = p }
+    elseif not c then
+        return nil
+    end
+    local uh, ul, hh, hl, pid, pend, par, sec, rsum, tsum, rcur, tcur
+        = unpack_s(COUNTERS, c)
+    return { name = name, p = p, uh = uh, ul = ul, hh = hh, hl = hl, pid = pid,
+             pend = pend, par = par, sec = sec, rsum = rsum, tsum = tsum,
+             rcur = rcur, tcur = tcur, money = true, tok = 0, rated = false,
+             nh = false, nl = false, w = false, wdirty = false }
+end
+
+
+local function dump(e)
+    return pack(COUNTERS, e.uh, e.ul, e.hh, e.hl, e.pid, e.pend, e.par, e.sec,
+                e.rsum, e.tsum, e.rcur, e.tcur)
+end
+
+
+local function get(pre, name)
+    local got = call("MGET", pre .. "e:" .. name, pre .. "c:" .. name)
+    return got[1] and load(name, got[1], got[2])
+end
+
+
+local function days_from_civil(y, m)       -- day number of the 1st of a month
+    if m <= 2 then
+        y = y - 1
+    end
+    local era = floor(y / 400)
+    local yoe = y - era * 400
+    local doy = floor((153 * (m + (m > 2 and -3 or 9)) + 2) / 5)
+    return era * 146097 + yoe * 365 + floor(yoe / 4) - floor(yoe / 100)
+           + doy - 719468
+end
+
+
+local function month_bounds(now_s)         -- calendar month UTC, epoch s
+    local y = 1970 + floor(now_s / 31556952)
+    local m, day = 12, floor(now_s / 86400)
+    while days_from_civil(y, 1) > day do y = y - 1 end
+    while days_from_civil(y + 1, 1) <= day do y = y + 1 end
+    while days_from_civil(y, m) > day do m = m - 1 end
+    local s = days_from_civil(y, m) * 86400
+    if m == 12 then
+        return s, days_from_civil(y + 1, 1) * 86400
+    end
+    return s, days_from_civil(y, m + 1) * 86400
+end
+
+
+-- Opens the period that holds now_s.  A period is never reset: the cost of an
+-- old one stays under its own id in the ledger.
+local function roll(e, now_s)
+    if e.pend == 0 or now_s < e.pend then
+        return
+    end
+    if e.p.kind == "month" then
+        e.pid, e.pend = month_bounds(now_s)
+    else
+        local len = max(1, e.p.len_s or 1)
+        e.pid = e.pend + floor((now_s - e.pend) / len) * len
+        e.pend = e.pid + len
+    end
+    e.uh, e.ul, e.hh, e.hl = 0, 0, 0, 0
+end
+
+
+-- The end of the period that holds at_s, by the rule of p; base is any end.
+local function end_of(p, base, at_s)
+    if p.kind == "month" then
+        local _, stop = month_bounds(at_s)
+        return stop
+    end
+    local len = max(1, p.len_s or 1)
+    return base + (floor((at_s - base) / len) + 1) * len
+end
+
+
