@@ -1,7 +1,7 @@
 -- ------------------------------------------------------------------ admit
 
 local function allowed(p, model)
-    if not p.exact or p.exact[model] then
+    if p.exact[model] then
         return true
     end
     for _, g in ipairs(p.globs) do
@@ -193,12 +193,13 @@ end
 
 
 local function check_access(list, r, now_ms, path)
-    for i, e in ipairs(list) do
+    for i = 1, #list do
+        local e = list[i]
         local p = e.p
         if p.blocked then
             return refuse(i == 1 and KEY_BLOCKED or ENT_BLOCKED, e, now_ms)
         end
-        if r.model ~= "" and not allowed(p, r.model) then
+        if p.exact and r.model ~= "" and not allowed(p, r.model) then
             return refuse(i == 1 and KEY_MODEL or ENT_MODEL, e, now_ms)
         end
         if p.expires_ms and p.expires_ms <= now_ms then
@@ -212,9 +213,12 @@ end
 
 
 local function check_money(list, r, now_s, now_ms)
-    for _, e in ipairs(list) do
-        roll(e, now_s)
+    for i = 1, #list do
+        local e = list[i]
         local p = e.p
+        if e.pend ~= 0 then
+            roll(e, now_s)
+        end
         if e.money and p.lh and not r.free and not (r.master and e.p.t ~= "customer") then
             local code, h, l
             if r.unpriced then
@@ -238,7 +242,8 @@ end
 
 
 local function check_rates(list, r, now_s, now_ms, pre)
-    for _, e in ipairs(list) do
+    for i = 1, #list do
+        local e = list[i]
         local p = e.p
         local rpm, tpm, par = p.rpm, p.tpm, p.par
         if (rpm or tpm or par) and not (r.master and p.t ~= "customer") then
@@ -247,14 +252,14 @@ local function check_rates(list, r, now_s, now_ms, pre)
             end
             if rpm and e.rsum + 1 > rpm then
                 return refuse(RPM, e, now_ms,
-                              wait_ms(e, pre, "r", rpm, 1, now_ms),
+                              wait_ms(e, pre, false, rpm, 1, now_ms),
                               text(rpm), text(e.rsum), "1")
             end
             if tpm then
                 local n = tokens(p, r)
                 if e.tsum + n > tpm then
                     return refuse(TPM, e, now_ms,
-                                  wait_ms(e, pre, "t", tpm, n, now_ms),
+                                  wait_ms(e, pre, true, tpm, n, now_ms),
                                   text(tpm), text(e.tsum), text(n))
                 end
                 e.tok = n

@@ -16,13 +16,29 @@ local function number(s)
 end
 
 
+-- What the bits of a receipt line say, remembered.
+local meanings = {}
+
+local function meaning(s)
+    local bits = tonumber(s)
+    local m = { bits = bits, rpm = has(bits, B_RPM), tpm = has(bits, B_TPM),
+                par = has(bits, B_PAR), ucr = has(bits, B_UCR),
+                money = has(bits, B_MONEY), hold = not has(bits, B_NOHOLD),
+                later = has(bits, B_LATER) }
+    if bits < 128 then
+        meanings[s] = m
+    end
+    return m
+end
+
+
 local function parse_receipt(receipt)
     local ms, lines, n = tonumber(receipt:match("^1\t(%d+)")), {}, 0
     for name, pid, held, tok, bits in
         receipt:gmatch("\n([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)") do
         n = n + 1
         lines[n] = { name = name, pid = number(pid), held = held,
-                     tok = number(tok), bits = number(bits) }
+                     tok = number(tok), is = meanings[bits] or meaning(bits) }
     end
     return ms, lines
 end
@@ -42,10 +58,10 @@ local function resolve(pre, it, now_s)
     local out = { it.receipt:match("^[^\n]*\n") }
     for i, x in ipairs(list) do
         roll(x, now_s)
+        local bits = text(B_NOHOLD + (x.money and B_MONEY or 0))
         it.lines[i] = { name = x.name, pid = x.pid, held = "0", tok = 0,
-                        bits = B_NOHOLD + (x.money and B_MONEY or 0) }
-        out[i + 1] = x.name .. "\t" .. text(x.pid) .. "\t0\t0\t"
-                     .. it.lines[i].bits .. "\n"
+                        is = meaning(bits) }
+        out[i + 1] = x.name .. "\t" .. text(x.pid) .. "\t0\t0\t" .. bits .. "\n"
     end
     it.receipt = concat(out)
 end
@@ -55,7 +71,8 @@ local function load_all(pre, items, now_s)
     local names, seen = {}, {}
     for _, it in ipairs(items) do
         it.ms, it.lines = parse_receipt(it.receipt)
-        if it.lines[1] and has(it.lines[1].bits, B_LATER) then
+        it.at = floor((it.ms or 0) / 1000)
+        if it.lines[1] and it.lines[1].is.later then
             resolve(pre, it, now_s)
         end
         for _, l in ipairs(it.lines) do
@@ -98,26 +115,25 @@ end
 -- released; it.back: an earlier charge that this one replaces.
 local function apply(e, l, it, now_s, pre)
     roll(e, now_s)
-    local same, bits = e.pid == l.pid, l.bits
+    local same, is = e.pid == l.pid, l.is
     if it.held then
-        if same and not has(bits, B_NOHOLD) then
+        if same and is.hold then
             local h, lo = minus(e.hh, e.hl, amount(l.held))
             if h < 0 then h, lo = 0, 0 end
             e.hh, e.hl = h, lo
         end
-        if has(bits, B_PAR) then
+        if is.par then
             e.par = max(0, e.par - 1)
         end
-        if has(bits, B_TPM) and e.p.tpm then
-            correct(e, pre, "t", floor(it.ms / 1000),
-                    actual_tokens(e, it) - l.tok, now_s)
+        if is.tpm and e.p.tpm then
+            correct(e, pre, true, it.at, actual_tokens(e, it) - l.tok, now_s)
         end
-        if it.event == "" and has(bits, B_RPM) and e.p.rpm then
-            correct(e, pre, "r", floor(it.ms / 1000), -1, now_s)
+        if is.rpm and it.event == "" and e.p.rpm then
+            correct(e, pre, false, it.at, -1, now_s)
         end
     end
-    if same and has(bits, B_MONEY) then
-        if has(bits, B_UCR) then
+    if same and is.money then
+        if is.ucr then
             e.uh, e.ul = add(e.uh, e.ul, it.ch, it.cl)
         else
             e.uh, e.ul = add(e.uh, e.ul, it.uh, it.ul)
@@ -135,7 +151,8 @@ local function commit(pre, items, now_s)
     local sets, stream, touched = {}, {}, {}
     for _, it in ipairs(items) do
         if not it.old then
-            for _, l in ipairs(it.lines) do
+            for i = 1, #it.lines do
+                local l = it.lines[i]
                 local e = ents[l.name]
                 if e then
                     apply(e, l, it, now_s, pre)
@@ -315,10 +332,10 @@ local function kt_renew(keys, a)
                 local e = get(pre, l.name)
                 if e and not e.p.gone then
                     roll(e, now_s)
-                    if e.pid == l.pid and not has(l.bits, B_NOHOLD) then
+                    if e.pid == l.pid and l.is.hold then
                         e.hh, e.hl = add(e.hh, e.hl, amount(l.held))
                     end
-                    if has(l.bits, B_PAR) then e.par = e.par + 1 end
+                    if l.is.par then e.par = e.par + 1 end
                     call("SET", pre .. "c:" .. l.name, dump(e))
                 end
             end

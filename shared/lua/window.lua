@@ -65,37 +65,45 @@ local function advance(e, now_s, pre)
 end
 
 
--- Adds to the second `at`, which may be the current one; never below zero.
--- Nothing when it has left the window.  kind is "r" or "t".
-local function correct(e, pre, kind, at, delta, now_s)
+-- Adds to the requests or tokens of the second `at`, which may be the current
+-- one; never below zero.  Nothing when it has left the window.
+local function correct(e, pre, token, at, delta, now_s)
     if max(now_s, e.sec) - at >= RING then
         return
     end
     advance(e, now_s, pre)
-    local cur, sum = kind .. "cur", kind .. "sum"
     if at >= e.sec then
-        delta = max(delta, -e[cur])
-        e[cur] = e[cur] + delta
+        if token then
+            delta = max(delta, -e.tcur)
+            e.tcur = e.tcur + delta
+        else
+            delta = max(delta, -e.rcur)
+            e.rcur = e.rcur + delta
+        end
     else
         local w = window(e, pre)
-        local o = (kind == "t" and TOKENS or 0) + at % RING * 4
+        local o = (token and TOKENS or 0) + at % RING * 4
         local v = bucket(w, o)
         delta = max(delta, -v)
         e.w, e.wdirty = set_bucket(w, o, v + delta), true
     end
-    e[sum] = e[sum] + delta
+    if token then
+        e.tsum = e.tsum + delta
+    else
+        e.rsum = e.rsum + delta
+    end
 end
 
 
 -- ms until `need` more fits under `limit`; -1 when it never will.
-local function wait_ms(e, pre, kind, limit, need, now_ms)
+local function wait_ms(e, pre, token, limit, need, now_ms)
     if need > limit then
         return -1
     end
-    local w, sum = window(e, pre), e[kind .. "sum"]
-    local o = kind == "t" and TOKENS or 0
+    local w, sum = window(e, pre), token and e.tsum or e.rsum
+    local o, cur = token and TOKENS or 0, token and e.tcur or e.rcur
     for s = e.sec - RING + 1, e.sec do
-        local v = s == e.sec and e[kind .. "cur"] or bucket(w, o + s % RING * 4)
+        local v = s == e.sec and cur or bucket(w, o + s % RING * 4)
         if v ~= 0 then
             sum = sum - v
             if sum + need <= limit then
