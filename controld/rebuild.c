@@ -29,7 +29,7 @@ rebuild_gen(arena_t *a)
     redisReply  *r;
 
     r = rds_do(a, "GET", KT_REDIS_GEN);
-    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
+    rc = rds_is_error(r) ? -1 : r != NULL && r->type == REDIS_REPLY_STRING;
 
     if (r) {
         freeReplyObject(r);

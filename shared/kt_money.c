@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <string.h>
 #include "kt_money.h"
 
@@ -148,6 +149,8 @@ kt_money_format(int64_t v, int scale, char *out)
     char      digits[24];
     size_t    len;
     uint64_t  u;
+
+    assert(scale >= 0 && scale <= 18);
 
     u = v < 0 ? 0 - (uint64_t) v : (uint64_t) v;
     n = 0;

@@ -29,7 +29,7 @@ keytoll_rc_t kt_money_parse(const char *p, size_t len, int scale, int64_t *out);
 /*
  * Writes `v` units of 10^-scale as a plain decimal with at least one and at most
  * `scale` fraction digits ("0.0", "12.5", "-0.000000001") and a final NUL into
- * out[KT_MONEY_TEXT].  Returns the length.
+ * out[KT_MONEY_TEXT].  Returns the length; scale is 0 to 18.
  */
 size_t kt_money_format(int64_t v, int scale, char *out);
 

@@ -147,7 +147,7 @@ struct mock_loop_s {
 
 /* mock_buf.c: buffers that grow; out of memory ends the process. */
 
-void mock_die(const char *what);
+void mock_die(const char *what) __attribute__((noreturn));
 
 void mock_reserve(mock_buf_t *b, size_t n);
 void mock_put(mock_buf_t *b, const void *p, size_t n);

@@ -96,7 +96,7 @@ mock_timer_add(mock_conn_t *c, int64_t ms)
 
     if (l->nheap == l->heap_cap) {
         l->heap_cap = l->heap_cap ? l->heap_cap * 2 : 256;
-        l->heap = realloc(l->heap, (size_t) l->heap_cap * sizeof(*l->heap));
+        l->heap = realloc(l->heap, (size_t) l->heap_cap * sizeof(mock_conn_t *));
 
         if (l->heap == NULL) {
             mock_die("memory");
