@@ -1,0 +1,66 @@
+# Invariant 9: nothing answers unless it was meant to, and nobody calls without
+# the right to.
+
+use strict;
+use warnings;
+use Test::More;
+use Keytoll::Test;
+use Keytoll::Stack;
+
+my $s = Keytoll::Stack->up;
+my $key = $s->admin(POST => '/key/generate', {})->{json}{key};
+my @routes = map { [split] } grep { /\S/ } split /\n/, <<'END';
+POST /key/generate
+POST /key/update
+POST /key/delete
+GET /key/info
+GET /key/list
+POST /key/block
+POST /key/unblock
+POST /user/new
+GET /user/info
+POST /team/new
+GET /team/info
+POST /team/update
+POST /team/block
+POST /team/unblock
+POST /model/new
+GET /model/info
+GET /v1/model/info
+POST /model/delete
+GET /models
+GET /v1/models
+GET /spend/logs
+END
+
+for my $r (@routes) {
+    my ($method, $path) = @$r;
+    my $body = $method eq 'POST' ? '{}' : undef;
+    my @json = ('Content-Type', 'application/json');
+    is(http_call($s->{port}, $method, $path, \@json, $body)->{status}, 401, "$method $path without a key");
+    is(http_call($s->{port}, $method, $path, ['Authorization', 'Bearer sk-1234', @json], $body)->{status}, 401, "$method $path with a well-known key");
+    is(http_call($s->{port}, $method, $path, ['Authorization', 'Bearer ', @json], $body)->{status}, 401, "$method $path with an empty key");
+    is(http_call($s->{port}, $method, $path, ['Cookie', "token=$s->{vars}{KEYTOLL_MASTER_KEY}", @json], $body)->{status}, 401, "$method $path with a cookie");
+    my $status = http_call($s->{port}, $method, $path, ['Authorization', "Bearer $key", @json], $body)->{status};
+    if ($path =~ m{^(/v1)?/models$|^/key/info$}) { is($status, 200, "$method $path with a virtual key: its own view") }
+    else { is($status, 401, "$method $path with a virtual key") }
+}
+
+for my $path (qw(/organization/new /invitation/new /sso/key/generate /config/update /nope /key/generate/x //key/generate/.. /api/teams)) {
+    my $r = $s->admin(POST => $path, {});
+    is($r->{status}, 404, "POST $path is not there") or diag $r->{body};
+    unlike($r->{body}, qr/"?success/, 'and does not pretend');
+}
+is($s->admin(GET => '/key/generate')->{status}, 405, 'a wrong verb is 405');
+is($s->admin(GET => '/key/info?key=' . 'a' x 64)->{status}, 404, 'an unknown key is 404');
+
+for my $path (qw(/v1/chat/completions /chat/completions /v1/embeddings /v1/messages /v1/completions)) {
+    is(http_call($s->{port}, 'POST', $path, [], '{}')->{status}, 401, "$path is gated");
+}
+for my $path ('//v1//chat/completions', '/v1/./chat/completions', '/v1/x/../chat/completions', '/v1/%63hat/completions') {
+    is(http_call($s->{port}, 'POST', $path, [], chat_body())->{status}, 401, "$path is gated");
+}
+is(scalar(map { split /\n/ } http_get($s->{mock_port}, '/__truth')->{body}), 0, 'the provider saw nothing of it');
+
+$s->finish;
+done_testing();
