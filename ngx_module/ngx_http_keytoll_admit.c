@@ -376,10 +376,12 @@ ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
 
     if (ngx_http_keytoll_customer(ctx, a++) != NGX_OK
         || ngx_http_keytoll_tags(ctx, a++) != NGX_OK
-        || ngx_http_keytoll_template(ctx, a++) != NGX_OK)
+        || ngx_http_keytoll_template(ctx) != NGX_OK)
     {
         return NGX_ERROR;
     }
+
+    *a++ = ctx->template;
 
     pending = ngx_alloc(sizeof(ngx_http_keytoll_pending_t),
                         ctx->request->connection->log);
@@ -549,7 +551,6 @@ static ngx_int_t
 ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
 {
     u_char      *p;
-    ngx_str_t    t;
     ngx_pool_t  *pool;
     redisReply  *receipt;
 
@@ -557,7 +558,6 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
 
     if (reply->elements < 9
         || reply->element[1]->type != REDIS_REPLY_STRING
-        || ngx_http_keytoll_template(ctx, &t) != NGX_OK
         || ngx_http_keytoll_copy(pool, &ctx->rates, reply->element[2])
            != NGX_OK
         || ngx_http_keytoll_copy(pool, &ctx->alias, reply->element[5])
@@ -572,7 +572,8 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
 
     receipt = reply->element[1];
 
-    p = ngx_pnalloc(pool, receipt->len + 3 + NGX_INT64_LEN + t.len);
+    p = ngx_pnalloc(pool, receipt->len + 3 + NGX_INT64_LEN
+                          + ctx->template.len);
     if (p == NULL) {
         return NGX_ERROR;
     }
@@ -581,7 +582,7 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
     ctx->receipt_len = receipt->len;
 
     p = ngx_cpymem(p, receipt->str, receipt->len);
-    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &t);
+    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &ctx->template);
 
     ctx->hold.len = p - ctx->hold.data;
 
@@ -685,7 +686,6 @@ static void
 ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
 {
     u_char                       *p;
-    ngx_str_t                     t;
     ngx_http_request_t           *r;
     ngx_http_keytoll_loc_conf_t  *klcf;
     ngx_http_keytoll_pending_t   *pending;
@@ -700,13 +700,15 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
         || (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_CACHED
             && !ngx_http_keytoll_remembered(ctx->token))
         || ngx_http_keytoll_price(ctx) != NGX_OK
-        || ngx_http_keytoll_template(ctx, &t) != NGX_OK)
+        || (ctx->scan && !ctx->known)
+        || ngx_http_keytoll_template(ctx) != NGX_OK)
     {
         ngx_http_keytoll_answer(ctx, reason, NULL, NULL);
         return;
     }
 
-    p = ngx_pnalloc(r->pool, 256 + KT_REQ_TEXT + t.len);
+    p = ngx_pnalloc(r->pool, 256 + KT_REQ_TEXT
+                             + ctx->template.len);
     if (p == NULL) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
         return;
@@ -724,7 +726,7 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
                     ctx->token);
     ctx->receipt_len = p - ctx->hold.data;
 
-    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &t);
+    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &ctx->template);
     ctx->hold.len = p - ctx->hold.data;
 
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNRESERVED, 1);

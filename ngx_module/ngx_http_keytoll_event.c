@@ -199,12 +199,12 @@ ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-/* What the ledger gets should this request never be settled. */
+/* ctx->template: what the ledger gets should this request never be settled. */
 
 ngx_int_t
-ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
+ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx)
 {
-    return ngx_http_keytoll_build(ctx, 0, out);
+    return ngx_http_keytoll_build(ctx, 0, &ctx->template);
 }
 
 

@@ -213,6 +213,10 @@ ngx_http_keytoll_shape(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     kt_key_token((char *) key->data, key->len, (char *) ctx->token);
 
+    if (ctx->token[0] == '\0') {
+        return KT_INTERNAL;
+    }
+
     kind = kt_key_check((char *) key->data, key->len);
 
     /* a wrong checksum never existed: no need to ask Redis */

@@ -224,6 +224,7 @@ typedef struct {
     uint64_t                       admit_ms;    /* wall clock                */
     uint64_t                       first_ms;
     ngx_msec_t                     leased;      /* when last renewed         */
+    ngx_str_t                      template;    /* event, should it be lost  */
     ngx_str_t                      hold;        /* receipt and template      */
     size_t                         receipt_len;
     ngx_str_t                      rates;
@@ -319,8 +320,7 @@ ngx_int_t ngx_http_keytoll_filter_init(ngx_conf_t *cf);
 /* event.c */
 
 void ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx);
-ngx_int_t ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx,
-    ngx_str_t *out);
+ngx_int_t ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx);
 size_t ngx_http_keytoll_json_len(u_char *p, size_t len);
 u_char *ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len);
 

@@ -30,6 +30,7 @@ static ngx_http_keytoll_route_t  ngx_http_keytoll_routes[] = {
 };
 
 
+static u_char *ngx_http_keytoll_random(void);
 static ngx_int_t ngx_http_keytoll_start(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_http_keytoll_ctx_t *ngx_http_keytoll_create_ctx(
@@ -160,10 +161,33 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* Ten random bytes, drawn from OpenSSL a hundred at a time; NULL on failure. */
+
+static u_char *
+ngx_http_keytoll_random(void)
+{
+    static u_char      pool[1000];
+    static ngx_uint_t  left;
+    static ngx_pid_t   owner;
+
+    if (left == 0 || owner != ngx_pid) {
+
+        if (RAND_bytes(pool, sizeof(pool)) != 1) {
+            return NULL;
+        }
+
+        left = sizeof(pool) / 10;
+        owner = ngx_pid;
+    }
+
+    return pool + 10 * --left;
+}
+
+
 static ngx_http_keytoll_ctx_t *
 ngx_http_keytoll_create_ctx(ngx_http_request_t *r)
 {
-    u_char                   random[10];
+    u_char                  *random;
     ngx_pool_cleanup_t      *pcln;
     ngx_http_cleanup_t      *cln;
     ngx_http_keytoll_ctx_t  *ctx;
@@ -185,7 +209,9 @@ ngx_http_keytoll_create_ctx(ngx_http_request_t *r)
     ctx->request = r;
     ctx->admit_ms = ngx_http_keytoll_now_ms();
 
-    if (RAND_bytes(random, sizeof(random)) != 1) {
+    random = ngx_http_keytoll_random();
+
+    if (random == NULL) {
         ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
                       "keytoll: no random bytes for a request id");
         return NULL;

@@ -183,14 +183,34 @@ kt_key_custom_ok(const char *p, size_t len)
 void
 kt_key_token(const char *p, size_t len, char out[KT_KEY_TOKEN_LEN + 1])
 {
-    unsigned             n;
-    unsigned             i;
-    unsigned char        md[EVP_MAX_MD_SIZE];
-    static const char    hex[] = "0123456789abcdef";
+    unsigned              n;
+    unsigned              i;
+    unsigned char         md[EVP_MAX_MD_SIZE];
+    static const char     hex[] = "0123456789abcdef";
+    static __thread EVP_MD_CTX  *ctx;
+
+    /* OpenSSL 3 looks an algorithm up on every one-shot: keep the context */
+
+    if (ctx == NULL) {
+        ctx = EVP_MD_CTX_new();
+
+        if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
+            EVP_MD_CTX_free(ctx);
+            ctx = NULL;
+        }
+    }
 
     n = 0;
-    memset(md, 0, sizeof(md));
-    (void) EVP_Digest(p, len, md, &n, EVP_sha256(), NULL);
+    out[0] = '\0';
+
+    if (ctx == NULL
+        || EVP_DigestInit_ex(ctx, NULL, NULL) != 1
+        || EVP_DigestUpdate(ctx, p, len) != 1
+        || EVP_DigestFinal_ex(ctx, md, &n) != 1
+        || n != 32)
+    {
+        return;
+    }
 
     for (i = 0; i < 32; i++) {
         out[2 * i] = hex[md[i] >> 4];

@@ -51,7 +51,10 @@ kt_key_kind_t kt_key_check(const char *p, size_t len);
 /* KT_OK when (p, len) may be issued as a caller-chosen key. */
 keytoll_rc_t kt_key_custom_ok(const char *p, size_t len);
 
-/* The token: lower-case hex SHA-256 of the whole key, and a final NUL. */
+/*
+ * The token: lower-case hex SHA-256 of the whole key, and a final NUL.  Empty
+ * when OpenSSL fails, which no stored token equals.
+ */
 void kt_key_token(const char *p, size_t len, char out[KT_KEY_TOKEN_LEN + 1]);
 
 /* CRC-32 (IEEE 802.3, reflected) of (p, len). */
