@@ -262,6 +262,13 @@ subtest 'inv06_integers_only' => sub {
     cmp_ok($sum, '>', decimal($big), 'it is beyond');
     is(verdict($s->admit(token => $t, bound => 1)), 'budget', 'and refuses');
 
+    $t = make_key({});
+    for (['1000000001', '1000000001'], ['999999999', '2000000000'], ['1999999999', '3999999999'], ['1', '4000000000'], ['9007199250740992999', '9007199254740992999'],
+        ['1', '9007199254740993000']) {
+        $s->settle({ rid => Keytoll::Store::rid($s->now), receipt => "1\t1\tm\nkey:$t\t0\t0\t0\t48\n", cost => $_->[0] });
+        is(field("key:$t", 'used'), $_->[1], "carries to $_->[1]");
+    }
+
     my $n = decimal(0);
     $t = make_key({});
     my @all = map { int rand 10**(1 + rand 18) } 1 .. 2000;
@@ -384,10 +391,12 @@ subtest 'policy_versions' => sub {
     my $v = field("key:$t", 'v');
     is($set->($v - 1, limit => '5'), 'stale', 'an older policy is ignored');
     is(field("key:$t", 'limit'), 100, 'the newer one stays');
-    is($set->($v + 5, limit => '7', used => '50'), 'ok', 'a newer one is taken');
+    is($set->($v + 5, limit => '8'), 'ok', 'a newer one is taken');
+    is($set->($v + 5, limit => '7', used => '50'), 'ok', 'the same version again too');
     is(join(' ', @{ $s->state("key:$t") }{qw(limit used)}), '7 0', 'its seed is not');
     is($s->{r}->fcall('kt_policy_del', "key:$t", $v + 4)->[0], 'stale', 'an older deletion is ignored');
-    is($s->{r}->fcall('kt_policy_del', "key:$t", $v + 6)->[0], 'ok', 'a newer one is not');
+    is($s->{r}->fcall('kt_policy_del', "key:$t", $v + 5)->[0], 'ok', 'one of the same version is not');
+    is($s->{r}->fcall('kt_policy_del', "key:$t", $v + 6)->[0], 'ok', 'nor a newer one');
     is($s->state("key:$t"), undef, 'deleted');
     is(verdict($s->admit(token => $t)), 'key_unknown', 'and unknown');
     is($set->($v + 5, limit => '7'), 'stale', 'a late update cannot bring it back');
