@@ -85,12 +85,16 @@ kt_id_decode(const char *p, size_t len, char *out, size_t size, size_t *outlen)
             hi = kt_hex_value(p[i + 1]);
             lo = kt_hex_value(p[i + 2]);
 
-            if (hi < 0 || lo < 0 || (hi | lo) == 0) {
+            if (hi < 0 || lo < 0) {
                 return KT_INVALID;
             }
 
             c = (char) (hi << 4 | lo);
             i += 2;
+        }
+
+        if (c == '\0') {
+            return KT_INVALID;
         }
 
         if (n + 1 >= size) {

@@ -38,7 +38,7 @@
 keytoll_rc_t kt_id_encode(const char *p, size_t len, char *out, size_t size,
     size_t *outlen);
 
-/* The reverse; out may be p.  KT_INVALID for a broken escape or an encoded NUL. */
+/* The reverse; out may be p.  KT_INVALID for a broken escape or a NUL. */
 keytoll_rc_t kt_id_decode(const char *p, size_t len, char *out, size_t size,
     size_t *outlen);
 
