@@ -49,13 +49,25 @@ static const struct {
 };
 
 
+/* 0 to n - 1, the same numbers in every run. */
+
+static int64_t
+some(int64_t n)
+{
+    static uint32_t  x = 1;
+
+    x = x * 1664525u + 1013904223u;
+
+    return (int64_t) (x >> 8) % n;
+}
+
+
 int
 main(void)
 {
     int         i, below;
     size_t      k;
     int64_t     nusd, most;
-    uint32_t    x;
     kt_usage_t  u;
     kt_price_t  p;
 
@@ -76,18 +88,16 @@ main(void)
     }
 
     below = 1;
-    x = 1;
 
     for (i = 0; i < 100000; i++) {
-#define NEXT(n)  ((int64_t) ((x = x * 1664525u + 1013904223u) >> 8) % (n))
-        p = (kt_price_t) { NEXT(5000), NEXT(5000), NEXT(5000), NEXT(5000),
-                           NEXT(5000), 0, 0 };
+        p = (kt_price_t) { some(5000), some(5000), some(5000), some(5000),
+                           some(5000), 0, 0 };
         memset(&u, 0, sizeof(u));
-        u.in_tok = NEXT(1000);
-        u.out_tok = NEXT(1000);
-        u.cr_tok = NEXT(u.in_tok + 1);
-        u.cw_tok = NEXT(u.in_tok - u.cr_tok + 1);
-        u.rs_tok = NEXT(u.out_tok + 1);
+        u.in_tok = some(1000);
+        u.out_tok = some(1000);
+        u.cr_tok = some(u.in_tok + 1);
+        u.cw_tok = some(u.in_tok - u.cr_tok + 1);
+        u.rs_tok = some(u.out_tok + 1);
 
         below &= kt_price_cost(&p, &u, &nusd) == KT_OK
                  && kt_price_bound(&p, u.in_tok, u.out_tok, &most) == KT_OK
