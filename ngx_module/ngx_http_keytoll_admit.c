@@ -15,8 +15,6 @@
 
 
 #define NGX_HTTP_KEYTOLL_ADMIT_ARGS   23
-#define NGX_HTTP_KEYTOLL_TYP_OUT      256       /* answer without a cap      */
-#define NGX_HTTP_KEYTOLL_BOUND_OUT    16384     /* ... model cap unknown     */
 #define NGX_HTTP_KEYTOLL_TRIES        50        /* STALE answers in a row    */
 #define NGX_HTTP_KEYTOLL_CREDIT       1000000   /* a call costs 1 credit     */
 #define NGX_HTTP_KEYTOLL_SEEN         4096
@@ -35,7 +33,6 @@ typedef struct {
 } ngx_http_keytoll_pending_t;
 
 
-static ngx_int_t ngx_http_keytoll_price(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_admit_reply(void *data, redisReply *reply,
     ngx_uint_t last);
@@ -51,18 +48,11 @@ static void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
 static void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, redisReply *reply, const char *why);
-static void ngx_http_keytoll_renew_timer(ngx_event_t *ev);
-static void ngx_http_keytoll_renew_reply(void *data, redisReply *reply,
-    ngx_uint_t last);
 static void ngx_http_keytoll_remember(u_char *token, ngx_uint_t unlimited);
 static ngx_uint_t ngx_http_keytoll_remembered(u_char *token);
 
 
-static ngx_queue_t       ngx_http_keytoll_waiting;
-static ngx_queue_t       ngx_http_keytoll_active;
-static ngx_event_t       ngx_http_keytoll_renew_ev;
-static ngx_connection_t  ngx_http_keytoll_renew_dumb;
-
+static ngx_queue_t              ngx_http_keytoll_waiting;
 static ngx_http_keytoll_seen_t  ngx_http_keytoll_seen[NGX_HTTP_KEYTOLL_SEEN];
 
 static char  *ngx_http_keytoll_class_names[] = {
@@ -70,23 +60,10 @@ static char  *ngx_http_keytoll_class_names[] = {
 };
 
 
-ngx_int_t
-ngx_http_keytoll_admit_init(ngx_cycle_t *cycle)
+void
+ngx_http_keytoll_admit_init(void)
 {
     ngx_queue_init(&ngx_http_keytoll_waiting);
-    ngx_queue_init(&ngx_http_keytoll_active);
-
-    ngx_http_keytoll_renew_dumb.fd = (ngx_socket_t) -1;
-    ngx_http_keytoll_renew_dumb.log = cycle->log;
-
-    ngx_http_keytoll_renew_ev.handler = ngx_http_keytoll_renew_timer;
-    ngx_http_keytoll_renew_ev.data = &ngx_http_keytoll_renew_dumb;
-    ngx_http_keytoll_renew_ev.log = cycle->log;
-    ngx_http_keytoll_renew_ev.cancelable = 1;
-
-    ngx_add_timer(&ngx_http_keytoll_renew_ev, NGX_HTTP_KEYTOLL_LEASE / 6);
-
-    return NGX_OK;
 }
 
 
@@ -151,7 +128,7 @@ ngx_http_keytoll_admit_flush(void)
         } else if (!ngx_http_keytoll_registry_ready()) {
             reason = KT_NOT_READY;
 
-        } else if (ngx_http_keytoll_price(ctx) != NGX_OK) {
+        } else if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
             ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL,
                                     "the request may cost more than can "
                                     "be counted");
@@ -166,88 +143,6 @@ ngx_http_keytoll_admit_flush(void)
 
         ngx_http_keytoll_unavailable(ctx, reason);
     }
-}
-
-
-/*
- * Two estimates: the bound that a strict meter holds (every byte of text a
- * token, every cap counted) and a typical cost for the others.
- */
-
-static ngx_int_t
-ngx_http_keytoll_price(ngx_http_keytoll_ctx_t *ctx)
-{
-    int64_t                    n, cap;
-    kt_reqscan_t              *s;
-    ngx_http_keytoll_model_t  *m;
-
-    s = ctx->scan;
-
-    if (s == NULL) {
-        return NGX_OK;
-    }
-
-    m = ngx_http_keytoll_registry_find(&ctx->model);
-
-    ctx->known = m != NULL;
-    ngx_memzero(&ctx->price, sizeof(kt_price_t));
-    ctx->price.none = 1;
-    ctx->max_out_tok = -1;
-
-    if (m) {
-        ctx->price = m->price;
-        ctx->max_out_tok = m->max_out_tok;
-
-        if (m->upstream.len) {
-            ctx->upstream_model.data = ngx_pstrdup(ctx->request->pool,
-                                                   &m->upstream);
-            ctx->upstream_model.len = m->upstream.len;
-        }
-
-        if (m->provider.len) {
-            ctx->provider.data = ngx_pstrdup(ctx->request->pool, &m->provider);
-            ctx->provider.len = m->provider.len;
-        }
-
-        if ((m->upstream.len && ctx->upstream_model.data == NULL)
-            || (m->provider.len && ctx->provider.data == NULL))
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    n = s->n > 0 ? s->n : 1;
-
-    ctx->in_bound = s->text_bytes;
-    ctx->in_typ = (s->text_bytes + 3) / 4;
-
-    if (ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS) {
-        ctx->out_bound = 0;
-        ctx->out_typ = 0;
-
-    } else {
-        cap = s->max_tok >= 0 ? s->max_tok
-              : ctx->max_out_tok >= 0 ? ctx->max_out_tok
-              : NGX_HTTP_KEYTOLL_BOUND_OUT;
-
-        ctx->out_bound = cap * n;
-
-        ctx->out_typ = (s->max_tok >= 0 ? s->max_tok
-                        : ngx_min(cap, NGX_HTTP_KEYTOLL_TYP_OUT)) * n;
-    }
-
-    if (kt_price_bound(&ctx->price, ctx->in_bound, ctx->out_bound,
-                       &ctx->bound_nusd)
-        != KT_OK
-        || kt_price_bound(&ctx->price, ctx->in_typ, ctx->out_typ,
-                          &ctx->typ_nusd)
-           != KT_OK
-        || kt_price_bound(&ctx->price, ctx->in_typ, 0, &ctx->in_nusd) != KT_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
 }
 
 
@@ -699,7 +594,7 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     if (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_DENY
         || (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_CACHED
             && !ngx_http_keytoll_remembered(ctx->token))
-        || ngx_http_keytoll_price(ctx) != NGX_OK
+        || ngx_http_keytoll_estimate(ctx) != NGX_OK
         || (ctx->scan && !ctx->known)
         || ngx_http_keytoll_template(ctx) != NGX_OK)
     {
@@ -772,104 +667,6 @@ ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx)
     }
 
     ngx_http_keytoll_active_del(ctx);
-}
-
-
-void
-ngx_http_keytoll_active_add(ngx_http_keytoll_ctx_t *ctx)
-{
-    ngx_queue_insert_tail(&ngx_http_keytoll_active, &ctx->queue);
-    ctx->active = 1;
-
-    ngx_http_keytoll_gauge()->active++;
-}
-
-
-void
-ngx_http_keytoll_active_del(ngx_http_keytoll_ctx_t *ctx)
-{
-    if (ctx->active) {
-        ngx_queue_remove(&ctx->queue);
-        ctx->active = 0;
-
-        ngx_http_keytoll_gauge()->active--;
-    }
-}
-
-
-/*
- * Extends the leases of running requests that are older than a third of a
- * lease; with restore, of all of them, and with the text of the hold so that
- * Redis can put back what it lost.
- */
-
-void
-ngx_http_keytoll_renew(ngx_uint_t restore)
-{
-    u_char                   lease[NGX_INT64_LEN];
-    ngx_str_t                argv[5 + 2 * NGX_HTTP_KEYTOLL_BATCH];
-    ngx_uint_t               n;
-    ngx_queue_t             *q;
-    ngx_http_keytoll_ctx_t  *ctx;
-
-    ngx_str_set(&argv[0], "FCALL");
-    ngx_str_set(&argv[1], "kt_renew");
-    ngx_str_set(&argv[2], "1");
-    ngx_str_set(&argv[3], KT_REDIS_GEN);
-    (void) ngx_http_keytoll_number(lease, &argv[4], NGX_HTTP_KEYTOLL_LEASE);
-
-    n = 5;
-
-    for (q = ngx_queue_head(&ngx_http_keytoll_active);
-         q != ngx_queue_sentinel(&ngx_http_keytoll_active);
-         q = ngx_queue_next(q))
-    {
-        ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
-
-        if (ctx->unreserved
-            || (!restore && ngx_current_msec - ctx->leased
-                            < NGX_HTTP_KEYTOLL_LEASE / 3))
-        {
-            continue;
-        }
-
-        ctx->leased = ngx_current_msec;
-
-        argv[n].data = ctx->rid;
-        argv[n++].len = KT_RID_LEN;
-        argv[n].data = ctx->hold.data;
-        argv[n++].len = ctx->hold.len;
-
-        if (n == 5 + 2 * NGX_HTTP_KEYTOLL_BATCH) {
-            (void) ngx_http_keytoll_redis_send(ngx_http_keytoll_renew_reply,
-                                               NULL, argv, n);
-            n = 5;
-        }
-    }
-
-    if (n > 5) {
-        (void) ngx_http_keytoll_redis_send(ngx_http_keytoll_renew_reply, NULL,
-                                           argv, n);
-    }
-}
-
-
-static void
-ngx_http_keytoll_renew_timer(ngx_event_t *ev)
-{
-    if (ngx_exiting && ngx_queue_empty(&ngx_http_keytoll_active)) {
-        return;
-    }
-
-    ngx_http_keytoll_renew(0);
-    ngx_add_timer(ev, NGX_HTTP_KEYTOLL_LEASE / 6);
-}
-
-
-static void
-ngx_http_keytoll_renew_reply(void *data, redisReply *reply, ngx_uint_t last)
-{
-    /* a lease that could not be renewed is swept, and corrected later */
 }
 
 

@@ -615,8 +615,10 @@ ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
     gauge->active = 0;
     gauge->pending = 0;
 
-    if (ngx_http_keytoll_admit_init(cycle) != NGX_OK
-        || ngx_http_keytoll_journal_init(cycle) != NGX_OK
+    ngx_http_keytoll_admit_init();
+    ngx_http_keytoll_lease_init(cycle);
+
+    if (ngx_http_keytoll_journal_init(cycle) != NGX_OK
         || ngx_http_keytoll_redis_init(cycle) != NGX_OK)
     {
         return NGX_ERROR;

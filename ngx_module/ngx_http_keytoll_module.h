@@ -5,7 +5,8 @@
  * Types and entry points shared by the module's files.  One request:
  *
  *   request.c  PRECONTENT handler: key.c reads the key, body.c the body
- *   admit.c    prices the request and asks Redis (redis.c, registry.c)
+ *   admit.c    asks Redis (redis.c) for what estimate.c and registry.c say it
+ *              may cost; lease.c keeps the grant alive
  *   verdict.c  answers refusals; otherwise journal.c writes D, nginx proxies
  *   filter.c   counts usage as the response passes
  *   event.c    turns the end of the request into a settlement, settle.c
@@ -300,10 +301,18 @@ ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
 void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_admit_init(void);
+
+/* estimate.c */
+
+ngx_int_t ngx_http_keytoll_estimate(ngx_http_keytoll_ctx_t *ctx);
+
+/* lease.c */
+
+void ngx_http_keytoll_lease_init(ngx_cycle_t *cycle);
 void ngx_http_keytoll_active_add(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_active_del(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_renew(ngx_uint_t restore);
-ngx_int_t ngx_http_keytoll_admit_init(ngx_cycle_t *cycle);
 
 /* verdict.c */
 
