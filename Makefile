@@ -23,7 +23,7 @@ CTL_OBJ    := $(CTL_SRC:%.c=$(BUILD)/%.o)
 MOCK_OBJ   := $(MOCK_SRC:%.c=$(BUILD)/%.o)
 UNIT_BIN   := $(UNIT_SRC:t/unit/%.c=$(BUILD)/unit/%)
 
-CTL_LIBS   := -lmicrohttpd -lpq -lhiredis -lyajl -lyaml -lcrypto -lpthread
+CTL_LIBS   := -lmicrohttpd -lpq -lhiredis -lyajl -lyaml -lcrypto -lz -lpthread
 
 .PHONY: all functions module controld mock faultproxy unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
 all: controld module mock functions
@@ -31,7 +31,7 @@ all: controld module mock functions
 # ---- what Debian must provide ------------------------------------------------
 
 PACKAGES := build-essential pkg-config curl nginx nginx-dev redis-server postgresql postgresql-client \
-            libmicrohttpd-dev libhiredis-dev libyajl-dev libyaml-dev libpq-dev libssl-dev perl
+            libmicrohttpd-dev libhiredis-dev libyajl-dev libyaml-dev libpq-dev libssl-dev zlib1g-dev perl
 TEST_PACKAGES := wrk clang libclang-rt-14-dev $(if $(shell command -v node),,nodejs npm)
 LINT_PACKAGES := clang-tidy cppcheck
 BENCH_PACKAGES := wrk libnginx-mod-http-lua lua-nginx-redis lua-cjson
@@ -73,11 +73,11 @@ $(BUILD)/keytoll-controld: $(CTL_OBJ) $(SHARED_OBJ)
 	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ $(CTL_LIBS)
 
 $(BUILD)/keytoll-mock: $(MOCK_OBJ) $(SHARED_OBJ)
-	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -lyajl -lcrypto
+	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -lyajl -lcrypto -lz
 
 $(BUILD)/unit/%: t/unit/%.c $(SHARED_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -It/unit -MMD -MP -o $@ $< $(SHARED_OBJ) -lyajl -lcrypto
+	$(CC) $(CFLAGS_ALL) -It/unit -MMD -MP -o $@ $< $(SHARED_OBJ) -lyajl -lcrypto -lz
 
 $(BUILD)/keytoll-faultproxy: $(PROXY_SRC)
 	@mkdir -p $(@D)
@@ -112,11 +112,11 @@ FUZZ_CFLAGS := -std=gnu11 -O1 -g -fno-omit-frame-pointer -Ishared -It/fuzz
 
 $(BUILD)/fuzz/replay_%: t/fuzz/fuzz_%.c $(SHARED_SRC) $(wildcard shared/*.h t/fuzz/*.h)
 	@mkdir -p $(@D)
-	$(CLANG) $(FUZZ_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -DKT_FUZZ_REPLAY -o $@ $< $(SHARED_SRC) -lyajl -lcrypto
+	$(CLANG) $(FUZZ_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -DKT_FUZZ_REPLAY -o $@ $< $(SHARED_SRC) -lyajl -lcrypto -lz
 
 $(BUILD)/fuzz/fuzz_%: t/fuzz/fuzz_%.c $(SHARED_SRC) $(wildcard shared/*.h t/fuzz/*.h)
 	@mkdir -p $(@D)
-	$(CLANG) $(FUZZ_CFLAGS) $(FUZZ_SAN) -o $@ $< $(SHARED_SRC) -lyajl -lcrypto
+	$(CLANG) $(FUZZ_CFLAGS) $(FUZZ_SAN) -o $@ $< $(SHARED_SRC) -lyajl -lcrypto -lz
 
 fuzz-replay: $(FUZZ_SRC:t/fuzz/fuzz_%.c=$(BUILD)/fuzz/replay_%)
 
@@ -155,7 +155,7 @@ asan-build: $(ASAN)/nginx
 	@$(MAKE) --no-print-directory BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy functions fuzz-replay
 
 asan:
-	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev zlib1g-dev
+	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev
 	@$(MAKE) --no-print-directory asan-build t/clients/node_modules/.stamp
 	KEYTOLL_BIN=$(ASAN) NGINX=$(ASAN)/nginx KEYTOLL_ASAN=1 prove -It/lib --timer $(PROVE) $(TESTS)
 

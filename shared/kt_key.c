@@ -1,5 +1,6 @@
 #include <string.h>
 #include <openssl/evp.h>
+#include <zlib.h>
 #include "kt_key.h"
 
 
@@ -18,20 +19,7 @@ kt_is_base62(char c)
 uint32_t
 kt_key_crc32(const char *p, size_t len)
 {
-    int       i;
-    uint32_t  crc;
-
-    crc = 0xffffffffu;
-
-    while (len--) {
-        crc ^= (unsigned char) *p++;
-
-        for (i = 0; i < 8; i++) {
-            crc = (crc >> 1) ^ (0xedb88320u & (0u - (crc & 1u)));
-        }
-    }
-
-    return ~crc;
+    return (uint32_t) crc32_z(0, (const unsigned char *) p, len);
 }
 
 
