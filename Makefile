@@ -4,8 +4,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 BUILD   ?= build
-CC      ?= gcc
 CLANG   ?= clang
+JOBS    ?= $(shell nproc)
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 OPT     ?= -O2 -g
 WARN    := -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes \
            -Wpointer-arith -Wvla -Wno-unused-parameter -Werror
@@ -41,9 +44,11 @@ deps:
 
 # ---- run ---------------------------------------------------------------------
 
-run: deps all
+run: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@config/stack run
-up: deps all
+up: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@config/stack up
 down:
 	@config/stack down
@@ -134,13 +139,14 @@ t/clients/node_modules/.stamp: t/clients/package-lock.json
 	cd t/clients && npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-TESTS ?= $(sort $(wildcard t/unit/*.t t/redis/*.t t/mock/*.t t/gate/*.t t/control/*.t t/chaos/*.t t/bench/*.t t/clients/*.t))
+TESTS ?= $(sort $(wildcard t/unit/*.t t/redis/*.t t/mock/*.t t/gate/*.t t/control/*.t t/chaos/*.t t/bench/*.t t/clients/*.t \
+                          t/stack/*.t))
 
 test-build: all unit fuzz-replay faultproxy t/clients/node_modules/.stamp
 
 test:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)
-	@$(MAKE) --no-print-directory test-build
+	@$(MAKE) --no-print-directory -j$(JOBS) test-build
 	KEYTOLL_BIN=$(abspath $(BUILD)) prove -It/lib --timer $(PROVE) $(TESTS)
 
 # ---- the whole suite under AddressSanitizer and UBSan --------------------------
@@ -152,7 +158,7 @@ $(ASAN)/nginx: $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h) t/tools/asan-ngin
 	t/tools/asan-nginx $@
 
 asan-build: $(ASAN)/nginx
-	@$(MAKE) --no-print-directory BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy functions fuzz-replay
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy functions fuzz-replay
 
 asan:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev
