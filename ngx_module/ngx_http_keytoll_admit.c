@@ -53,6 +53,7 @@ static ngx_uint_t ngx_http_keytoll_remembered(u_char *token);
 
 
 static ngx_queue_t              ngx_http_keytoll_waiting;
+static ngx_queue_t              ngx_http_keytoll_dispatching;
 static ngx_http_keytoll_seen_t  ngx_http_keytoll_seen[NGX_HTTP_KEYTOLL_SEEN];
 
 static char  *ngx_http_keytoll_class_names[] = {
@@ -64,6 +65,7 @@ void
 ngx_http_keytoll_admit_init(void)
 {
     ngx_queue_init(&ngx_http_keytoll_waiting);
+    ngx_queue_init(&ngx_http_keytoll_dispatching);
 }
 
 
@@ -489,7 +491,10 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
 }
 
 
-/* From here on the request costs something until it is settled. */
+/*
+ * From here on the request costs something until it is settled.  It goes
+ * upstream at the end of this turn, when its D is on disk.
+ */
 
 static void
 ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx)
@@ -505,7 +510,7 @@ ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx)
     rec.field[1].data = ctx->hold.data;
     rec.field[1].len = ctx->hold.len;
 
-    if (ngx_http_keytoll_journal_write(&rec, &ctx->segment) != NGX_OK) {
+    if (ngx_http_keytoll_journal_add(&rec, &ctx->segment) != NGX_OK) {
         ngx_http_keytoll_finish(ctx);
         ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL, NULL);
         return;
@@ -515,24 +520,53 @@ ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx)
         ctx->segment->open++;
     }
 
-    ctx->strip = ctx->streaming && ctx->scan
-                 && (ctx->class == NGX_HTTP_KEYTOLL_CHAT
-                     || ctx->class == NGX_HTTP_KEYTOLL_COMPLETIONS)
-                 && ctx->scan->include_usage != KT_TRI_TRUE;
+    ngx_queue_insert_tail(&ngx_http_keytoll_dispatching, &ctx->queue);
+    ctx->queued = 1;
 
-    if (ngx_http_keytoll_splice(ctx->request, ctx) != NGX_OK) {
-        ngx_http_keytoll_finish(ctx);
-        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
-        return;
+    ngx_http_keytoll_redis_post();
+}
+
+
+/* written: whether the journal took what was added in this turn. */
+
+void
+ngx_http_keytoll_dispatch_flush(ngx_uint_t written)
+{
+    ngx_queue_t             *q;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    while (!ngx_queue_empty(&ngx_http_keytoll_dispatching)) {
+        q = ngx_queue_head(&ngx_http_keytoll_dispatching);
+        ngx_queue_remove(q);
+
+        ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
+        ctx->queued = 0;
+
+        ctx->strip = ctx->streaming && ctx->scan
+                     && (ctx->class == NGX_HTTP_KEYTOLL_CHAT
+                         || ctx->class == NGX_HTTP_KEYTOLL_COMPLETIONS)
+                     && ctx->scan->include_usage != KT_TRI_TRUE;
+
+        if (!written) {
+            ngx_http_keytoll_finish(ctx);
+            ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL, NULL);
+            continue;
+        }
+
+        if (ngx_http_keytoll_splice(ctx->request, ctx) != NGX_OK) {
+            ngx_http_keytoll_finish(ctx);
+            ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
+            continue;
+        }
+
+        ctx->state = NGX_HTTP_KEYTOLL_DISPATCHED;
+        ctx->leased = ngx_current_msec;
+        ngx_http_keytoll_active_add(ctx);
+
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ADMITTED, 1);
+
+        ngx_http_keytoll_resume(ctx);
     }
-
-    ctx->state = NGX_HTTP_KEYTOLL_DISPATCHED;
-    ctx->leased = ngx_current_msec;
-    ngx_http_keytoll_active_add(ctx);
-
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ADMITTED, 1);
-
-    ngx_http_keytoll_resume(ctx);
 }
 
 

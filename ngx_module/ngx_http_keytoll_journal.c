@@ -1,7 +1,7 @@
 
 /*
  * The worker's journal: what went upstream (D) and what it cost (S), written
- * before the world may depend on it.
+ * before the world may depend on it, with one write() a turn.
  *
  * A segment is a file "<pid>-<start>-<seq>.ktj", appended by its owner only.
  * It is deleted when every D in it has an acknowledged S, every S is
@@ -32,6 +32,8 @@ typedef struct {
 } ngx_http_keytoll_replay_t;
 
 
+static ngx_int_t ngx_http_keytoll_journal_room(size_t need);
+static void ngx_http_keytoll_journal_put(void);
 static ngx_http_keytoll_segment_t *ngx_http_keytoll_segment(ngx_str_t *path);
 static ngx_int_t ngx_http_keytoll_segment_open(void);
 static void ngx_http_keytoll_segment_seal(void);
@@ -58,6 +60,10 @@ static uint64_t                     ngx_http_keytoll_start_time;
 static uint64_t                     ngx_http_keytoll_wm_ms;
 static ngx_uint_t                   ngx_http_keytoll_seq;
 static time_t                       ngx_http_keytoll_failed;
+static u_char                      *ngx_http_keytoll_buf;
+static size_t                       ngx_http_keytoll_buf_len;
+static size_t                       ngx_http_keytoll_buf_size;
+static ngx_uint_t                   ngx_http_keytoll_lost;
 static ngx_event_t                  ngx_http_keytoll_journal_ev;
 static ngx_event_t                  ngx_http_keytoll_replay_ev;
 static ngx_connection_t             ngx_http_keytoll_journal_dumb;
@@ -103,16 +109,17 @@ ngx_http_keytoll_journal_ok(void)
 }
 
 
+/*
+ * Adds a record to the current segment; journal_sync() writes it.  *segment is
+ * where it will stand, NULL without a journal.
+ */
+
 ngx_int_t
-ngx_http_keytoll_journal_write(kt_record_t *rec,
+ngx_http_keytoll_journal_add(kt_record_t *rec,
     ngx_http_keytoll_segment_t **segment)
 {
-    size_t                       size, n;
-    ssize_t                      written;
+    size_t                       need, n;
     ngx_http_keytoll_segment_t  *seg;
-
-    static u_char  *buf;
-    static size_t   buf_size;
 
     *segment = NULL;
 
@@ -120,67 +127,128 @@ ngx_http_keytoll_journal_write(kt_record_t *rec,
         return NGX_OK;
     }
 
-    size = kt_record_size(rec);
-
-    if (size > buf_size) {
-        if (buf) {
-            ngx_free(buf);
-        }
-
-        buf_size = ngx_max(2 * size, 8192);
-        buf = ngx_alloc(buf_size, ngx_cycle->log);
-
-        if (buf == NULL) {
-            buf_size = 0;
-            return NGX_ERROR;
-        }
-    }
-
-    if (kt_record_write(rec, buf, buf_size, &n) != KT_OK) {
-        return NGX_ERROR;
-    }
-
+    need = kt_record_size(rec);
     seg = ngx_http_keytoll_current;
 
-    if (seg && seg->size + (off_t) n > NGX_HTTP_KEYTOLL_SEGMENT) {
-        ngx_http_keytoll_segment_seal();
+    if (seg && seg->size + (off_t) need > NGX_HTTP_KEYTOLL_SEGMENT) {
+        ngx_http_keytoll_journal_put();
+
+        if (ngx_http_keytoll_current) {
+            ngx_http_keytoll_segment_seal();
+        }
     }
 
     if (ngx_http_keytoll_current == NULL
         && ngx_http_keytoll_segment_open() != NGX_OK)
     {
-        goto failed;
+        ngx_http_keytoll_failed = ngx_time();
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS, 1);
+        return NGX_ERROR;
     }
 
-    seg = ngx_http_keytoll_current;
-    written = write(seg->fd, buf, n);
-
-    if (written != (ssize_t) n) {
-        ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log,
-                      written < 0 ? ngx_errno : 0,
-                      "keytoll: write() to journal \"%V\" failed, nothing "
-                      "is admitted until it works again", &seg->path);
-
-        /* a torn record ends a segment for its readers */
-
-        ngx_http_keytoll_segment_seal();
-        goto failed;
+    if (ngx_http_keytoll_journal_room(need) != NGX_OK
+        || kt_record_write(rec,
+                           ngx_http_keytoll_buf + ngx_http_keytoll_buf_len,
+                           need, &n)
+           != KT_OK)
+    {
+        return NGX_ERROR;
     }
 
-    seg->size += n;
-    *segment = seg;
-    ngx_http_keytoll_failed = 0;
+    ngx_http_keytoll_buf_len += n;
+    ngx_http_keytoll_current->size += n;
+    *segment = ngx_http_keytoll_current;
 
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_JOURNAL_BYTES, n);
+    ngx_http_keytoll_redis_post();
 
     return NGX_OK;
+}
 
-failed:
 
+static ngx_int_t
+ngx_http_keytoll_journal_room(size_t need)
+{
+    u_char  *p;
+    size_t   size;
+
+    if (ngx_http_keytoll_buf_size - ngx_http_keytoll_buf_len >= need) {
+        return NGX_OK;
+    }
+
+    size = 2 * (ngx_http_keytoll_buf_len + need) + 65536;
+
+    p = ngx_alloc(size, ngx_cycle->log);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_keytoll_buf) {
+        ngx_memcpy(p, ngx_http_keytoll_buf, ngx_http_keytoll_buf_len);
+        ngx_free(ngx_http_keytoll_buf);
+    }
+
+    ngx_http_keytoll_buf = p;
+    ngx_http_keytoll_buf_size = size;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Writes all that was added in this turn of the event loop.  NGX_ERROR when
+ * any of it is not on disk.
+ */
+
+ngx_int_t
+ngx_http_keytoll_journal_sync(void)
+{
+    ngx_uint_t  lost;
+
+    ngx_http_keytoll_journal_put();
+
+    lost = ngx_http_keytoll_lost;
+    ngx_http_keytoll_lost = 0;
+
+    return lost ? NGX_ERROR : NGX_OK;
+}
+
+
+static void
+ngx_http_keytoll_journal_put(void)
+{
+    size_t                       len;
+    ssize_t                      n;
+    ngx_http_keytoll_segment_t  *seg;
+
+    len = ngx_http_keytoll_buf_len;
+
+    if (len == 0) {
+        return;
+    }
+
+    ngx_http_keytoll_buf_len = 0;
+    seg = ngx_http_keytoll_current;
+
+    n = write(seg->fd, ngx_http_keytoll_buf, len);
+
+    if (n == (ssize_t) len) {
+        ngx_http_keytoll_failed = 0;
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_JOURNAL_BYTES,
+                               (ngx_atomic_int_t) len);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, n < 0 ? ngx_errno : 0,
+                  "keytoll: write() to journal \"%V\" failed, nothing "
+                  "is admitted until it works again", &seg->path);
+
+    ngx_http_keytoll_lost = 1;
     ngx_http_keytoll_failed = ngx_time();
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS, 1);
 
-    return NGX_ERROR;
+    /* a torn record ends a segment for its readers */
+
+    ngx_http_keytoll_segment_seal();
 }
 
 
@@ -327,7 +395,8 @@ ngx_http_keytoll_journal_timer(ngx_event_t *ev)
 
     seg = ngx_http_keytoll_current;
 
-    if (seg && seg->size && ngx_time() - seg->created > NGX_HTTP_KEYTOLL_AGE_S)
+    if (seg && seg->size && ngx_http_keytoll_buf_len == 0
+        && ngx_time() - seg->created > NGX_HTTP_KEYTOLL_AGE_S)
     {
         ngx_http_keytoll_segment_seal();
     }

@@ -642,6 +642,7 @@ ngx_http_keytoll_exit_process(ngx_cycle_t *cycle)
         return;
     }
 
+    (void) ngx_http_keytoll_journal_sync();
     ngx_http_keytoll_redis_exit();
     ngx_http_keytoll_gauge()->pid = 0;
 }

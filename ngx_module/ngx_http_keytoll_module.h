@@ -300,6 +300,7 @@ ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
 
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
+void ngx_http_keytoll_dispatch_flush(ngx_uint_t written);
 void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_init(void);
 
@@ -346,8 +347,9 @@ ngx_uint_t ngx_http_keytoll_settle_pending(void);
 /* journal.c */
 
 ngx_int_t ngx_http_keytoll_journal_init(ngx_cycle_t *cycle);
-ngx_int_t ngx_http_keytoll_journal_write(kt_record_t *rec,
+ngx_int_t ngx_http_keytoll_journal_add(kt_record_t *rec,
     ngx_http_keytoll_segment_t **seg);
+ngx_int_t ngx_http_keytoll_journal_sync(void);
 ngx_uint_t ngx_http_keytoll_journal_ok(void);
 void ngx_http_keytoll_journal_replay(void);
 void ngx_http_keytoll_journal_watermark(uint64_t wm_ms);

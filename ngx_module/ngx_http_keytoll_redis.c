@@ -491,16 +491,21 @@ ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
 
 
 /*
- * Settlements leave before admissions: what a client has just spent is
- * counted before its next request is judged.
+ * The end of a turn.  The journal first: nothing goes upstream, and no
+ * settlement to Redis, that is not on disk.  Settlements leave before
+ * admissions: what a client has just spent is counted before its next request
+ * is judged.
  */
 
 static void
 ngx_http_keytoll_redis_flush(ngx_event_t *ev)
 {
+    ngx_uint_t                 written;
     ngx_http_keytoll_redis_t  *rc;
 
     rc = &ngx_http_keytoll_redis;
+
+    written = ngx_http_keytoll_journal_sync() == NGX_OK;
 
     ngx_http_keytoll_settle_flush();
     ngx_http_keytoll_admit_flush();
@@ -515,6 +520,8 @@ ngx_http_keytoll_redis_flush(ngx_event_t *ev)
     {
         ngx_http_keytoll_redis_write(rc->peer.connection->write);
     }
+
+    ngx_http_keytoll_dispatch_flush(written);
 }
 
 

@@ -92,7 +92,7 @@ ngx_http_keytoll_settle(kt_record_t *rec,
     ngx_http_keytoll_settle_init();
 
     seg = NULL;
-    rc = ngx_http_keytoll_journal_write(rec, &seg);
+    rc = ngx_http_keytoll_journal_add(rec, &seg);
 
     if (ngx_http_keytoll_enqueue(rec, dispatched, seg) == NGX_OK) {
         return NGX_OK;
