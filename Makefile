@@ -105,7 +105,7 @@ $(NGX_BUILD)/Makefile: ngx_module/config | $(NGX_DEV)/configure
 
 $(BUILD)/ngx_http_keytoll_module.so: $(NGX_BUILD)/Makefile $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h)
 	$(MAKE) -C $(NGX_DEV) -f $(NGX_BUILD)/Makefile modules > $(NGX_BUILD)/make.log 2>&1 || { tail -40 $(NGX_BUILD)/make.log; exit 1; }
-	cp $(NGX_BUILD)/ngx_http_keytoll_module.so $@
+	cp $(NGX_BUILD)/ngx_http_keytoll_module.so $@.new && mv -f $@.new $@
 
 # ---- tests -------------------------------------------------------------------
 

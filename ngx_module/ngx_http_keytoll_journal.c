@@ -22,7 +22,7 @@
 
 #define NGX_HTTP_KEYTOLL_TAIL_MS      10000     /* see controld/ledger.c     */
 #define NGX_HTTP_KEYTOLL_AGE_S        30
-#define NGX_HTTP_KEYTOLL_REPLAY_MAX   20000     /* settlements in memory     */
+#define NGX_HTTP_KEYTOLL_REPLAY_MAX   256       /* live traffic goes first   */
 
 
 typedef struct {
@@ -490,7 +490,7 @@ ngx_http_keytoll_replay_next(ngx_event_t *ev)
     if (ngx_http_keytoll_settle_pending() > NGX_HTTP_KEYTOLL_REPLAY_MAX
         || !ngx_http_keytoll_registry_ready())
     {
-        ngx_add_timer(ev, 50);
+        ngx_add_timer(ev, 10);
         return;
     }
 

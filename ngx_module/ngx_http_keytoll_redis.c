@@ -401,13 +401,20 @@ ngx_http_keytoll_redis_reserve(size_t len)
 
     rc = &ngx_http_keytoll_redis;
 
-    if (rc->out_sent == rc->out_len) {
-        rc->out_sent = 0;
-        rc->out_len = 0;
-    }
-
     if (rc->out_size - rc->out_len >= len) {
         return NGX_OK;
+    }
+
+    /* what was sent makes room, also when Redis never quite catches up */
+
+    if (rc->out_sent) {
+        rc->out_len -= rc->out_sent;
+        ngx_memmove(rc->out, rc->out + rc->out_sent, rc->out_len);
+        rc->out_sent = 0;
+
+        if (rc->out_size - rc->out_len >= len) {
+            return NGX_OK;
+        }
     }
 
     size = ngx_max(rc->out_size * 2, 65536);
@@ -577,6 +584,11 @@ ngx_http_keytoll_redis_write(ngx_event_t *wev)
         }
 
         rc->out_sent += n;
+    }
+
+    if (rc->out_sent == rc->out_len) {
+        rc->out_sent = 0;
+        rc->out_len = 0;
     }
 
     if (ngx_handle_write_event(wev, 0) != NGX_OK) {
