@@ -164,12 +164,15 @@ local function kt_used_set(keys, a)
 end
 
 
--- kt_adjust: 1 rid, 2 name, 3 signed delta, 4 event JSON.
+-- kt_adjust: 1 rid, 2 name, 3 signed delta, 4 event JSON.  "later" while not
+-- ready.
 local function kt_adjust(keys, a)
     local pre = prefix(keys)
     local now_s = clock()
     local hour = done_key(pre, a[1])
-    if call("SISMEMBER", hour, a[1]) == 1 then
+    if call("EXISTS", keys[1]) == 0 then
+        return "later"                 -- a rebuild would not see it
+    elseif call("SISMEMBER", hour, a[1]) == 1 then
         return "dup"
     end
     local e = get(pre, a[2])

@@ -92,6 +92,7 @@ for my $path ('/models', '/v1/models') {
 }
 ($s, $j) = $k->get('/models/mine');
 is_deeply [ $s, $j->{id} ], [ 200, 'mine' ], 'one model';
+$k->post('/model/new', { model_name => 'meta-llama/Llama-3.1-8B-Instruct', litellm_params => { model => 'vllm/x', input_cost_per_token => 0, output_cost_per_token => 0 }, model_info => {} });
 ($s, $j) = $k->get('/v1/models/meta-llama/Llama-3.1-8B-Instruct');
 is_deeply [ $s, $j->{id} ], [ 200, 'meta-llama/Llama-3.1-8B-Instruct' ], 'with a slash in its name';
 ($s, $j) = $k->get('/models/nope');
