@@ -47,7 +47,7 @@ static void ngx_http_keytoll_release(u_char *rid, redisReply *reply);
 static void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
 static void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx,
-    ngx_uint_t reason, redisReply *reply, const char *why);
+    ngx_uint_t reason, redisReply *reply);
 static void ngx_http_keytoll_remember(u_char *token, ngx_uint_t unlimited);
 static ngx_uint_t ngx_http_keytoll_remembered(u_char *token);
 
@@ -75,7 +75,7 @@ void
 ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
 {
     if (!ngx_http_keytoll_journal_ok()) {
-        ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL, NULL);
+        ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL);
         return;
     }
 
@@ -131,9 +131,8 @@ ngx_http_keytoll_admit_flush(void)
             reason = KT_NOT_READY;
 
         } else if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
-            ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL,
-                                    "the request may cost more than can "
-                                    "be counted");
+            ctx->why = "the request may cost more than can be counted";
+            ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
             continue;
 
         } else if (ngx_http_keytoll_send_admit(ctx) == NGX_OK) {
@@ -245,7 +244,8 @@ ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
     a = argv;
     p = numbers;
 
-    flags = ctx->scan == NULL ? 4
+    flags = ctx->why ? 2
+            : ctx->scan == NULL ? 4
             : !ctx->known ? 2
             : (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
 
@@ -375,8 +375,12 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
         ngx_http_keytoll_unavailable(ctx, KT_STALE);
         return;
 
+    case KT_MODEL_UNKNOWN:
+        ngx_http_keytoll_answer(ctx, ctx->why ? KT_BODY_INVALID : code, reply);
+        return;
+
     default:
-        ngx_http_keytoll_answer(ctx, code, reply, NULL);
+        ngx_http_keytoll_answer(ctx, code, reply);
     }
 }
 
@@ -415,7 +419,7 @@ ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
 {
     if (ngx_http_keytoll_keep(ctx, reply) != NGX_OK) {
         ngx_http_keytoll_release(ctx->rid, reply);
-        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
+        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
         return;
     }
 
@@ -512,7 +516,7 @@ ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx)
 
     if (ngx_http_keytoll_journal_add(&rec, &ctx->segment) != NGX_OK) {
         ngx_http_keytoll_finish(ctx);
-        ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL, NULL);
+        ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL);
         return;
     }
 
@@ -549,13 +553,13 @@ ngx_http_keytoll_dispatch_flush(ngx_uint_t written)
 
         if (!written) {
             ngx_http_keytoll_finish(ctx);
-            ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL, NULL);
+            ngx_http_keytoll_answer(ctx, KT_JOURNAL_DOWN, NULL);
             continue;
         }
 
         if (ngx_http_keytoll_splice(ctx->request, ctx) != NGX_OK) {
             ngx_http_keytoll_finish(ctx);
-            ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
+            ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
             continue;
         }
 
@@ -625,6 +629,11 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     pending = ctx->pending;
     ctx->pending = NULL;
 
+    if (ctx->why) {
+        ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
+        return;
+    }
+
     if (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_DENY
         || (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_CACHED
             && !ngx_http_keytoll_remembered(ctx->token))
@@ -632,14 +641,14 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
         || (ctx->scan && !ctx->known)
         || ngx_http_keytoll_template(ctx) != NGX_OK)
     {
-        ngx_http_keytoll_answer(ctx, reason, NULL, NULL);
+        ngx_http_keytoll_answer(ctx, reason, NULL);
         return;
     }
 
     p = ngx_pnalloc(r->pool, 256 + KT_REQ_TEXT
                              + ctx->template.len);
     if (p == NULL) {
-        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL, NULL);
+        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
         return;
     }
 
@@ -666,7 +675,7 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
 
 static void
 ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
-    redisReply *reply, const char *why)
+    redisReply *reply)
 {
     ngx_connection_t    *c;
     ngx_http_request_t  *r;
@@ -676,7 +685,7 @@ ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 
     ngx_http_set_log_request(c->log, r);
 
-    (void) ngx_http_keytoll_refuse(r, ctx, reason, reply, why);
+    (void) ngx_http_keytoll_refuse(r, ctx, reason, reply);
 
     ngx_http_run_posted_requests(c);
 }

@@ -21,11 +21,13 @@ static ngx_uint_t ngx_http_keytoll_edits(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_http_keytoll_edit_t *e);
 
 
-/* KT_ADMITTED with ctx->scan and ctx->model set, or the reason to refuse. */
+/*
+ * KT_ADMITTED with ctx->scan and ctx->model set, or the reason to refuse.  For
+ * KT_BODY_INVALID ctx->why says what is wrong.
+ */
 
 ngx_uint_t
-ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
-    const char **why)
+ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
     keytoll_rc_t                   rc;
     ngx_http_keytoll_loc_conf_t   *klcf;
@@ -64,12 +66,15 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     rc = kt_reqscan(ctx->body, ctx->body_len, ctx->scan);
 
     if (rc != KT_OK) {
-        *why = ctx->scan->err ? ctx->scan->err : "malformed JSON";
-        return KT_BODY_INVALID;
+        ctx->why = ctx->scan->err ? ctx->scan->err : "malformed JSON";
+        ctx->why_off = ctx->scan->err_off;
+
+    } else if (ctx->scan->model_len == 0) {
+        ctx->why = "model is required";
     }
 
-    if (ctx->scan->model_len == 0) {
-        *why = "model is required";
+    if (ctx->why) {
+        ctx->scan = NULL;
         return KT_BODY_INVALID;
     }
 

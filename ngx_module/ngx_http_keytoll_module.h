@@ -206,6 +206,8 @@ typedef struct {
     u_char                        *body;
     size_t                         body_len;
     kt_reqscan_t                  *scan;
+    const char                    *why;         /* the body is not valid     */
+    size_t                         why_off;
     ngx_str_t                      model;
     ngx_str_t                      upstream_model;
     ngx_str_t                      provider;
@@ -292,7 +294,7 @@ void ngx_http_keytoll_strip_keys(ngx_http_request_t *r);
 /* body.c */
 
 ngx_uint_t ngx_http_keytoll_read_body(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, const char **why);
+    ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 
@@ -318,8 +320,7 @@ void ngx_http_keytoll_renew(ngx_uint_t restore);
 /* verdict.c */
 
 ngx_int_t ngx_http_keytoll_refuse(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply,
-    const char *why);
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply);
 ngx_int_t ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
     ngx_str_t *value);
 

@@ -157,7 +157,7 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         r->keepalive = 0;
     }
 
-    return ngx_http_keytoll_refuse(r, ctx, reason, NULL, NULL);
+    return ngx_http_keytoll_refuse(r, ctx, reason, NULL);
 }
 
 
@@ -313,19 +313,19 @@ ngx_http_keytoll_encoded(ngx_http_request_t *r)
 static void
 ngx_http_keytoll_body_done(ngx_http_request_t *r)
 {
-    const char              *why;
     ngx_uint_t               reason;
     ngx_http_keytoll_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_keytoll_module);
 
-    why = NULL;
     r->preserve_body = 1;
 
-    reason = ngx_http_keytoll_read_body(r, ctx, &why);
+    reason = ngx_http_keytoll_read_body(r, ctx);
 
-    if (reason != KT_ADMITTED) {
-        (void) ngx_http_keytoll_refuse(r, ctx, reason, NULL, why);
+    /* a key that is not known hears that first, and nothing of its body */
+
+    if (reason != KT_ADMITTED && reason != KT_BODY_INVALID) {
+        (void) ngx_http_keytoll_refuse(r, ctx, reason, NULL);
         return;
     }
 

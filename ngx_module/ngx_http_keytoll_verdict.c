@@ -33,7 +33,7 @@ static void ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f,
     redisReply *reply);
 static u_char *ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f, const char *why);
+    ngx_http_keytoll_refusal_t *f);
 static u_char *ngx_http_keytoll_budget_text(u_char *p,
     ngx_http_keytoll_ctx_t *ctx, ngx_http_keytoll_refusal_t *f);
 static u_char *ngx_http_keytoll_usd(u_char *p, ngx_str_t *nusd);
@@ -51,7 +51,7 @@ static ngx_int_t ngx_http_keytoll_send(ngx_http_request_t *r,
 
 ngx_int_t
 ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
-    ngx_uint_t reason, redisReply *reply, const char *why)
+    ngx_uint_t reason, redisReply *reply)
 {
     size_t                       len;
     u_char                      *p, *text, *last;
@@ -81,7 +81,7 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
         goto failed;
     }
 
-    last = ngx_http_keytoll_message(text, r, ctx, reason, &f, why);
+    last = ngx_http_keytoll_message(text, r, ctx, reason, &f);
 
     level = info->status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
 
@@ -435,7 +435,7 @@ ngx_http_keytoll_rate_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
 static u_char *
 ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f, const char *why)
+    ngx_http_keytoll_refusal_t *f)
 {
     u_char     *end;
     ngx_str_t   id;
@@ -550,9 +550,9 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
                            "header.");
 
     case KT_BODY_INVALID:
-        p = ngx_sprintf(p, "Invalid request body: %s", why);
-        return ctx->scan && why == ctx->scan->err
-               ? ngx_sprintf(p, ", at byte %uz", ctx->scan->err_off) : p;
+        p = ngx_sprintf(p, "Invalid request body: %s", ctx->why);
+        return ctx->why_off ? ngx_sprintf(p, ", at byte %uz", ctx->why_off)
+                            : p;
 
     case KT_BODY_TOO_LARGE:
         return ngx_sprintf(p, "Request size is too large, see "

@@ -49,6 +49,10 @@ for my $case (['not JSON', 'hello'], ['an array', '[1]'], ['trailing bytes', cha
     is($r->{headers}{'x-keytoll-reason'}, 'body_invalid', "$name: body_invalid");
 }
 
+my $unknown = http_call($port, 'POST', '/v1/chat/completions', ['Authorization', 'Bearer sk-nobody-made-this-key'], 'hello');
+is($unknown->{status}, 401, 'an unknown key hears of the key, not of its body');
+is($g->state($key)->{rpm}, 0, 'an invalid body costs nothing');
+
 is(http_call($port, 'POST', '/v1/chat/completions', [@auth, 'Content-Encoding', 'gzip'], $body)->{status}, 415, 'an encoded body is 415');
 is(http_call($port, 'POST', '/v1/chat/completions', [@auth, 'Content-Encoding', 'identity'], $body)->{status}, 200, 'identity is fine');
 my $huge = raw("${head}Content-Length: 9000000\r\n\r\n");

@@ -1,0 +1,57 @@
+# The same over HTTP/2: many streams of one connection, resets in the middle.
+
+use strict;
+use warnings;
+use Test::More;
+use Keytoll::Test;
+
+plan skip_all => 'curl without HTTP/2' unless `curl --version` =~ /HTTP2/;
+
+my $port = Keytoll::Test::free_port();
+my $g = Keytoll::Test->gate(http => <<"END");
+    server {
+        listen 127.0.0.1:$port http2;
+        keytoll on;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_buffering off;
+        proxy_ignore_client_abort on;
+        location / { proxy_pass http://mock; }
+    }
+END
+my $key = $g->key(par => 100, limit => 1e12);
+my $dir = $g->{dir};
+
+sub curl {
+    my ($args, $body) = @_;
+    open my $h, '>', "$dir/body" or die $!;
+    print $h $body;
+    close $h;
+    return `curl -s --http2-prior-knowledge -H 'Authorization: Bearer $key' $args --data-binary \@$dir/body http://127.0.0.1:$port/v1/chat/completions`;
+}
+
+my $out = curl("-o $dir/answer -w '%{http_code} %{http_version}'", chat_body(max_tokens => 5));
+is($out, '200 2', 'a completion over HTTP/2');
+is(json(slurp("$dir/answer"))->{usage}{completion_tokens}, 5, 'whole');
+$out = curl('', chat_body(max_tokens => 5, stream => JSON::PP::true));
+is((sse_events($out))[-1], '[DONE]', 'a stream');
+unlike($out, qr/"choices":\[\]/, 'without our usage event');
+like(curl("-w '%{http_code}'", '{"model":1}'), qr/body_invalid|Invalid request body.*400$/s, 'a refusal');
+$out = `curl -s --http2-prior-knowledge -w '%{http_code}' -H 'Authorization: Bearer sk-nobody-made-this-one' -d '{}' http://127.0.0.1:$port/v1/chat/completions`;
+like($out, qr/401$/, 'an unknown key');
+
+# forty streams on one connection, which breaks in the middle
+my $many = join ' ', map { "--next -s --http2-prior-knowledge -o /dev/null -H 'Authorization: Bearer $key' -H 'x-mock-event-delay-ms: 20' --data-binary \@$dir/body http://127.0.0.1:$port/v1/chat/completions" } 1 .. 39;
+open my $h, '>', "$dir/body" or die $!;
+print $h chat_body(max_tokens => 50, stream => JSON::PP::true);
+close $h;
+system "timeout -s KILL 0.4 curl -s -Z --parallel-immediate --http2-prior-knowledge -o /dev/null -H 'Authorization: Bearer $key' -H 'x-mock-event-delay-ms: 20' --data-binary \@$dir/body http://127.0.0.1:$port/v1/chat/completions $many 2>/dev/null";
+ok($g->settled(30), 'a connection that breaks under forty streams: all settle');
+my $s = $g->state($key);
+is("$s->{held} $s->{par}", '0 0', 'nothing is held, no slot stays');
+my $sum = 0;
+$sum += $_->[0]{cost} for $g->events;
+is($s->{used}, $sum, 'used is the sum of the ledger');
+is(scalar($g->events), scalar($g->truth), 'one row for each request that the provider saw');
+
+$g->finish;
