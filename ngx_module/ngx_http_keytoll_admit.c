@@ -56,11 +56,6 @@ static ngx_queue_t              ngx_http_keytoll_waiting;
 static ngx_queue_t              ngx_http_keytoll_dispatching;
 static ngx_http_keytoll_seen_t  ngx_http_keytoll_seen[NGX_HTTP_KEYTOLL_SEEN];
 
-static char  *ngx_http_keytoll_class_names[] = {
-    "chat", "completions", "embeddings", "messages", "other"
-};
-
-
 void
 ngx_http_keytoll_admit_init(void)
 {
@@ -257,8 +252,7 @@ ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
     a->data = ctx->token; a->len = KT_KEY_TOKEN_LEN; a++;
     *a++ = ctx->model;
     *a++ = *ngx_http_keytoll_registry_gen();
-    a->data = (u_char *) ngx_http_keytoll_class_names[ctx->class];
-    a->len = ngx_strlen(a->data); a++;
+    *a++ = ngx_http_keytoll_class_names[ctx->class];
     *a++ = ctx->request->uri;
     p = ngx_http_keytoll_number(p, a++, ctx->bound_nusd);
     p = ngx_http_keytoll_number(p, a++, ctx->typ_nusd);

@@ -22,11 +22,6 @@ static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
 static char *ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx);
 
 
-static char  *ngx_http_keytoll_class_names[] = {
-    "chat", "completions", "embeddings", "messages", "other"
-};
-
-
 /*
  * Settles once, whichever comes first: the last byte, the log phase, the end
  * of the pool.
@@ -253,9 +248,9 @@ ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
 
     out->data = p;
 
-    p = ngx_sprintf(p, "{\"id\":\"%*s\",\"t0\":%uL,\"rt\":\"%s\",\"stm\":%d",
+    p = ngx_sprintf(p, "{\"id\":\"%*s\",\"t0\":%uL,\"rt\":\"%V\",\"stm\":%d",
                     (size_t) KT_RID_LEN, ctx->rid, ctx->admit_ms,
-                    ngx_http_keytoll_class_names[ctx->class],
+                    &ngx_http_keytoll_class_names[ctx->class],
                     (int) ctx->streaming);
 
     p = ngx_http_keytoll_text(p, "m", &ctx->model);

@@ -128,7 +128,8 @@ typedef enum {
     NGX_HTTP_KEYTOLL_COMPLETIONS,
     NGX_HTTP_KEYTOLL_EMBEDDINGS,
     NGX_HTTP_KEYTOLL_MESSAGES,
-    NGX_HTTP_KEYTOLL_OTHER
+    NGX_HTTP_KEYTOLL_OTHER,
+    NGX_HTTP_KEYTOLL_CLASSES
 } ngx_http_keytoll_class_e;
 
 
@@ -279,6 +280,8 @@ ngx_http_keytoll_main_conf_t *ngx_http_keytoll_conf(void);
 uint64_t ngx_http_keytoll_now_ms(void);
 
 /* request.c */
+
+extern ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES];
 
 ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);

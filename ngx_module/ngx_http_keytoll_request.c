@@ -19,6 +19,15 @@ typedef struct {
 } ngx_http_keytoll_route_t;
 
 
+ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES] = {
+    ngx_string("chat"),
+    ngx_string("completions"),
+    ngx_string("embeddings"),
+    ngx_string("messages"),
+    ngx_string("other")
+};
+
+
 /* Compared with the end of the URI, so "/v1" and other prefixes may stand. */
 
 static ngx_http_keytoll_route_t  ngx_http_keytoll_routes[] = {

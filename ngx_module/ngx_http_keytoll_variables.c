@@ -97,11 +97,6 @@ ngx_http_keytoll_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     ngx_str_t                s;
     ngx_http_keytoll_ctx_t  *ctx;
 
-    static ngx_str_t  routes[] = {
-        ngx_string("chat"), ngx_string("completions"),
-        ngx_string("embeddings"), ngx_string("messages"), ngx_string("other")
-    };
-
     ctx = ngx_http_keytoll_get_ctx(r->main);
 
     if (ctx == NULL) {
@@ -153,7 +148,7 @@ ngx_http_keytoll_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         break;
 
     case NGX_HTTP_KEYTOLL_V_ROUTE:
-        s = routes[ctx->class];
+        s = ngx_http_keytoll_class_names[ctx->class];
         break;
 
     case NGX_HTTP_KEYTOLL_V_STREAM:
