@@ -56,6 +56,7 @@ static ngx_queue_t              ngx_http_keytoll_waiting;
 static ngx_queue_t              ngx_http_keytoll_dispatching;
 static ngx_http_keytoll_seen_t  ngx_http_keytoll_seen[NGX_HTTP_KEYTOLL_SEEN];
 
+
 void
 ngx_http_keytoll_admit_init(void)
 {
