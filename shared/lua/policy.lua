@@ -113,8 +113,10 @@ local function kt_policy_del(keys, a)
 end
 
 
--- kt_state (read only): names -> counters as strings, see the header of
--- controld/state.c for the order.
+-- kt_state (read only): for each name false, or as strings {version, used,
+-- held, limit, period id, period end s, requests in the window, their limit,
+-- tokens, their limit, parallel leases, their limit, blocked 0 or 1, unit};
+-- no limit is "".
 local function kt_state(keys, a)
     local pre, out = prefix(keys), {}
     local now_s = clock()
