@@ -16,9 +16,12 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use JSON::PP;
 use POSIX ();
+use Scalar::Util qw(weaken);
 use Time::HiRes qw(sleep time);
 
+my (@ALL, @REPORTS);
 our $ROOT = abs_path(dirname(__FILE__) . '/../../..');
+our $SLOW = $ENV{KEYTOLL_ASAN} ? 4 : 1;      # a sanitizer's factor on every wait
 our $MASTER = 'sk-test-master-0123456789abcdef0123456789';
 
 my $JSON = JSON::PP->new->utf8->canonical->allow_nonref->allow_bignum;
@@ -28,6 +31,8 @@ sub new {
     my $dir = tempdir('keytoll-control-XXXXXX', TMPDIR => 1, CLEANUP => 1);
     chmod 0755, $dir;
     my $self = bless { dir => $dir, pid => {}, owner => $$, %o }, $class;
+    push @ALL, $self;
+    weaken($ALL[-1]);
     $self->start_postgres;
     $self->start_redis unless $o{no_redis};
     $self->start_controld unless $o{no_controld};
@@ -62,7 +67,7 @@ sub _spawn {
 
 sub _wait_for {
     my ($self, $what, $code, $timeout) = @_;
-    my $end = time + ($timeout // 20);
+    my $end = time + ($timeout // 20) * $SLOW;
     while (time < $end) {
         return 1 if $code->();
         sleep 0.02;
@@ -115,7 +120,7 @@ sub free_port {
     return $s->sockport;
 }
 
-sub binary { return ($ENV{KEYTOLL_BUILD} // "$ROOT/build") . '/keytoll-controld' }
+sub binary { return ($ENV{KEYTOLL_BIN} || "$ROOT/build") . '/keytoll-controld' }
 
 sub write_config {
     my ($self, %o) = @_;
@@ -177,7 +182,7 @@ sub kill {
     my $pid = delete $self->{pid}{$name} or return;
     CORE::kill($sig // 'TERM', $pid);
     local $?;
-    my $end = time + 15;
+    my $end = time + 15 * $SLOW;
     while (waitpid($pid, POSIX::WNOHANG()) == 0) {
         if (time > $end) { CORE::kill('KILL', $pid); $end = time + 5; }
         sleep 0.01;
@@ -276,7 +281,7 @@ sub rid {
 # Waits until the code is true; its last value.
 sub until {
     my ($self, $code, $timeout) = @_;
-    my $end = time + ($timeout // 10);
+    my $end = time + ($timeout // 10) * $SLOW;
     my $v;
     while (1) {
         $v = eval { $code->() };
@@ -287,11 +292,22 @@ sub until {
 
 sub DESTROY {
     my $self = shift;
-    return if $$ != $self->{owner};
+    return if $$ != $self->{owner} || $self->{ended}++;
     local ($?, $@, $!);
     $self->kill($_) for grep { !/^(postgres|redis)$/ } keys %{ $self->{pid} };
     $self->kill('redis', 'KILL');
     $self->kill('postgres', 'INT');
+    for my $log (glob "$self->{dir}/*.log $self->{dir}/run.*") {
+        push @REPORTS, map { "$log: $_" } grep { /Sanitizer|runtime error:/ } split /\n/, $self->slurp($log);
+    }
+}
+
+# A sanitizer's report fails the file, whatever its tests said.
+END {
+    my $code = $?;
+    $_->DESTROY for grep { defined } @ALL;
+    print STDERR map { "# $_\n" } @REPORTS;
+    $? = $code || (@REPORTS ? 1 : 0);
 }
 
 1;

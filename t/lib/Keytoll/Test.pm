@@ -26,6 +26,7 @@ our @EXPORT = qw(http_get http_call http_burst eventually soon json token slurp 
 our $TOP = do { my $p = __FILE__; $p =~ s{/?t/lib/Keytoll/Test\.pm$}{}; $p eq '' ? '.' : $p };
 our $BIN = $ENV{KEYTOLL_BIN} || "$TOP/build";
 our $JSON = JSON::PP->new->utf8->canonical->allow_nonref;
+our $SLOW = $ENV{KEYTOLL_ASAN} ? 4 : 1;      # a sanitizer's factor on every wait
 our @RUNNING;
 my $port = 20000 + ($$ * 37) % 20000;
 
@@ -59,7 +60,7 @@ sub free_port {
 
 sub eventually(&;$) {
     my ($code, $seconds) = @_;
-    my $end = time + ($seconds // 10);
+    my $end = time + ($seconds // 10) * $SLOW;
     my $ok;
     until ($ok = $code->()) {
         last if time > $end;
@@ -96,7 +97,7 @@ sub reap {
     my ($pid, $signal, $seconds) = @_;
     return unless $pid;
     kill $signal, $pid;
-    my $end = time + ($seconds // 10);
+    my $end = time + ($seconds // 10) * $SLOW;
     while (time < $end) {
         return 1 if waitpid($pid, WNOHANG) != 0;
         sleep 0.01;
