@@ -194,6 +194,11 @@ auth_check(req_t *r, auth_level_t level)
     kt_key_token(key, strlen(key), token);
     r->changed_by = http_header(r, "litellm-changed-by");
 
+    if (token[0] == '\0') {
+        fail_proxy(r, 500, "internal_server_error", NULL, "SHA-256 failed");
+        return -1;
+    }
+
     if (CRYPTO_memcmp(token, conf.master_token, KT_KEY_TOKEN_LEN) == 0) {
         r->master = 1;
         r->caller_token = conf.master_token;

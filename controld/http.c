@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "conf.h"
 #include "db.h"
+#include "kt_key.h"
 #include "http.h"
 #include "log.h"
 #include "metrics.h"
@@ -42,6 +43,7 @@ http_thread_end(void *arg)
 {
     db_close();
     rds_close();
+    kt_key_thread_end();
 }
 
 

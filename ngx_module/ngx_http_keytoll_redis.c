@@ -475,7 +475,11 @@ ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
 
     for (i = 0; i < argc; i++) {
         p = ngx_sprintf(p, "$%uz" CRLF, argv[i].len);
-        p = ngx_cpymem(p, argv[i].data, argv[i].len);
+
+        if (argv[i].len) {
+            p = ngx_cpymem(p, argv[i].data, argv[i].len);
+        }
+
         *p++ = CR; *p++ = LF;
     }
 

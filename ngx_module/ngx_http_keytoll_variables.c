@@ -211,11 +211,15 @@ ngx_http_keytoll_identity(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     u_char  *p, *last, *end;
     size_t   n;
 
+    if (ctx->hold.data == NULL) {
+        return NGX_DECLINED;
+    }
+
     n = ngx_strlen(kind);
     p = ctx->hold.data;
     last = p + ctx->receipt_len;
 
-    while (p && p < last) {
+    while (p < last) {
         end = ngx_strlchr(p, last, '\t');
 
         if (end && (size_t) (end - p) > n && ngx_strncmp(p, kind, n) == 0) {
@@ -229,7 +233,11 @@ ngx_http_keytoll_identity(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
         }
 
         p = ngx_strlchr(p, last, LF);
-        p = p ? p + 1 : NULL;
+        if (p == NULL) {
+            break;
+        }
+
+        p++;
     }
 
     return NGX_DECLINED;

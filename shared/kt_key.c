@@ -168,28 +168,33 @@ kt_key_custom_ok(const char *p, size_t len)
 }
 
 
+static __thread EVP_MD_CTX  *kt_key_ctx;
+
+
 void
 kt_key_token(const char *p, size_t len, char out[KT_KEY_TOKEN_LEN + 1])
 {
     unsigned              n;
     unsigned              i;
     unsigned char         md[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX           *ctx;
     static const char     hex[] = "0123456789abcdef";
-    static __thread EVP_MD_CTX  *ctx;
 
     /* OpenSSL 3 looks an algorithm up on every one-shot: keep the context */
 
-    if (ctx == NULL) {
-        ctx = EVP_MD_CTX_new();
+    if (kt_key_ctx == NULL) {
+        kt_key_ctx = EVP_MD_CTX_new();
 
-        if (ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
-            EVP_MD_CTX_free(ctx);
-            ctx = NULL;
+        if (kt_key_ctx
+            && EVP_DigestInit_ex(kt_key_ctx, EVP_sha256(), NULL) != 1)
+        {
+            kt_key_thread_end();
         }
     }
 
+    ctx = kt_key_ctx;
     n = 0;
-    out[0] = '\0';
+    memset(out, 0, KT_KEY_TOKEN_LEN + 1);
 
     if (ctx == NULL
         || EVP_DigestInit_ex(ctx, NULL, NULL) != 1
@@ -205,5 +210,12 @@ kt_key_token(const char *p, size_t len, char out[KT_KEY_TOKEN_LEN + 1])
         out[2 * i + 1] = hex[md[i] & 15];
     }
 
-    out[KT_KEY_TOKEN_LEN] = '\0';
+}
+
+
+void
+kt_key_thread_end(void)
+{
+    EVP_MD_CTX_free(kt_key_ctx);
+    kt_key_ctx = NULL;
 }

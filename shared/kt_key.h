@@ -57,6 +57,9 @@ keytoll_rc_t kt_key_custom_ok(const char *p, size_t len);
  */
 void kt_key_token(const char *p, size_t len, char out[KT_KEY_TOKEN_LEN + 1]);
 
+/* Frees what kt_key_token() keeps for the calling thread. */
+void kt_key_thread_end(void);
+
 /* CRC-32 (IEEE 802.3, reflected) of (p, len). */
 uint32_t kt_key_crc32(const char *p, size_t len);
 
