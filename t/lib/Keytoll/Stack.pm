@@ -58,12 +58,32 @@ sub chat {
     return http_call($self->{port}, 'POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', @$headers], chat_body(%o));
 }
 
+# One more nginx of this stack, on the same Redis and journals: its port.
+sub another_nginx {
+    my $self = shift;
+    my $n = 2 + @{ $self->{more} //= [] };
+    my ($run, $port) = ($self->{run}, Keytoll::Test::free_port());
+    my $conf = slurp("$run/nginx.conf");
+    $conf =~ s/127\.0\.0\.1:$self->{port} /127.0.0.1:$port /;
+    $conf =~ s{\Q$run\E/(nginx\.pid|log/nginx\.log|log/access\.log)}{"$run/" . $1 =~ s/\./$n./r}ge;
+    $conf =~ s{\Q$run\E/tmp/}{$run/tmp/$n-}g;
+    Keytoll::Test::spew("$self->{dir}/nginx$n.conf", $conf);
+    my ($uid, $gid) = (stat $run)[4, 5];
+    my @as = $> == 0 ? ('setpriv', '--reuid', $uid, '--regid', $gid, '--clear-groups', '--') : ();
+    my $bin = $ENV{KEYTOLL_ASAN} ? "$run/bin/nginx" : $ENV{NGINX} || '/usr/sbin/nginx';
+    local $ENV{ASAN_OPTIONS} = 'detect_leaks=0' if $ENV{KEYTOLL_ASAN};
+    push @{ $self->{more} }, Keytoll::Test::spawn("$self->{dir}/nginx$n.out", @as, $bin, '-e', "$run/log/nginx$n.log", '-p', $run, '-c', "$self->{dir}/nginx$n.conf");
+    eventually { http_get($port, '/health/liveliness')->{status} == 200 } 15 or die "nginx $n did not start: " . slurp("$self->{dir}/nginx$n.out");
+    return $port;
+}
+
 sub redis { my $self = shift; return $self->{redis} //= Keytoll::Redis->new($self->{vars}{KEYTOLL_REDIS_SOCK}) }
 
 sub pid { my ($self, $name) = @_; return Keytoll::Test::pid_of("$self->{run}/$name.pid") }
 
 sub finish {
     my $self = shift;
+    Keytoll::Test::reap($_, 'QUIT', 20) for @{ delete $self->{more} // [] };
     my ($code, $out) = $self->stack('down');
     is($code, 0, 'the stack goes down') or diag $out;
     my @bad;
@@ -77,7 +97,10 @@ sub finish {
 
 END {
     my $code = $?;
-    $_->stack('down') for grep { !$_->{stopped} } @RUNNING;
+    for my $s (grep { !$_->{stopped} } @RUNNING) {
+        kill 'KILL', @{ $s->{more} // [] };
+        $s->stack('down');
+    }
     $? = $code;
 }
 
