@@ -13,6 +13,9 @@
 #include "util.h"
 
 
+#define REGISTRY_TRIES  50           /* pushes that may come between           */
+
+
 static arena_t   registry_arena;
 static model_t  *registry_static;       /* models.yaml, then model_list        */
 
@@ -508,59 +511,19 @@ registry_json(arena_t *a, const model_t *m)
 }
 
 
-/*
- * kt_registry sets the generation, that is, it opens the gate.  Only a rebuild may
- * open a closed gate; for everybody else the call goes through only while the
- * generation that was seen stands (a FLUSHALL in between aborts the EXEC).
- */
+/* 1: there, 0: absent, -1: Redis does not answer. */
 
 static int
-registry_call(arena_t *a, rds_cmd_t *c, int opening)
+registry_open(arena_t *a)
 {
-    int          rc, closed;
+    int          rc;
     redisReply  *r;
 
-    if (!opening) {
-        r = rds_do(a, "WATCH", KT_REDIS_GEN);
-
-        if (r) {
-            freeReplyObject(r);
-        }
-
-        r = rds_do(a, "GET", KT_REDIS_GEN);
-        closed = r == NULL || r->type != REDIS_REPLY_STRING;
-        rc = r == NULL ? -1 : 0;
-
-        if (r) {
-            freeReplyObject(r);
-        }
-
-        r = rds_do(a, closed ? "UNWATCH" : "MULTI");
-        rc = rds_is_error(r) ? -1 : rc;
-
-        if (r) {
-            freeReplyObject(r);
-        }
-
-        if (closed || rc) {
-            return rc;                    /* the rebuild will compile it      */
-        }
-    }
-
-    r = rds_run(c);
-    rc = rds_is_error(r) ? -1 : 0;
+    r = rds_do(a, "GET", KT_REDIS_GEN);
+    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
 
     if (r) {
         freeReplyObject(r);
-    }
-
-    if (!opening) {
-        r = rds_do(a, "EXEC");
-        rc = rds_is_error(r) ? -1 : rc;
-
-        if (r) {
-            freeReplyObject(r);
-        }
     }
 
     return rc;
@@ -568,24 +531,101 @@ registry_call(arena_t *a, rds_cmd_t *c, int opening)
 
 
 static int
-registry_send(arena_t *a, model_t *list, int opening)
+registry_ok(redisReply *r)
 {
-    buf_t        b;
-    model_t     *m;
-    PGresult    *r;
-    rds_cmd_t    c;
-    const char  *gen;
+    int  ok;
 
-    r = db_q0("SELECT nextval('registry_gen_seq')");
+    ok = !rds_is_error(r);
 
-    if (!db_ok(r)) {
-        db_log("no registry generation", r);
-        PQclear(r);
-        return -1;
+    if (r) {
+        freeReplyObject(r);
     }
 
-    gen = arena_str(a, PQgetvalue(r, 0, 0));
-    PQclear(r);
+    return ok;
+}
+
+
+/* 1: done, 0: another push came between, -1: an error. */
+
+static int
+registry_exec(arena_t *a)
+{
+    int          rc;
+    redisReply  *r;
+
+    r = rds_do(a, "EXEC");
+
+    if (rds_is_error(r)) {
+        rc = -1;
+
+    } else if (r->type == REDIS_REPLY_NIL) {
+        rc = 0;
+
+    } else {
+        rc = r->elements == 1 && !rds_is_error(r->element[0]) ? 1 : -1;
+    }
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return rc;
+}
+
+
+/*
+ * kt_registry sets the generation, that is, it opens the gate.  Only a rebuild may
+ * open a closed gate; for everybody else the call goes through only while the
+ * generation that was seen stands (a FLUSHALL in between aborts the EXEC, and so
+ * does another push, which is no reason to give up).
+ */
+
+static int
+registry_call(arena_t *a, rds_cmd_t *c, int opening)
+{
+    int  i, rc;
+
+    if (opening) {
+        return registry_ok(rds_run(c)) ? 0 : -1;
+    }
+
+    for (i = 0; i < REGISTRY_TRIES; i++) {
+        if (!registry_ok(rds_do(a, "WATCH", KT_REDIS_GEN))) {
+            return -1;
+        }
+
+        if (registry_open(a) != 1) {
+            registry_ok(rds_do(a, "UNWATCH"));
+            return -1;                /* the list of a rebuild may be older    */
+        }
+
+        if (!registry_ok(rds_do(a, "MULTI"))) {
+            return -1;
+        }
+
+        if (!registry_ok(rds_run(c))) {
+            registry_ok(rds_do(a, "DISCARD"));
+            return -1;
+        }
+
+        rc = registry_exec(a);
+
+        if (rc) {
+            return rc > 0 ? 0 : -1;
+        }
+    }
+
+    return -1;
+}
+
+
+static int
+registry_send(arena_t *a, const char *gen, model_t *list, int opening)
+{
+    buf_t      b;
+    model_t   *m;
+    rds_cmd_t  c;
+
     buf_init(&b, a);
     buf_printf(&b, "{\"gen\":%s,\"models\":[", gen);
 
@@ -606,16 +646,49 @@ registry_send(arena_t *a, model_t *list, int opening)
 }
 
 
+static const char *
+registry_gen(arena_t *a)
+{
+    PGresult    *r;
+    const char  *gen;
+
+    r = db_q0("SELECT nextval('registry_gen_seq')");
+
+    if (!db_ok(r)) {
+        db_log("no registry generation", r);
+        PQclear(r);
+        return NULL;
+    }
+
+    gen = arena_str(a, PQgetvalue(r, 0, 0));
+    PQclear(r);
+
+    return gen;
+}
+
+
+/*
+ * The generation is drawn before the list is read: whoever has a larger one read
+ * everything that was committed when we drew ours.
+ */
+
 int
 registry_push(int opening)
 {
-    int       rc, err;
-    arena_t   a;
-    model_t  *list;
+    int          rc, err;
+    arena_t      a;
+    model_t     *list;
+    const char  *gen;
 
     arena_init(&a);
-    list = registry_load(&a, &err);
-    rc = err ? -1 : registry_send(&a, list, opening);
+    rc = -1;
+    gen = registry_gen(&a);
+
+    if (gen) {
+        list = registry_load(&a, &err);
+        rc = err ? -1 : registry_send(&a, gen, list, opening);
+    }
+
     arena_free(&a);
 
     return rc;

@@ -45,7 +45,8 @@ model_t *registry_load(arena_t *a, int *err);
 
 /*
  * Compiles and pushes under a new generation; `opening` only at the end of a
- * rebuild, else nothing happens while the gate is closed.  0 or -1.
+ * rebuild.  0, or -1: an error, or the gate is closed, to be tried again.  Call it
+ * after the commit of what it shall carry.
  */
 int registry_push(int opening);
 
