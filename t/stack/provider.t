@@ -20,6 +20,7 @@ like($conf, qr/proxy_pass https:\/\/provider;/, 'over TLS');
 like($conf, qr/proxy_ssl_verify on;/, 'whose certificate is checked');
 like($conf, qr/proxy_ssl_name api\.openai\.com;/, 'by its name');
 like($conf, qr/proxy_set_header Authorization "Bearer \Q$secret\E";/, 'with the key');
+like($conf, qr/proxy_set_header $_ "";/, "the client does not choose $_") for qw(OpenAI-Organization OpenAI-Project Cookie);
 unlike($conf =~ s/^#.*//mgr, qr/\@[A-Z_]+\@/, 'no word is left to fill in');
 
 my @with = grep { index(slurp($_), $secret) >= 0 } split /\n/, `find $run -type f`;

@@ -490,6 +490,12 @@ sub finish {
     done_testing();
 }
 
+# An interrupted file still stops its servers.
+my $owner = $$;
+for my $signal (qw(INT TERM HUP)) {
+    $SIG{$signal} = sub { $$ == $owner ? exit 130 : POSIX::_exit(130) };
+}
+
 END {
     my $code = $?;
     for my $g (@RUNNING) {
