@@ -211,7 +211,10 @@ ledger_write(arena_t *a, event_t **ev, size_t n, event_t **bad,
 }
 
 
-/* One by one, so that the event PostgreSQL refuses is parked alone. */
+/*
+ * One by one, so that the event PostgreSQL refuses is alone: it is booked without
+ * its optional fields, and parked only when that is refused too.
+ */
 
 static int
 ledger_write_single(arena_t *a, batch_t *b, int own)
@@ -224,6 +227,11 @@ ledger_write_single(arena_t *a, batch_t *b, int own)
 
     for (i = 0; i < b->n; i++) {
         rc = ledger_write(a, &b->ev[i], 1, NULL, NULL, 0, own);
+
+        if (rc == -2) {
+            event_bare(b->ev[i]);
+            rc = ledger_write(a, &b->ev[i], 1, NULL, NULL, 0, own);
+        }
 
         if (rc == -2) {
             rc = ledger_write(a, NULL, 0, &b->ev[i], &why, 1, own);

@@ -12,7 +12,9 @@
 #include "arena.h"
 
 
-#define LEDGER_LINES_MAX  64
+#define LEDGER_LINES_MAX  4096
+#define LEDGER_TEXT_MAX   255         /* bytes of a text of a row               */
+#define LEDGER_TAGS_MAX   64
 
 
 typedef enum { EV_OK, EV_LATE, EV_LOST, EV_FIX, EV_ADJ } event_code_t;
@@ -67,9 +69,24 @@ typedef struct {
 } event_t;
 
 
-/* Reads one event; NULL and *why when it is malformed. */
+/*
+ * Reads one event; NULL and *why when it has no id, cost or receipt.  Whatever
+ * else is malformed is cleaned, cut or left out: money is never parked for it.
+ */
 event_t *event_parse(arena_t *a, const char *const raw[3], const size_t len[3],
     const char **why);
+
+/* Empties every optional text and count, for an event that was refused. */
+void event_bare(event_t *e);
+
+/*
+ * The string itself when it is UTF-8 without control characters of at most `max`
+ * bytes, else a copy that is.
+ */
+const char *clean_text(arena_t *a, const char *s, size_t max);
+
+/* A copy of broken JSON text, as long as it: broken UTF-8 and NULs become '?'. */
+const char *clean_json(arena_t *a, const char *p, size_t len);
 
 /*
  * Stores events in the open transaction: rows, meters, daily sums.  0, -1 when

@@ -6,13 +6,17 @@
 #include "ledger.h"
 
 
-#define EVENT_TEXT_MAX  4096
+#define EVENT_TIME_MAX   253402300799000       /* the year 9999, ms            */
+#define EVENT_COUNT_MAX  1000000000000000
 
 
-/* A counter: integer, as a number or as a decimal string; absent is `def`. */
+/*
+ * A counter: integer, as a number or as a decimal string; `def` when it is absent
+ * or not from 0 to `max`.
+ */
 
 static int64_t
-event_int(const jv_t *o, const char *name, int64_t def, int *bad)
+event_int(const jv_t *o, const char *name, int64_t def, int64_t max)
 {
     int64_t      v;
     const jv_t  *n;
@@ -24,13 +28,19 @@ event_int(const jv_t *o, const char *name, int64_t def, int *bad)
     }
 
     if ((n->type != J_NUM && n->type != J_STR)
-        || kt_int_parse(n->s, n->len, &v) != KT_OK || v < 0)
+        || kt_int_parse(n->s, n->len, &v) != KT_OK || v < 0 || v > max)
     {
-        *bad = 1;
         return def;
     }
 
     return v;
+}
+
+
+static int64_t
+event_count(const jv_t *o, const char *name)
+{
+    return event_int(o, name, 0, EVENT_COUNT_MAX);
 }
 
 
@@ -41,11 +51,7 @@ event_str(arena_t *a, const jv_t *o, const char *name)
 
     s = json_str(o, name);
 
-    if (s == NULL) {
-        return "";
-    }
-
-    return strlen(s) <= EVENT_TEXT_MAX ? s : arena_dup(a, s, EVENT_TEXT_MAX);
+    return s ? clean_text(a, s, LEDGER_TEXT_MAX) : "";
 }
 
 
@@ -99,11 +105,14 @@ event_id(arena_t *a, const char *p, size_t len)
 
     out = arena_alloc(a, len + 1);
 
-    return kt_id_decode(p, len, out, len + 1, &n) == KT_OK ? out : NULL;
+    return kt_id_decode(p, len, out, len + 1, &n) == KT_OK
+           ? clean_text(a, out, LEDGER_TEXT_MAX) : NULL;
 }
 
 
-static int
+/* Who it was; a name that can not be decoded is counted, but not shown. */
+
+static void
 event_identity(arena_t *a, event_t *e, const char *ent)
 {
     size_t        n;
@@ -112,7 +121,7 @@ event_identity(arena_t *a, event_t *e, const char *ent)
     p = strchr(ent, ':');
 
     if (p == NULL || strchr(ent, '~')) {
-        return 0;                                    /* global, or a submeter  */
+        return;                                     /* global, or a submeter  */
     }
 
     n = (size_t) (p++ - ent);
@@ -130,13 +139,13 @@ event_identity(arena_t *a, event_t *e, const char *ent)
     }
 
     if (slot == NULL) {
-        return 0;
+        return;
     }
 
     id = event_id(a, p, strlen(p));
 
     if (id == NULL) {
-        return -1;
+        return;
     }
 
     if (slot == &e->tags && **slot) {
@@ -144,15 +153,13 @@ event_identity(arena_t *a, event_t *e, const char *ent)
     }
 
     *slot = id;
-
-    return 0;
 }
 
 
 /* <ent> TAB <period> TAB <held> TAB <tokens> TAB <bits> */
 
 static int
-event_line(arena_t *a, event_t *e, char *line)
+event_line(arena_t *a, event_t *e, char *line, size_t max)
 {
     int        i;
     char      *f[5], *p;
@@ -171,7 +178,9 @@ event_line(arena_t *a, event_t *e, char *line)
         f[i] = p + 1;
     }
 
-    if (e->ncharges == LEDGER_LINES_MAX || !*f[0] || strlen(f[0]) > KT_ENT_MAX) {
+    if (e->ncharges == max || !*f[0] || strlen(f[0]) > KT_ENT_MAX
+        || clean_text(a, f[0], KT_ENT_MAX) != f[0])
+    {
         return -1;
     }
 
@@ -185,22 +194,29 @@ event_line(arena_t *a, event_t *e, char *line)
         return -1;
     }
 
-    return event_identity(a, e, f[0]);
+    event_identity(a, e, f[0]);
+
+    return 0;
 }
 
 
 static int
 event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
 {
-    int    first;
-    char  *line, *next;
+    int      first;
+    char    *line, *next;
+    size_t   i, max;
 
-    e->charges = arena_alloc(a, LEDGER_LINES_MAX * sizeof(charge_t));
-    line = arena_dup(a, p, len);
+    for (i = 0, max = 1; i < len; i++) {
+        max += p[i] == '\n';
+    }
 
-    if (memchr(p, 0, len)) {
+    if (len == 0 || memchr(p, 0, len) || max > LEDGER_LINES_MAX) {
         return -1;
     }
+
+    e->charges = arena_alloc(a, max * sizeof(charge_t));
+    line = arena_dup(a, p, len);
 
     for (first = 1; line && *line; line = next, first = 0) {
         next = strchr(line, '\n');
@@ -214,7 +230,7 @@ event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
                 return -1;
             }
 
-        } else if (event_line(a, e, line) != 0) {
+        } else if (event_line(a, e, line, max) != 0) {
             return -1;
         }
     }
@@ -223,17 +239,38 @@ event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
 }
 
 
-static int
-event_fields(arena_t *a, event_t *e, const jv_t *o)
+static void
+event_tags(arena_t *a, event_t *e, const jv_t *o)
 {
-    int          bad;
-    int64_t      cost;
+    size_t       n;
+    buf_t        b;
     const jv_t  *t;
 
-    bad = 0;
-    e->t0_ms = event_int(o, "t0", e->rid_ms, &bad);
-    e->t1_ms = event_int(o, "t1", e->t0_ms, &bad);
-    e->ttft_ms = event_int(o, "ttft", -1, &bad);
+    t = json_get(o, "tags");
+
+    if (t == NULL || t->type != J_ARR || *e->tags) {
+        return;
+    }
+
+    buf_init(&b, a);
+
+    for (n = 0, t = t->head; t && n < LEDGER_TAGS_MAX; t = t->next) {
+        if (t->type == J_STR) {
+            buf_puts(&b, n++ ? "\x1f" : "");
+            buf_puts(&b, clean_text(a, t->s, LEDGER_TEXT_MAX));
+        }
+    }
+
+    e->tags = n ? b.p : "";
+}
+
+
+static void
+event_fields(arena_t *a, event_t *e, const jv_t *o)
+{
+    e->t0_ms = event_int(o, "t0", e->rid_ms, EVENT_TIME_MAX);
+    e->t1_ms = event_int(o, "t1", e->t0_ms, EVENT_TIME_MAX);
+    e->ttft_ms = event_int(o, "ttft", -1, EVENT_TIME_MAX - e->t0_ms);
     e->model = event_str(a, o, "m");
     e->upstream = event_str(a, o, "um");
     e->provider = event_str(a, o, "p");
@@ -243,35 +280,84 @@ event_fields(arena_t *a, event_t *e, const jv_t *o)
     e->ip = event_str(a, o, "ip");
     e->node = event_str(a, o, "node");
     e->why = event_str(a, o, "why");
-    e->in_tok = event_int(o, "in", 0, &bad);
-    e->out_tok = event_int(o, "out", 0, &bad);
-    e->cr_tok = event_int(o, "cr", 0, &bad);
-    e->cw_tok = event_int(o, "cw", 0, &bad);
-    e->rs_tok = event_int(o, "rs", 0, &bad);
-    e->cost_ucr = event_int(o, "ucr", 0, &bad);
-    e->status = event_int(o, "st", 0, &bad);
-    e->stream = event_int(o, "stm", 0, &bad) != 0;
-    e->estimated |= event_int(o, "est", 0, &bad) != 0;
-    cost = event_int(o, "cost", 0, &bad);
-
-    if (e->code != EV_LOST && e->code != EV_ADJ) {
-        e->cost_nusd = cost;
-    }
+    e->in_tok = event_count(o, "in");
+    e->out_tok = event_count(o, "out");
+    e->cr_tok = event_count(o, "cr");
+    e->cw_tok = event_count(o, "cw");
+    e->rs_tok = event_count(o, "rs");
+    e->status = event_int(o, "st", 0, 999);
+    e->stream = event_count(o, "stm") != 0;
+    e->estimated |= event_count(o, "est") != 0;
 
     if (e->customer == NULL && json_str(o, "cust") && *json_str(o, "cust")) {
         e->customer = event_str(a, o, "cust");
     }
 
-    t = json_get(o, "tags");
+    event_tags(a, e, o);
+}
 
-    for (t = t && t->type == J_ARR && !*e->tags ? t->head : NULL; t; t = t->next) {
-        if (t->type == J_STR) {
-            e->tags = *e->tags ? arena_printf(a, "%s\x1f%s", e->tags, t->s) : t->s;
-        }
+
+/* What was charged; an amount that is there must be one. */
+
+static int
+event_cost(event_t *e, const jv_t *o)
+{
+    int64_t  cost;
+
+    e->cost_ucr = json_is_null(json_get(o, "ucr")) ? 0
+                  : event_int(o, "ucr", -1, INT64_MAX);
+
+    if (e->cost_ucr < 0) {
+        return -1;
     }
 
-    return bad || e->status > 999 || e->t0_ms > 253402300799000
-           || e->t1_ms > 253402300799000 ? -1 : 0;
+    if (e->code == EV_LOST || e->code == EV_ADJ) {
+        return 0;
+    }
+
+    cost = event_int(o, "cost", -1, INT64_MAX);
+
+    if (cost < 0) {
+        return -1;
+    }
+
+    e->cost_nusd = cost;
+
+    return 0;
+}
+
+
+void
+event_bare(event_t *e)
+{
+    e->model = e->upstream = e->provider = e->route = "";
+    e->answer_id = e->ending = e->ip = e->node = e->why = e->tags = "";
+    e->token = e->user = e->team = e->org = e->customer = NULL;
+    e->in_tok = e->out_tok = e->cr_tok = e->cw_tok = e->rs_tok = 0;
+    e->t0_ms = e->t1_ms = e->rid_ms;
+    e->ttft_ms = -1;
+}
+
+
+/* A text in it that no string may be costs that text, not the event. */
+
+static jv_t *
+event_json(arena_t *a, const char *p, size_t len, const char **why)
+{
+    jv_t  *o;
+
+    o = json_parse(a, p, len, why);
+
+    if (o == NULL && len) {
+        o = json_parse_big(a, clean_json(a, p, len), len, why);
+    }
+
+    if (o && o->type != J_OBJ) {
+        *why = "not an object";
+        return NULL;
+    }
+
+    return o;
 }
 
 
@@ -284,7 +370,7 @@ event_parse(arena_t *a, const char *const raw[3], const size_t len[3],
 
     e = arena_alloc(a, sizeof(event_t));
     e->tags = "";
-    o = json_parse(a, raw[0], len[0], why);
+    o = event_json(a, raw[0], len[0], why);
 
     if (o == NULL) {
         return NULL;
@@ -293,7 +379,7 @@ event_parse(arena_t *a, const char *const raw[3], const size_t len[3],
     e->rid = json_str(o, "id");
     e->rid_ms = e->rid ? kt_rid_ms(e->rid, strlen(e->rid)) : -1;
 
-    if (e->rid_ms < 0 || e->rid_ms > 253402300799000) {
+    if (e->rid_ms < 0 || e->rid_ms > EVENT_TIME_MAX) {
         *why = "no valid id";
         return NULL;
     }
@@ -308,10 +394,12 @@ event_parse(arena_t *a, const char *const raw[3], const size_t len[3],
         return NULL;
     }
 
-    if (event_fields(a, e, o) != 0) {
-        *why = "a number is out of range";
+    if (event_cost(e, o) != 0) {
+        *why = "no valid cost";
         return NULL;
     }
+
+    event_fields(a, e, o);
 
     return e;
 }

@@ -127,7 +127,8 @@ store_result(PGresult *res, int rows)
     }
 
     state = db_state(res);
-    bad = strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0;
+    bad = strncmp(state, "22", 2) == 0 || strncmp(state, "23", 2) == 0
+          || strncmp(state, "54", 2) == 0;
     db_log("the ledger was refused", res);
     PQclear(res);
 

@@ -152,7 +152,7 @@ my ($ok2, $evok) = event();
 my @bad = (
     [ '{broken', receipt(), 'ok' ], [ '{}', receipt(), 'ok' ], [ $ev, 'x', 'ok' ],
     [ $ev, receipt(), 'what' ], [ $ev, receipt(), 'lost x' ],
-    [ (event(in => -1))[1], receipt(), 'ok' ], [ (event(cost => 'abc'))[1], receipt(), 'ok' ],
+    [ (event(cost => 'abc'))[1], receipt(), 'ok' ], [ (event(cost => undef))[1], receipt(), 'ok' ],
     [ (event(id => 'ABC'))[1], receipt(), 'ok' ], [ $ev, "1\t1\tm\nkey:$t\tx\t0\t0\t16\n", 'ok' ],
     [ '{"id":"' . $k->rid . '","m":"a\u0000b"}', receipt(), 'ok' ],
     [ "\xff\xfe", "\x00", "\x00" ],
@@ -166,6 +166,42 @@ is $k->sql('SELECT count(*) FROM ledger_rejects'), @bad + 1, 'every bad one is k
 is metric('keytoll_ledger_rejects_total'), @bad + 1, 'and counted';
 is $k->sql("SELECT encode(event, 'escape') FROM ledger_rejects WHERE position = 0 ORDER BY id LIMIT 1"),
     '{broken', 'as it was';
+
+# an optional field is never worth the money
+
+$before = rows();
+my $sum = used('team:t1');
+my $rejects = $k->sql('SELECT count(*) FROM ledger_rejects');
+my %spoilt;
+for my $o ([ nul => '"tags":["a","b"]', '"tags":["\u0000","x\u0000y","\\\\u0000"]' ],
+    [ cut => '"uid":"chatcmpl-', "\"uid\":\"\xe4\xb8" ], [ utf8 => '"ip":"127', "\"ip\":\"\xff\xfe\xed\xa0\x80" ],
+    [ half => '"uid":"chatcmpl-', '"uid":"\udc00' ], [ long => '"a","b"', '"' . 'x' x 900_000 . '"' ],
+    [ many => '"a","b"', join ',', map { '"t' . $_ . '"' } 1 .. 20_000 ],
+    [ uid => '"uid":"', '"uid":"' . 'u' x 5000 ], [ model => '"m":"', '"m":"' . join '', map { rand } 1 .. 500 ],
+    [ edge => '"um":"', '"um":"' . 'a' . "\xc3\xbc" x 2500 ], [ line => '"node":"n1"', "\"node\":\"n\n1\"" ],
+    [ cust => '"ip"', '"cust":"\u0000","ip"' ], [ type => '"tags":["a","b"]', '"tags":{"a":1}' ],
+    [ count => '"in":10', '"in":-1' ], [ big => '"in":10', '"in":9223372036854775807' ],
+    [ status => '"st":200', '"st":1000' ], [ time => '"ttft":100', '"ttft":"soon"' ]) {
+    my ($name, $from, $to) = @$o;
+    my ($id, $e) = event();
+    $e =~ s/\Q$from\E/$to/ or die $name;
+    $spoilt{$name} = $id;
+    xadd(e => $e, r => receipt(), c => 'ok');
+}
+my ($idr, $er) = event();
+xadd(e => $er, r => receipt(more => [ "tag:a%00b\t0\t0\t0\t16", "customer:%FF%FE\t0\t0\t0\t16",
+        map { "tag:t$_\t0\t0\t0\t16" } 1 .. 100 ]), c => 'ok');
+ok drained(), 'events with spoilt fields are consumed';
+is rows(), $before + 17, 'every one is booked';
+is $k->sql('SELECT count(*) FROM ledger_rejects'), $rejects, 'none is parked';
+is used('team:t1'), $sum + 17 * 75000, 'with its money';
+is used('tag:t100'), 75000, 'a hundred lines of a receipt too';
+sub field { return $k->sql("SELECT $_[1] FROM ledger WHERE rid = '$spoilt{$_[0]}'") }
+is field(nul => 'tags'), '{?,x?y,"\\\\u0000"}', 'NUL is replaced';
+like field(cut => 'answer_id'), qr/^\?+\d+$/, 'half a character too';
+is field(long => 'length(tags[1])'), 255, 'a long tag is cut';
+is field(edge => 'octet_length(upstream_model)'), 255, 'between two characters';
+is field(count => 'concat_ws(\'|\', prompt_tokens, completion_tokens)'), '0|5', 'a bad count is none';
 
 # an amount that PostgreSQL refuses in the sums parks one event only
 
@@ -186,7 +222,7 @@ my @late = map { [ event() ] } 1 .. 50;
 xadd(e => $_->[1], r => receipt(), c => 'ok') for @late;
 $k->redis('XREADGROUP', 'GROUP', 'controld', 'dead', 'COUNT', 20, 'STREAMS', 'kt:{0000}:s', '>');
 $before = rows();
-my $sum = used('team:t1');
+$sum = used('team:t1');
 $k->start_controld;
 $k->start_controld(name => 'second');
 ok $k->until(sub { rows() == $before + 30 }), 'what nobody had read is consumed by two daemons';
