@@ -177,35 +177,30 @@ ngx_http_keytoll_customer(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
 static ngx_int_t
 ngx_http_keytoll_tags(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
 {
-    char           text[KT_ID_MAX + 1];
-    size_t         len, n;
-    u_char        *p;
-    ngx_uint_t     i;
-    kt_reqscan_t  *s;
+    size_t       len;
+    u_char      *p;
+    ngx_uint_t   i;
 
     ngx_str_null(out);
-    s = ctx->scan;
 
-    if (s == NULL || s->ntags == 0) {
+    if (ctx->ntags == 0) {
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(ctx->request->pool, s->ntags * (KT_ENT_MAX + 1));
+    p = ngx_pnalloc(ctx->request->pool, ctx->ntags * (KT_ENT_MAX + 1));
     if (p == NULL) {
         return NGX_ERROR;
     }
 
     out->data = p;
 
-    for (i = 0; i < s->ntags; i++) {
+    for (i = 0; i < ctx->ntags; i++) {
 
-        if (kt_reqscan_text(ctx->body, s->tags[i], text, sizeof(text), &n)
-            != KT_OK
-            || n == 0
-            || kt_ent_name("tag", text, n, (char *) p, KT_ENT_MAX, &len)
-               != KT_OK)
+        if (kt_ent_name("tag", (char *) ctx->tags[i].data, ctx->tags[i].len,
+                        (char *) p, KT_ENT_MAX, &len)
+            != KT_OK)
         {
-            continue;
+            return NGX_ERROR;
         }
 
         p += len;
@@ -241,7 +236,7 @@ ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
     p = numbers;
 
     flags = ctx->why ? 2
-            : ctx->scan == NULL ? 4
+            : ctx->scan == NULL ? 4 | 8
             : !ctx->known ? 2
             : (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
 
@@ -351,6 +346,10 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
 
     case KT_ADMITTED:
         ngx_http_keytoll_granted(ctx, reply);
+        return;
+
+    case KT_ENTITY_MISSING:
+        ngx_http_keytoll_unavailable(ctx, KT_ENTITY_MISSING);
         return;
 
     case KT_NOT_READY:

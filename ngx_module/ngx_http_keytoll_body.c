@@ -15,6 +15,8 @@ typedef struct {
 } ngx_http_keytoll_edit_t;
 
 
+static void ngx_http_keytoll_read_tags(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_gather(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_uint_t ngx_http_keytoll_edits(ngx_http_request_t *r,
@@ -73,6 +75,10 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         ctx->why = "model is required";
     }
 
+    if (ctx->why == NULL) {
+        ngx_http_keytoll_read_tags(r, ctx);
+    }
+
     if (ctx->why) {
         ctx->scan = NULL;
         return KT_BODY_INVALID;
@@ -83,6 +89,39 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     ctx->streaming = ctx->scan->stream;
 
     return KT_ADMITTED;
+}
+
+
+/* Tags are names of entities: text that can stand in a name. */
+
+static void
+ngx_http_keytoll_read_tags(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    size_t      n;
+    u_char     *p;
+    ngx_uint_t  i;
+
+    for (i = 0; i < ctx->scan->ntags; i++) {
+
+        p = ngx_pnalloc(r->pool, KT_ID_MAX + 1);
+
+        if (p == NULL
+            || kt_reqscan_text(ctx->body, ctx->scan->tags[i], (char *) p,
+                               KT_ID_MAX + 1, &n)
+               != KT_OK
+            || n == 0
+            || kt_json_clean((char *) p, n) != KT_OK)
+        {
+            ctx->why = "a tag of metadata.tags is empty, longer than 255 "
+                       "bytes or not text";
+            return;
+        }
+
+        ctx->tags[i].data = p;
+        ctx->tags[i].len = n;
+    }
+
+    ctx->ntags = i;
 }
 
 

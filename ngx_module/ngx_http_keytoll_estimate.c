@@ -9,6 +9,8 @@
 
 #define NGX_HTTP_KEYTOLL_TYP_OUT      256       /* answer without a cap      */
 #define NGX_HTTP_KEYTOLL_BOUND_OUT    16384     /* ... model cap unknown     */
+#define NGX_HTTP_KEYTOLL_TYP_IMAGE    1000      /* tokens of one image       */
+#define NGX_HTTP_KEYTOLL_BOUND_IMAGE  50000     /* ... the dearest in detail */
 
 
 /*
@@ -19,7 +21,7 @@
 ngx_int_t
 ngx_http_keytoll_estimate(ngx_http_keytoll_ctx_t *ctx)
 {
-    int64_t                    n, cap;
+    int64_t                    n, cap, asked;
     kt_reqscan_t              *s;
     ngx_http_keytoll_model_t  *m;
 
@@ -58,23 +60,32 @@ ngx_http_keytoll_estimate(ngx_http_keytoll_ctx_t *ctx)
         }
     }
 
-    n = s->n > 0 ? s->n : 1;
+    /* every element of "prompt" is answered */
 
-    ctx->in_bound = s->text_bytes;
-    ctx->in_typ = (s->text_bytes + 3) / 4;
+    n = (s->n > 0 ? s->n : 1) * (s->prompts > 1 ? s->prompts : 1);
+
+    ctx->in_bound = s->text_bytes + s->images * NGX_HTTP_KEYTOLL_BOUND_IMAGE;
+    ctx->in_typ = (s->text_bytes + 3) / 4
+                  + s->images * NGX_HTTP_KEYTOLL_TYP_IMAGE;
+
+    /* a cap that this route does not know is none */
+
+    asked = s->caps[0].len
+            || (ctx->class == NGX_HTTP_KEYTOLL_CHAT && s->caps[1].len)
+            ? s->max_tok : -1;
 
     if (ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS) {
         ctx->out_bound = 0;
         ctx->out_typ = 0;
 
     } else {
-        cap = s->max_tok >= 0 ? s->max_tok
+        cap = asked >= 0 ? asked
               : ctx->max_out_tok >= 0 ? ctx->max_out_tok
               : NGX_HTTP_KEYTOLL_BOUND_OUT;
 
         ctx->out_bound = cap * n;
 
-        ctx->out_typ = (s->max_tok >= 0 ? s->max_tok
+        ctx->out_typ = (asked >= 0 ? asked
                         : ngx_min(cap, NGX_HTTP_KEYTOLL_TYP_OUT)) * n;
     }
 

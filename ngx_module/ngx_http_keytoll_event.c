@@ -14,6 +14,7 @@
 #include "ngx_http_keytoll_module.h"
 
 
+static ngx_uint_t ngx_http_keytoll_sent(ngx_http_request_t *r);
 static void ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx);
 static u_char *ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v);
 static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
@@ -42,8 +43,7 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
     }
 
     dispatched = ctx->state == NGX_HTTP_KEYTOLL_DISPATCHED
-                 && ctx->request->upstream
-                 && ctx->request->upstream->request_sent;
+                 && ngx_http_keytoll_sent(ctx->request);
 
     ctx->state = NGX_HTTP_KEYTOLL_SETTLED;
     ngx_http_keytoll_active_del(ctx);
@@ -107,6 +107,34 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* Whether any upstream, tried and given up or not, got a byte of it. */
+
+static ngx_uint_t
+ngx_http_keytoll_sent(ngx_http_request_t *r)
+{
+    ngx_uint_t                 i;
+    ngx_http_upstream_state_t  *state;
+
+    if (r->upstream && r->upstream->request_sent) {
+        return 1;
+    }
+
+    if (r->upstream_states == NULL) {
+        return 0;
+    }
+
+    state = r->upstream_states->elts;
+
+    for (i = 0; i < r->upstream_states->nelts; i++) {
+        if (state[i].bytes_sent > 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 static void
 ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
 {
@@ -138,6 +166,10 @@ ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
 
     est = ctx->delta_bytes ? ngx_max(ctx->events, (ctx->delta_bytes + 2) / 3)
           : ctx->read_json ? (int64_t) (ctx->body_bytes / 4) : 0;
+
+    if (ctx->unreadable) {
+        est = ngx_max(ctx->out_typ, (int64_t) (ctx->body_bytes / 4));
+    }
 
     if (ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS) {
         est = 0;
@@ -237,8 +269,9 @@ ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
           + ngx_http_keytoll_json_len(alias.data, alias.len)
           + ngx_http_keytoll_conf()->node.len;
 
-    for (n = 0; s && n < s->ntags; n++) {
-        len += s->tags[n].len + 1;
+    for (n = 0; n < ctx->ntags; n++) {
+        len += ngx_http_keytoll_json_len(ctx->tags[n].data, ctx->tags[n].len)
+               + 3;
     }
 
     p = ngx_pnalloc(r->pool, len);
@@ -261,15 +294,14 @@ ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
     p = ngx_http_keytoll_text(p, "alias", &alias);
     p = ngx_http_keytoll_text(p, "node", &ngx_http_keytoll_conf()->node);
 
-    if (s && s->ntags) {
-        p = ngx_sprintf(p, ",\"tags\":[");
+    if (ctx->ntags) {
+        p = ngx_sprintf(p, ",\"tags\":");
 
-        for (n = 0; n < s->ntags; n++) {
-            if (n) {
-                *p++ = ',';
-            }
-
-            p = ngx_cpymem(p, ctx->body + s->tags[n].off, s->tags[n].len);
+        for (n = 0; n < ctx->ntags; n++) {
+            *p++ = n ? ',' : '[';
+            *p++ = '"';
+            p = ngx_http_keytoll_json(p, ctx->tags[n].data, ctx->tags[n].len);
+            *p++ = '"';
         }
 
         *p++ = ']';

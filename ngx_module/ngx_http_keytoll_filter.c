@@ -30,6 +30,7 @@ static ngx_int_t ngx_http_keytoll_pass(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
 static void ngx_http_keytoll_scan_json(ngx_http_keytoll_ctx_t *ctx,
     ngx_buf_t *b);
+static void ngx_http_keytoll_keep_id(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_scan_sse(ngx_http_keytoll_ctx_t *ctx,
     ngx_buf_t *b);
 static ngx_int_t ngx_http_keytoll_strip(ngx_http_request_t *r,
@@ -37,6 +38,7 @@ static ngx_int_t ngx_http_keytoll_strip(ngx_http_request_t *r,
 static ngx_int_t ngx_http_keytoll_strip_buf(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b, ngx_chain_t ***last,
     ngx_uint_t *whole);
+static void ngx_http_keytoll_strip_end(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_copy_out(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, u_char *p, size_t len, ngx_chain_t ***last);
 static ngx_int_t ngx_http_keytoll_hold(ngx_http_request_t *r,
@@ -238,6 +240,7 @@ ngx_http_keytoll_choose(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
                       "\"proxy_set_header Accept-Encoding ''\"",
                       &r->headers_out.content_encoding->value);
         ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNREADABLE, 1);
+        ctx->unreadable = 1;
         ctx->strip = 0;
         return;
     }
@@ -385,11 +388,39 @@ ngx_http_keytoll_scan_json(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b)
         kt_respscan_feed(ctx->resp, b->pos, b->last - b->pos);
     }
 
-    if (ctx->last && ctx->resp->id_len && ctx->answer_id.len == 0) {
-        ctx->answer_id.len = ngx_min(ctx->resp->id_len, KT_RESP_ID);
-        ctx->answer_id.data = ctx->answer_id_data;
-        ngx_memcpy(ctx->answer_id_data, ctx->resp->id, ctx->answer_id.len);
+    if (ctx->last) {
+        ngx_http_keytoll_keep_id(ctx);
     }
+}
+
+
+/* The first id; one that was cut in the middle of a character is cut before. */
+
+static void
+ngx_http_keytoll_keep_id(ngx_http_keytoll_ctx_t *ctx)
+{
+    size_t          n;
+    kt_respscan_t  *s;
+
+    s = ctx->resp;
+
+    if (ctx->answer_id.len || s->id_len == 0) {
+        return;
+    }
+
+    n = ngx_min(s->id_len, KT_RESP_ID);
+
+    while (n && kt_json_clean(s->id, n) != KT_OK && n + 3 > s->id_len) {
+        n--;
+    }
+
+    if (kt_json_clean(s->id, n) != KT_OK) {
+        return;
+    }
+
+    ngx_memcpy(ctx->answer_id_data, s->id, n);
+    ctx->answer_id.data = ctx->answer_id_data;
+    ctx->answer_id.len = n;
 }
 
 
@@ -408,6 +439,10 @@ ngx_http_keytoll_scan_sse(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b)
         if (kt_sse_next(&ctx->sse, p, b->last - p, &used, &ev) == KT_OK) {
             (void) ngx_http_keytoll_event(ctx, &ev);
         }
+    }
+
+    if (b->last_buf && kt_sse_end(&ctx->sse, &ev) == KT_OK) {
+        (void) ngx_http_keytoll_event(ctx, &ev);
     }
 }
 
@@ -433,11 +468,7 @@ ngx_http_keytoll_event(ngx_http_keytoll_ctx_t *ctx, kt_sse_event_t *ev)
             ctx->events++;
         }
 
-        if (ctx->answer_id.len == 0 && s->id_len) {
-            ctx->answer_id.len = ngx_min(s->id_len, KT_RESP_ID);
-            ctx->answer_id.data = ctx->answer_id_data;
-            ngx_memcpy(ctx->answer_id_data, s->id, ctx->answer_id.len);
-        }
+        ngx_http_keytoll_keep_id(ctx);
 
         ours = s->done && s->choices_empty && s->nusage;
     }
@@ -489,6 +520,10 @@ ngx_http_keytoll_strip(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     for ( /* void */ ; in; in = in->next) {
         b = in->buf;
         whole = 1;
+
+        if (b->last_buf && ngx_buf_size(b) == 0) {
+            ngx_http_keytoll_strip_end(ctx);
+        }
 
         if (ngx_buf_in_memory(b) && b->last > b->pos
             && ngx_http_keytoll_strip_buf(r, ctx, b, &last, &whole) != NGX_OK)
@@ -575,7 +610,7 @@ ngx_http_keytoll_strip_buf(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
             continue;
         }
 
-        if (ngx_http_keytoll_event(ctx, &ev)) {
+        if (ngx_http_keytoll_event(ctx, &ev) && !ctx->pass_hold) {
             copy = 1;
 
             if (ngx_http_keytoll_copy_out(r, ctx, keep, start - keep, last)
@@ -642,6 +677,21 @@ ngx_http_keytoll_strip_buf(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     *whole = 0;
 
     return ngx_http_keytoll_copy_out(r, ctx, keep, b->last - keep, last);
+}
+
+
+/* The stream ends without the blank line of its last event. */
+
+static void
+ngx_http_keytoll_strip_end(ngx_http_keytoll_ctx_t *ctx)
+{
+    kt_sse_event_t  ev;
+
+    if (kt_sse_end(&ctx->sse, &ev) == KT_OK
+        && ngx_http_keytoll_event(ctx, &ev))
+    {
+        ctx->held_len = 0;
+    }
 }
 
 

@@ -41,8 +41,10 @@ static void ngx_http_keytoll_collect(void);
 static void ngx_http_keytoll_adopt(void);
 static ngx_uint_t ngx_http_keytoll_owned(u_char *name, ngx_uint_t *mine);
 static uint64_t ngx_http_keytoll_process_start(ngx_pid_t pid);
+static void ngx_http_keytoll_replay_first(ngx_http_keytoll_segment_t *seg);
 static void ngx_http_keytoll_replay_add(ngx_http_keytoll_segment_t *seg,
     ngx_uint_t dispatches);
+static ngx_uint_t ngx_http_keytoll_unsettled(void);
 static void ngx_http_keytoll_replay_next(ngx_event_t *ev);
 static void ngx_http_keytoll_replay_file(ngx_http_keytoll_segment_t *seg,
     ngx_uint_t dispatches);
@@ -359,13 +361,13 @@ ngx_http_keytoll_collect(void)
         next = ngx_queue_next(q);
         seg = ngx_queue_data(q, ngx_http_keytoll_segment_t, queue);
 
-        if (!seg->sealed || seg->open || seg->unacked || seg->reading) {
+        if (seg->reread && seg->sealed && !seg->unacked) {
+            seg->reread = 0;
+            ngx_http_keytoll_replay_first(seg);
             continue;
         }
 
-        if (seg->reread) {
-            ngx_http_keytoll_replay_add(seg, 0);
-            seg->reread = 0;
+        if (!seg->sealed || seg->open || seg->unacked || seg->reading) {
             continue;
         }
 
@@ -390,7 +392,7 @@ ngx_http_keytoll_collect(void)
 static void
 ngx_http_keytoll_journal_timer(ngx_event_t *ev)
 {
-    ngx_str_t                    argv[2];
+    ngx_str_t                    argv[3];
     ngx_http_keytoll_segment_t  *seg;
 
     seg = ngx_http_keytoll_current;
@@ -408,11 +410,12 @@ ngx_http_keytoll_journal_timer(ngx_event_t *ev)
     ngx_http_keytoll_collect();
 
     if (!ngx_queue_empty(&ngx_http_keytoll_segments)) {
-        ngx_str_set(&argv[0], "GET");
+        ngx_str_set(&argv[0], "MGET");
         ngx_str_set(&argv[1], KT_REDIS_WM);
+        ngx_str_set(&argv[2], KT_REDIS_EPOCH);
 
         (void) ngx_http_keytoll_redis_send(ngx_http_keytoll_watermark_reply,
-                                           NULL, argv, 2);
+                                           NULL, argv, 3);
     }
 
     ngx_add_timer(ev, 1000);
@@ -423,8 +426,22 @@ static void
 ngx_http_keytoll_watermark_reply(void *data, redisReply *reply,
     ngx_uint_t last)
 {
-    if (reply && reply->type == REDIS_REPLY_STRING) {
-        ngx_http_keytoll_journal_watermark(strtoull(reply->str, NULL, 10));
+    redisReply  *wm;
+
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
+        || reply->elements != 2)
+    {
+        return;
+    }
+
+    /* an emptied Redis first: what it forgot must not be let go */
+
+    ngx_http_keytoll_registry_epoch(reply->element[1]);
+
+    wm = reply->element[0];
+
+    if (wm->type == REDIS_REPLY_STRING) {
+        ngx_http_keytoll_journal_watermark(strtoull(wm->str, NULL, 10));
     }
 }
 
@@ -447,6 +464,23 @@ ngx_http_keytoll_journal_replay(void)
         ngx_http_keytoll_replay_add(ngx_queue_data(q,
                                             ngx_http_keytoll_segment_t, queue),
                                     0);
+    }
+}
+
+
+/* Before what waits: a lost S may hold up the D of its owner. */
+
+static void
+ngx_http_keytoll_replay_first(ngx_http_keytoll_segment_t *seg)
+{
+    ngx_queue_t  *q;
+
+    ngx_http_keytoll_replay_add(seg, 0);
+
+    if (!seg->reread) {
+        q = ngx_queue_last(&ngx_http_keytoll_replays);
+        ngx_queue_remove(q);
+        ngx_queue_insert_head(&ngx_http_keytoll_replays, q);
     }
 }
 
@@ -475,6 +509,32 @@ ngx_http_keytoll_replay_add(ngx_http_keytoll_segment_t *seg,
 }
 
 
+/*
+ * Whether a settlement of a dead process still waits for Redis: until it has
+ * been applied, its D would be taken for a lost request.
+ */
+
+static ngx_uint_t
+ngx_http_keytoll_unsettled(void)
+{
+    ngx_queue_t                 *q;
+    ngx_http_keytoll_segment_t  *seg;
+
+    for (q = ngx_queue_head(&ngx_http_keytoll_segments);
+         q != ngx_queue_sentinel(&ngx_http_keytoll_segments);
+         q = ngx_queue_next(q))
+    {
+        seg = ngx_queue_data(q, ngx_http_keytoll_segment_t, queue);
+
+        if (seg->adopted && (seg->unacked || seg->reread)) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 /* One segment a turn, and no more than memory should hold. */
 
 static void
@@ -495,9 +555,14 @@ ngx_http_keytoll_replay_next(ngx_event_t *ev)
     }
 
     q = ngx_queue_head(&ngx_http_keytoll_replays);
-    ngx_queue_remove(q);
-
     rp = ngx_queue_data(q, ngx_http_keytoll_replay_t, queue);
+
+    if (rp->dispatches && ngx_http_keytoll_unsettled()) {
+        ngx_add_timer(ev, 10);
+        return;
+    }
+
+    ngx_queue_remove(q);
 
     ngx_http_keytoll_replay_file(rp->segment, rp->dispatches);
     rp->segment->reading--;
@@ -517,7 +582,8 @@ ngx_http_keytoll_replay_file(ngx_http_keytoll_segment_t *seg,
     kt_record_t    rec;
     struct stat    st;
 
-    fd = open((char *) seg->path.data, O_RDONLY|O_CLOEXEC);
+    fd = open((char *) seg->path.data,
+              O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
 
     if (fd == NGX_INVALID_FILE || fstat(fd, &st) == -1) {
         ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, ngx_errno,
@@ -544,7 +610,10 @@ ngx_http_keytoll_replay_file(ngx_http_keytoll_segment_t *seg,
     for (at = 0; kt_record_read(p + at, size - at, &rec, &n) == KT_OK; at += n)
     {
         if (rec.type == KT_RECORD_SETTLE && !dispatches) {
-            (void) ngx_http_keytoll_settle_replay(&rec, seg);
+            if (ngx_http_keytoll_settle_replay(&rec, seg) != NGX_OK) {
+                seg->reread = 1;
+                break;
+            }
 
         } else if (rec.type == KT_RECORD_DISPATCH && dispatches) {
             ngx_http_keytoll_replay_lost(&rec, seg);
@@ -633,7 +702,7 @@ ngx_http_keytoll_adopt(void)
 
     *ngx_sprintf(old, "%V/lock", base) = '\0';
 
-    lock = open((char *) old, O_RDWR|O_CREAT|O_CLOEXEC, 0600);
+    lock = open((char *) old, O_RDWR|O_CREAT|O_NOFOLLOW|O_CLOEXEC, 0600);
     if (lock == NGX_INVALID_FILE) {
         return;
     }
@@ -669,6 +738,7 @@ ngx_http_keytoll_adopt(void)
         }
 
         seg->sealed = 1;
+        seg->adopted = 1;
         rp->segment = seg;
         ngx_queue_insert_tail(&taken, &rp->queue);
         ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ADOPTED, 1);

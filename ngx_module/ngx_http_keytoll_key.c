@@ -229,11 +229,12 @@ ngx_http_keytoll_shape(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
  * Proxying copies every request header but those in its hash of known names;
  * "Keep-Alive" is in that hash of every proxying module, so a header renamed
  * to it stays behind.  Removing elements would move others that
- * r->headers_in points to.
+ * r->headers_in points to.  Accept-Encoding stays behind as well: usage is read
+ * from plain text.
  */
 
 void
-ngx_http_keytoll_strip_keys(ngx_http_request_t *r)
+ngx_http_keytoll_strip_headers(ngx_http_request_t *r)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -254,7 +255,15 @@ ngx_http_keytoll_strip_keys(ngx_http_request_t *r)
             i = 0;
         }
 
-        if (ngx_http_keytoll_source_index(&h[i]) == NGX_DECLINED) {
+        if (ngx_http_keytoll_source_index(&h[i]) != NGX_DECLINED) {
+            ngx_str_null(&h[i].value);
+
+        } else if (h[i].key.len != sizeof("accept-encoding") - 1
+                   || ngx_strncasecmp(h[i].key.data,
+                                      (u_char *) "accept-encoding",
+                                      h[i].key.len)
+                      != 0)
+        {
             continue;
         }
 
@@ -262,8 +271,66 @@ ngx_http_keytoll_strip_keys(ngx_http_request_t *r)
         h[i].lowcase_key = (u_char *) "keep-alive";
         h[i].hash = ngx_hash_key((u_char *) "keep-alive",
                                  sizeof("keep-alive") - 1);
-        ngx_str_null(&h[i].value);
     }
 
     r->headers_in.authorization = NULL;
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_mask(ngx_str_t *s)
+{
+    size_t      i, n;
+    ngx_uint_t  found;
+
+    found = 0;
+
+    for (i = 0; i < s->len; i++) {
+
+        if (i && s->data[i - 1] != '?' && s->data[i - 1] != '&') {
+            continue;
+        }
+
+        n = s->len - i;
+
+        if (n > 4 && ngx_strncasecmp(s->data + i, (u_char *) "key=", 4) == 0) {
+            i += 4;
+
+        } else if (n > 8 && ngx_strncasecmp(s->data + i, (u_char *) "api_key=",
+                                            8)
+                            == 0)
+        {
+            i += 8;
+
+        } else {
+            continue;
+        }
+
+        for (found = 1; i < s->len && s->data[i] != '&' && s->data[i] != ' ';
+             i++)
+        {
+            s->data[i] = '*';
+        }
+    }
+
+    return found;
+}
+
+
+/*
+ * Keys in the URL end in logs: masks every one of them, in each copy of the
+ * URL.  Returns 1 when there was one.
+ */
+
+ngx_uint_t
+ngx_http_keytoll_mask_url(ngx_http_request_t *r)
+{
+    ngx_uint_t  found;
+
+    found = ngx_http_keytoll_mask(&r->args);
+
+    found |= ngx_http_keytoll_mask(&r->request_line);
+    found |= ngx_http_keytoll_mask(&r->unparsed_uri);
+
+    return found;
 }

@@ -14,6 +14,8 @@ static char *ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_keytoll_enable(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_keytoll_enum(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_keytoll_redis_directive(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_keytoll_password_file(ngx_conf_t *cf,
@@ -75,14 +77,14 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
 
     { ngx_string("keytoll_redis_failure"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_keytoll_enum,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_keytoll_loc_conf_t, failure),
       &ngx_http_keytoll_failures },
 
     { ngx_string("keytoll_abort"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_keytoll_enum,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_keytoll_loc_conf_t, abort),
       &ngx_http_keytoll_aborts },
@@ -274,6 +276,42 @@ ngx_http_keytoll_enable(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return rv;
+}
+
+
+/* ngx_conf_set_enum_slot() does not say whose value is wrong. */
+
+static char *
+ngx_http_keytoll_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char  *p = conf;
+
+    ngx_str_t        *value;
+    ngx_uint_t       *np;
+    ngx_conf_enum_t  *e;
+
+    np = (ngx_uint_t *) (p + cmd->offset);
+
+    if (*np != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    for (e = cmd->post; e->name.len; e++) {
+        if (e->name.len == value[1].len
+            && ngx_strcasecmp(e->name.data, value[1].data) == 0)
+        {
+            *np = e->value;
+            return NGX_CONF_OK;
+        }
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"%V\" directive",
+                       &value[1], &cmd->name);
+
+    return NGX_CONF_ERROR;
 }
 
 
@@ -521,6 +559,12 @@ ngx_http_keytoll_journal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (ngx_conf_full_name(cf->cycle, &path->name, 0) != NGX_OK) {
         return NGX_CONF_ERROR;
+    }
+
+    /* names of segments are made in buffers of NGX_MAX_PATH bytes */
+
+    if (path->name.len > NGX_MAX_PATH - 512) {
+        return "has a path that is too long";
     }
 
     path->conf_file = cf->conf_file->file.name.data;

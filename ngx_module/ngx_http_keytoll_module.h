@@ -168,6 +168,7 @@ struct ngx_http_keytoll_segment_s {
     uint64_t                       last_ack_ms; /* Redis time                */
     time_t                         created;
     unsigned                       sealed:1;
+    unsigned                       adopted:1;   /* of a process that is gone */
     unsigned                       reread:1;    /* S were dropped from memory */
     ngx_str_t                      path;
     u_char                         path_data[1];
@@ -207,6 +208,8 @@ typedef struct {
     u_char                        *body;
     size_t                         body_len;
     kt_reqscan_t                  *scan;
+    ngx_str_t                      tags[KT_REQ_TAGS];   /* decoded           */
+    ngx_uint_t                     ntags;
     const char                    *why;         /* the body is not valid     */
     size_t                         why_off;
     ngx_str_t                      model;
@@ -264,6 +267,7 @@ typedef struct {
     unsigned                       gone:1;      /* client left; draining     */
     unsigned                       unreserved:1;
     unsigned                       estimated:1;
+    unsigned                       unreadable:1;/* the answer is encoded     */
     unsigned                       header:1;
     unsigned                       pass_hold:1; /* held too long to hold on  */
 } ngx_http_keytoll_ctx_t;
@@ -292,7 +296,8 @@ void ngx_http_keytoll_resume(ngx_http_keytoll_ctx_t *ctx);
 
 ngx_uint_t ngx_http_keytoll_read_key(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
-void ngx_http_keytoll_strip_keys(ngx_http_request_t *r);
+void ngx_http_keytoll_strip_headers(ngx_http_request_t *r);
+ngx_uint_t ngx_http_keytoll_mask_url(ngx_http_request_t *r);
 
 /* body.c */
 
@@ -373,6 +378,7 @@ void ngx_http_keytoll_redis_started(void);
 
 void ngx_http_keytoll_registry_refresh(void);
 void ngx_http_keytoll_registry_lost(void);
+void ngx_http_keytoll_registry_epoch(redisReply *epoch);
 void ngx_http_keytoll_registry_stale(redisReply *gen);
 ngx_uint_t ngx_http_keytoll_registry_ready(void);
 ngx_str_t *ngx_http_keytoll_registry_gen(void);

@@ -25,6 +25,8 @@ typedef struct {
     u_char                  gen_data[NGX_INT64_LEN + 1];
     int64_t                 newest;
     ngx_event_t             again;
+    size_t                  epoch_len;
+    u_char                  epoch[64];      /* of the latest rebuild         */
     unsigned                ready:1;
     unsigned                asked:1;
     unsigned                recover:1;
@@ -71,6 +73,45 @@ ngx_http_keytoll_registry_find(ngx_str_t *name)
 }
 
 
+/*
+ * A rebuild writes a new epoch before it opens the gate.  Redis had been
+ * emptied then, whether this worker noticed or slept: put back what it knows.
+ */
+
+void
+ngx_http_keytoll_registry_epoch(redisReply *epoch)
+{
+    size_t                        len;
+    ngx_uint_t                    known;
+    ngx_http_keytoll_registry_t  *reg;
+
+    reg = &ngx_http_keytoll_registry;
+
+    if (epoch->type != REDIS_REPLY_STRING) {
+        return;
+    }
+
+    len = ngx_min((size_t) epoch->len, sizeof(reg->epoch));
+
+    if (len == reg->epoch_len
+        && ngx_memcmp(epoch->str, reg->epoch, len) == 0)
+    {
+        return;
+    }
+
+    known = reg->epoch_len != 0;
+
+    ngx_memcpy(reg->epoch, epoch->str, len);
+    reg->epoch_len = len;
+
+    if (known) {
+        reg->recover = 0;
+        ngx_http_keytoll_journal_replay();
+        ngx_http_keytoll_renew(1);
+    }
+}
+
+
 /* The connection is gone, or Redis said that it is not ready. */
 
 void
@@ -106,7 +147,7 @@ ngx_http_keytoll_registry_stale(redisReply *gen)
 void
 ngx_http_keytoll_registry_refresh(void)
 {
-    ngx_str_t                     argv[3];
+    ngx_str_t                     argv[4];
     ngx_http_keytoll_registry_t  *reg;
 
     reg = &ngx_http_keytoll_registry;
@@ -118,9 +159,10 @@ ngx_http_keytoll_registry_refresh(void)
     ngx_str_set(&argv[0], "MGET");
     ngx_str_set(&argv[1], KT_REDIS_GEN);
     ngx_str_set(&argv[2], KT_REDIS_REG);
+    ngx_str_set(&argv[3], KT_REDIS_EPOCH);
 
     if (ngx_http_keytoll_redis_send(ngx_http_keytoll_registry_reply, NULL,
-                                    argv, 3)
+                                    argv, 4)
         == NGX_OK)
     {
         reg->asked = 1;
@@ -147,7 +189,7 @@ ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
     reg->asked = 0;
 
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
-        || reply->elements != 2)
+        || reply->elements != 3)
     {
         goto again;
     }
@@ -179,10 +221,9 @@ ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
     reg->newest = gen;
     reg->ready = 1;
 
+    ngx_http_keytoll_registry_epoch(reply->element[2]);
+
     if (reg->recover) {
-
-        /* Redis had been emptied: put back what this worker knows */
-
         reg->recover = 0;
         ngx_http_keytoll_journal_replay();
         ngx_http_keytoll_renew(1);

@@ -34,12 +34,14 @@ static ngx_http_keytoll_route_t  ngx_http_keytoll_routes[] = {
     { ngx_string("/chat/completions"), NGX_HTTP_KEYTOLL_CHAT },
     { ngx_string("/completions"), NGX_HTTP_KEYTOLL_COMPLETIONS },
     { ngx_string("/embeddings"), NGX_HTTP_KEYTOLL_EMBEDDINGS },
-    { ngx_string("/v1/messages"), NGX_HTTP_KEYTOLL_MESSAGES },
+    { ngx_string("/messages"), NGX_HTTP_KEYTOLL_MESSAGES },
     { ngx_null_string, NGX_HTTP_KEYTOLL_OTHER }
 };
 
 
 static u_char *ngx_http_keytoll_random(void);
+static ngx_int_t ngx_http_keytoll_again(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_start(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_http_keytoll_ctx_t *ngx_http_keytoll_create_ctx(
@@ -68,16 +70,7 @@ ngx_http_keytoll_handler(ngx_http_request_t *r)
     ctx = ngx_http_keytoll_get_ctx(r);
 
     if (ctx) {
-        switch (ctx->state) {
-
-        case NGX_HTTP_KEYTOLL_NEW:
-        case NGX_HTTP_KEYTOLL_BODY:
-        case NGX_HTTP_KEYTOLL_ADMIT:
-            return NGX_AGAIN;
-
-        default:
-            return NGX_DECLINED;
-        }
+        return ngx_http_keytoll_again(r, ctx);
     }
 
     if (!klcf->enable) {
@@ -112,12 +105,57 @@ ngx_http_keytoll_handler(ngx_http_request_t *r)
 }
 
 
+/*
+ * The handler runs again: the phases go on after the verdict, or error_page
+ * has sent the request elsewhere.  One that was not admitted may be shown a
+ * file, but is never proxied.
+ */
+
+static ngx_int_t
+ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_http_core_loc_conf_t     *clcf;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    switch (ctx->state) {
+
+    case NGX_HTTP_KEYTOLL_ADMITTED:
+    case NGX_HTTP_KEYTOLL_DISPATCHED:
+    case NGX_HTTP_KEYTOLL_SETTLED:
+        return NGX_DECLINED;
+
+    case NGX_HTTP_KEYTOLL_REFUSED:
+        break;
+
+    default:
+        if (!r->internal) {
+            return NGX_AGAIN;
+        }
+
+        /* the body could not be read: nobody waits for the verdict */
+
+        ngx_http_keytoll_admit_stop(ctx);
+        ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
+        ctx->why = "it could not be read";
+    }
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+    clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
+
+    if (!klcf->enable || clcf->handler == NULL) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_keytoll_refuse(r, ctx, ctx->why ? KT_BODY_INVALID
+                                                    : ctx->reason, NULL);
+}
+
+
 /* What can be refused by the headers alone, before a byte of body is read. */
 
 static ngx_int_t
 ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_str_t                     value;
     ngx_uint_t                    reason;
     ngx_http_keytoll_loc_conf_t  *klcf;
 
@@ -133,15 +171,9 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     reason = ngx_http_keytoll_read_key(r, ctx);
 
-    ngx_http_keytoll_strip_keys(r);
+    ngx_http_keytoll_strip_headers(r);
 
-    if (r->args.len
-        && (ngx_http_arg(r, (u_char *) "key", 3, &value) == NGX_OK
-            || ngx_http_arg(r, (u_char *) "api_key", 7, &value) == NGX_OK))
-    {
-        /* the request line goes to logs: what it says is taken out of it */
-
-        ngx_memset(value.data, '*', value.len);
+    if (r->args.len && ngx_http_keytoll_mask_url(r)) {
         reason = KT_KEY_IN_URL;
     }
 
@@ -266,7 +298,16 @@ ngx_http_keytoll_get_ctx(ngx_http_request_t *r)
 static ngx_http_keytoll_class_e
 ngx_http_keytoll_classify(ngx_str_t *uri)
 {
+    ngx_str_t                  path;
     ngx_http_keytoll_route_t  *route;
+
+    path = *uri;
+
+    if (path.len > 1 && path.data[path.len - 1] == '/') {
+        path.len--;
+    }
+
+    uri = &path;
 
     for (route = ngx_http_keytoll_routes; route->path.len; route++) {
         if (uri->len >= route->path.len

@@ -22,6 +22,7 @@ typedef struct {
     ngx_str_t                      arg[NGX_HTTP_KEYTOLL_SETTLE_ARGS];
     ngx_http_keytoll_segment_t    *dispatched;  /* where D stands            */
     ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
+    uint64_t                       seq;
     ngx_uint_t                     refused;     /* times Redis said ERR      */
     u_char                         data[1];
 } ngx_http_keytoll_settlement_t;
@@ -41,6 +42,7 @@ static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
 static void ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch,
     ngx_uint_t refused);
+static void ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s);
 static void ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s,
     uint64_t now_ms);
 static void ngx_http_keytoll_settle_timer(ngx_event_t *ev);
@@ -48,6 +50,7 @@ static void ngx_http_keytoll_settle_timer(ngx_event_t *ev);
 
 static ngx_queue_t       ngx_http_keytoll_queue;
 static ngx_uint_t        ngx_http_keytoll_pending;
+static uint64_t          ngx_http_keytoll_seq;
 static ngx_uint_t        ngx_http_keytoll_batches;
 static ngx_event_t       ngx_http_keytoll_settle_ev;
 static ngx_connection_t  ngx_http_keytoll_settle_dumb;
@@ -160,6 +163,7 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
     s->dispatched = dispatched;
     s->settled = settled;
     s->refused = 0;
+    s->seq = ngx_http_keytoll_seq++;
 
     if (settled) {
         settled->unacked++;
@@ -341,6 +345,31 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
 }
 
 
+/* In the order of their making, whatever order the batches came back in. */
+
+static void
+ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s)
+{
+    ngx_queue_t                    *q;
+    ngx_http_keytoll_settlement_t  *t;
+
+    for (q = ngx_queue_head(&ngx_http_keytoll_queue);
+         q != ngx_queue_sentinel(&ngx_http_keytoll_queue);
+         q = ngx_queue_next(q))
+    {
+        t = ngx_queue_data(q, ngx_http_keytoll_settlement_t, queue);
+
+        if (t->seq > s->seq) {
+            break;
+        }
+    }
+
+    /* before q, which is the sentinel when all are older */
+
+    ngx_queue_insert_tail(q, &s->queue);
+}
+
+
 static void
 ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
 {
@@ -353,13 +382,19 @@ ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
             ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
                           "keytoll: redis refuses the settlement of %V, it "
                           "stays in the journal", &s->arg[0]);
+
+            if (s->settled) {
+                s->settled->unacked--;
+                s->settled->reread = 1;
+            }
+
             ngx_http_keytoll_pending--;
             ngx_http_keytoll_gauge()->pending--;
             ngx_free(s);
             continue;
         }
 
-        ngx_queue_insert_head(&ngx_http_keytoll_queue, &s->queue);
+        ngx_http_keytoll_put_back(s);
     }
 
     ngx_free(batch);

@@ -156,6 +156,12 @@ ngx_http_keytoll_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         break;
 
     case NGX_HTTP_KEYTOLL_V_VERDICT:
+        if (ctx->reason == KT_ADMITTED
+            && ctx->state < NGX_HTTP_KEYTOLL_ADMITTED)
+        {
+            break;
+        }
+
         s.data = (u_char *) kt_reason((int) ctx->reason)->name;
         s.len = ngx_strlen(s.data);
         break;

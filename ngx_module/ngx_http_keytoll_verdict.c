@@ -46,7 +46,9 @@ static ngx_int_t ngx_http_keytoll_send(ngx_http_request_t *r,
     ngx_uint_t status, ngx_str_t *body);
 
 
-#define NGX_HTTP_KEYTOLL_TEXT  8192
+/* Holds two ids of KT_ENT_MAX, an alias, a path and a list cut to the rest. */
+
+#define NGX_HTTP_KEYTOLL_TEXT  16384
 
 
 ngx_int_t
@@ -137,11 +139,11 @@ failed:
 
 
 static void
-ngx_http_keytoll_field(redisReply *reply, size_t i, ngx_str_t *out)
+ngx_http_keytoll_field(redisReply *reply, size_t i, size_t max, ngx_str_t *out)
 {
     if (reply->element[i]->type == REDIS_REPLY_STRING) {
         out->data = (u_char *) reply->element[i]->str;
-        out->len = reply->element[i]->len;
+        out->len = ngx_min((size_t) reply->element[i]->len, max);
     }
 }
 
@@ -152,7 +154,7 @@ ngx_http_keytoll_field_int(redisReply *reply, size_t i)
     ngx_str_t  s;
 
     ngx_str_null(&s);
-    ngx_http_keytoll_field(reply, i, &s);
+    ngx_http_keytoll_field(reply, i, NGX_INT64_LEN, &s);
 
     if (s.len > 1 && s.data[0] == '-') {
         return - (int64_t) ngx_atoof(s.data + 1, s.len - 1);
@@ -175,16 +177,16 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
         return;
     }
 
-    ngx_http_keytoll_field(reply, 1, &f->entity);
-    ngx_http_keytoll_field(reply, 2, &f->alias);
-    ngx_http_keytoll_field(reply, 3, &f->limit);
-    ngx_http_keytoll_field(reply, 4, &f->used);
-    ngx_http_keytoll_field(reply, 5, &f->held);
+    ngx_http_keytoll_field(reply, 1, KT_ENT_MAX, &f->entity);
+    ngx_http_keytoll_field(reply, 2, 256, &f->alias);
+    ngx_http_keytoll_field(reply, 3, 32, &f->limit);
+    ngx_http_keytoll_field(reply, 4, 32, &f->used);
+    ngx_http_keytoll_field(reply, 5, 32, &f->held);
     f->reset_s = ngx_http_keytoll_field_int(reply, 6);
     f->retry_ms = ngx_http_keytoll_field_int(reply, 7);
-    ngx_http_keytoll_field(reply, 8, &f->need);
+    ngx_http_keytoll_field(reply, 8, 32, &f->need);
     f->now_ms = ngx_http_keytoll_field_int(reply, 9);
-    ngx_http_keytoll_field(reply, 10, &f->models);
+    ngx_http_keytoll_field(reply, 10, 65536, &f->models);
     f->expires_ms = ngx_http_keytoll_field_int(reply, 11);
 
     f->kind = f->entity;
@@ -440,7 +442,7 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     u_char     *end;
     ngx_str_t   id;
 
-    end = p + NGX_HTTP_KEYTOLL_TEXT - 2048;
+    end = p + NGX_HTTP_KEYTOLL_TEXT - 8192;
 
     switch (reason) {
 
@@ -563,6 +565,7 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
                            "supported. Send the body as it is.");
 
     case KT_NOT_READY:
+    case KT_ENTITY_MISSING:
     case KT_STALE:
         return ngx_sprintf(p, "Limits are being loaded, try again in a "
                            "moment.");

@@ -2,7 +2,7 @@
  * Why a request was refused, as data: one number for the Redis functions, one
  * word for clients and logs, one status and error type for the wire.
  *
- * Statuses and types: litellm-api 11.2, profile 1.104.  0..17 are spoken by
+ * Statuses and types: litellm-api 11.2, profile 1.104.  0..18 are spoken by
  * shared/lua/keytoll.lua and must stay equal to the numbers there.
  */
 
@@ -28,7 +28,8 @@ typedef enum {
     KT_PARALLEL,
     KT_MODEL_UNKNOWN,
     KT_CREDITS,
-    KT_UNPRICED,               /* a money limit and no price to hold by     */
+    KT_UNPRICED,               /* a limit, and no price or model to count by */
+    KT_ENTITY_MISSING,         /* a level of the key is not in Redis        */
 
     KT_KEY_MISSING,            /* from here on decided without Redis        */
     KT_KEY_MALFORMED,

@@ -56,7 +56,7 @@ static const kt_reqkey_t  kt_reqkeys[] = {
  * returns the new length.
  */
 
-static size_t
+size_t
 kt_reqkey_fold(char *p, size_t len)
 {
     size_t  i, n;

@@ -54,5 +54,8 @@ typedef struct {
  */
 const kt_reqkey_t *kt_reqkey(char *name, size_t len, int *exact);
 
+/* Folds case in place as Go does; returns the new length. */
+size_t kt_reqkey_fold(char *p, size_t len);
+
 
 #endif

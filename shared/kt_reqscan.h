@@ -64,6 +64,7 @@ typedef struct {
 
     int64_t       text_bytes;          /* upper bound of prompt tokens      */
     int64_t       images;              /* image parts seen                  */
+    int64_t       prompts;             /* elements of a "prompt" array      */
 
     unsigned      ntags;
     kt_span_t     tags[KT_REQ_TAGS];   /* strings of metadata.tags          */

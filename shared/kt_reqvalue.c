@@ -297,6 +297,12 @@ kt_rs_is_image(kt_rs_t *s, kt_span_t span)
 static void
 kt_rs_text(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 {
+    if (s->key->id == KT_REQKEY_PROMPT && s->depth == 2
+        && (type == KT_RS_STRING || type == KT_RS_OPEN))
+    {
+        s->out->prompts++;
+    }
+
     if (type == KT_RS_STRING) {
         s->out->text_bytes += (int64_t) span.len - 2;
 
@@ -397,6 +403,7 @@ kt_rs_key2(kt_rs_t *s, kt_span_t span)
     size_t        n;
     const char   *dup;
     kt_rs_sub_t   sub;
+    const char   *cased;
 
     s->sub = KT_RS_SUB_NONE;
 
@@ -427,6 +434,24 @@ kt_rs_key2(kt_rs_t *s, kt_span_t span)
     if (sub && (s->sub_seen & (1u << sub))) {
         kt_rs_refuse(s, KT_DUPLICATE, dup, span.off);
         return;
+    }
+
+    /* a reader that ignores case would take it for the key that we act on */
+
+    if (sub == KT_RS_SUB_NONE) {
+        n = kt_reqkey_fold(name, n);
+        cased = s->key->id == KT_REQKEY_SO
+                ? (kt_rs_is(name, n, "include_usage")
+                   ? "key \"include_usage\" in another case" : NULL)
+                : kt_rs_is(name, n, "user_id")
+                ? "key \"user_id\" in another case"
+                : kt_rs_is(name, n, "tags")
+                ? "key \"tags\" in another case" : NULL;
+
+        if (cased) {
+            kt_rs_refuse(s, KT_DUPLICATE, cased, span.off);
+            return;
+        }
     }
 
     s->sub_seen |= 1u << sub;

@@ -172,7 +172,7 @@ local function gather(pre, key, r)
         local e = bytes and load(names[i], bytes, got[2 * i])
         if not e then
             if (i <= must or bytes) and not r.any then
-                return nil, NOT_READY, { name = names[i], p = {} }
+                return nil, MISSING, { name = names[i], p = {} }
             end
         elseif not e.p.gone then
             e.money = i > must or made.counted[i]
@@ -185,10 +185,19 @@ local function gather(pre, key, r)
     for i = 2, more and #list or 1 do
         local missing = gather_more(pre, list, list[i], r)
         if missing then
-            return nil, NOT_READY, { name = missing, p = {} }
+            return nil, MISSING, { name = missing, p = {} }
         end
     end
     return list
+end
+
+
+-- A route whose body the gate does not read has no model, no tokens and no cost:
+-- whoever is limited in one of these cannot use it.
+local function check_route(e, r, now_ms)
+    if r.unread and (e.p.exact or e.p.tpm) then
+        return refuse(UNPRICED, e, now_ms)
+    end
 end
 
 
@@ -196,7 +205,7 @@ local function check_access(list, r, now_ms, path)
     for i = 1, #list do
         local e = list[i]
         local p = e.p
-        if p.blocked then
+        if p.blocked or (p.status and p.status ~= "active") then
             return refuse(i == 1 and KEY_BLOCKED or ENT_BLOCKED, e, now_ms)
         end
         if p.exact and r.model ~= "" and not allowed(p, r.model) then
@@ -204,6 +213,10 @@ local function check_access(list, r, now_ms, path)
         end
         if p.expires_ms and p.expires_ms <= now_ms then
             return refuse(KEY_EXPIRED, e, now_ms)
+        end
+        local no = r.unread and check_route(e, r, now_ms)
+        if no then
+            return no
         end
     end
     if not route_allowed(list[1].p, r.class, path) then
@@ -337,7 +350,7 @@ end
 -- 5 route class, 6 path, 7 bound nusd, 8 typical nusd, 9 ucr, 10 input tokens
 -- bound, 11 typical, 12 output tokens bound, 13 typical, 14 input estimate
 -- nusd (charged if the request is lost), 15 lease ms, 16 flags (1 free model,
--- 2 model unknown, 4 no price), 17 customer entity, 18 tag entities by \t,
+-- 2 model unknown, 4 no price, 8 a route whose body is not read), 17 customer entity, 18 tag entities by \t,
 -- 19 event template for the sweeper.
 -- Returns {0, receipt, rates, now_ms, gen, alias, key used, key limit,
 -- 1 if anything limits it} or
@@ -359,19 +372,20 @@ local function kt_admit(keys, a)
     end
     local key = load(name, got[2], got[3])
     if not key then
-        return refuse(NOT_READY, nil, now_ms)
+        return refuse(MISSING, { name = name, p = {} }, now_ms)
     elseif key.p.gone then
         return refuse(KEY_UNKNOWN, nil, now_ms)
     elseif got[4] then
         return granted((split_hold(got[4])), { key }, now_ms, gen)
     elseif got[5] then
-        return refuse(NOT_READY, nil, now_ms)       -- given up by its sender
+        return refuse(MISSING, nil, now_ms)         -- given up by its sender
     end
     local flags = tonumber(a[16])
     local r = { model = a[3], class = a[5], customer = a[17], tags = a[18],
                 in_bound = tonumber(a[10]), in_typ = tonumber(a[11]),
                 out_bound = tonumber(a[12]), out_typ = tonumber(a[13]),
                 free = has(flags, 1), unpriced = has(flags, 4),
+                unread = has(flags, 8),
                 master = key.p.master, bh = 0, bl = 0, th = 0, tl = 0, ch = 0,
                 cl = 0 }
     r.bh, r.bl = amount(a[7])

@@ -12,7 +12,7 @@
 --   w:<entity>  its window's past seconds (window.lua); gone when idle
 --   h:<rid>     hold of an admitted, not yet settled request
 --   z           leases: rid by expiry, ms
---   d:<hour>    settled rids, by the hour in the rid; 48 h
+--   d:<hour>    settled rids, by the hour in the rid; 2 h
 --   t:<rid>     cost and event of a lost request that the sweeper charged, 48 h;
 --               or of one that was given up before its admission came, 1 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms
@@ -28,8 +28,9 @@
 
 local BASE = 1e9
 local RING = 61               -- one-second buckets; any 60 s span is covered
-local DONE_TTL_S = 172800     -- settled rids and tombstones
-local OLD_MS = 169200000      -- 47 h: older rids go to the ledger only
+local DONE_TTL_S = 7200       -- settled rids; longer than journals replay
+local TOMB_TTL_S = 172800     -- lost requests that may still be settled
+local OLD_MS = 6600000        -- 110 min: later replays go to the ledger only
 local WINDOW_TTL_S = 125      -- longer than a window that can still count
 local CACHE_MAX = 8192
 
@@ -38,7 +39,7 @@ local OK, NOT_READY, STALE = 0, 1, 2
 local KEY_UNKNOWN, KEY_BLOCKED, KEY_MODEL, KEY_EXPIRED = 3, 4, 5, 6
 local BUDGET, HELD, ENT_BLOCKED, ENT_MODEL, ROUTE = 7, 8, 9, 10, 11
 local RPM, TPM, PARALLEL, MODEL_UNKNOWN, CREDITS = 12, 13, 14, 15, 16
-local UNPRICED = 17
+local UNPRICED, MISSING = 17, 18
 
 -- Receipt bits.
 local B_RPM, B_TPM, B_PAR, B_UCR, B_MONEY, B_NOHOLD = 1, 2, 4, 8, 16, 32

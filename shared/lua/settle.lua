@@ -192,6 +192,7 @@ local function classify(pre, a, now_ms)
                      tok_in = tonumber(a[i + 4]), tok_out = tonumber(a[i + 5]) }
         it.uh, it.ul = amount(a[i + 2])
         it.ch, it.cl = amount(a[i + 3])
+        it.lost = find(it.event, '"end":"lost"', 1, true) and a[i + 2]
         items[#items + 1] = it
         probe[#probe + 1] = pre .. "h:" .. it.rid
         probe[#probe + 1] = pre .. "t:" .. it.rid
@@ -209,7 +210,7 @@ local function classify(pre, a, now_ms)
     end
     local todo = {}
     for i, it in ipairs(items) do
-        if seen[it.rid] then
+        if seen[it.rid] or (it.lost and got[2 * i]) then
             codes[i] = 1
         else
             seen[it.rid] = true
@@ -231,6 +232,9 @@ local function classify(pre, a, now_ms)
             end
         end
     end
+    for _, it in ipairs(todo) do
+        if it.lost then it.code = "lost " .. it.lost end
+    end
     return todo, codes
 end
 
@@ -239,7 +243,9 @@ end
 -- cached, output tokens, event JSON), at most 200 groups.  Without an event
 -- the request is given up: no ledger row, its place in the window is free, and
 -- an admission of this rid that is still on its way will be refused; the
--- receipt may then be empty.
+-- receipt may then be empty.  An event that says "end":"lost" (a journal whose
+-- worker died) is charged like a swept one: a settlement that still arrives
+-- corrects it.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
 -- though no hold stood.  {-1} while not ready: keep it and come again.
 local function kt_settle(keys, a)
@@ -259,12 +265,20 @@ local function kt_settle(keys, a)
             if it.code == "late" and it.event == "" then
                 given_up[#given_up + 1] = it.rid
             end
-            local h = by_hour[it.hour] or {}
-            by_hour[it.hour] = h
-            h[#h + 1] = it.rid
+            if not it.lost then
+                local h = by_hour[it.hour] or {}
+                by_hour[it.hour] = h
+                h[#h + 1] = it.rid
+            end
         end
         commit(pre, todo, now_s)
         call("DEL", unpack(gone))
+        for _, it in ipairs(todo) do
+            if it.lost then
+                call("SET", pre .. "t:" .. it.rid, it.lost .. "\t" .. it.event,
+                     "EX", TOMB_TTL_S)
+            end
+        end
         for _, rid in ipairs(given_up) do
             call("SET", pre .. "t:" .. rid, "0\t", "EX", 3600)
         end
@@ -299,7 +313,7 @@ local function kt_sweep(keys, a)
             it.uh, it.ul = amount(cost)
             items[#items + 1] = it
             call("SET", pre .. "t:" .. rids[i], cost .. "\t" .. event, "EX",
-                 DONE_TTL_S)
+                 TOMB_TTL_S)
         end
     end
     commit(pre, items, now_s)

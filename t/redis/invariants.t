@@ -45,7 +45,7 @@ subtest 'inv01_one_refusal_no_trace' => sub {
     $case->(key_unknown => $nobody, '');
     $case->(stale => $under->({}, {}), undef, gen => 0);
     $case->(not_ready => $under->({}, {}), '', gen => 99);
-    $case->(not_ready => make_key({ %full, refs => ['team:T', 'org:never'] }, 'team:T' => {%full}), 'org:never');
+    $case->(missing => make_key({ %full, refs => ['team:T', 'org:never'] }, 'team:T' => {%full}), 'org:never');
     $t = $under->({ blocked => $T }, {}); $case->(key_blocked => $t, "key:$t");
     $t = $under->({ models => ['other'] }, {}); $case->(key_model => $t, "key:$t");
     $t = $under->({ expires_ms => $s->now }, {}); $case->(key_expired => $t, "key:$t");
@@ -212,7 +212,7 @@ subtest 'inv04_no_phantom' => sub {
 
     my $rid = Keytoll::Store::rid($s->now);
     is_deeply([$s->settle({ rid => $rid, receipt => '', release => 1 })], [2], 'given up before it arrived');
-    is(verdict($s->admit(token => $t, rid => $rid)), 'not_ready', 'it is refused when it does');
+    is(verdict($s->admit(token => $t, rid => $rid)), 'missing', 'it is refused when it does');
 
     $v = $s->admit(token => $t, bound => 1_000_000);
     $s->settle({ rid => $v->{rid}, receipt => "1\t" . $s->now . "\tm1\nkey:$t\t0\t0\t0\t64\n", cost => 12 });
@@ -308,7 +308,7 @@ subtest 'inv07_missing_fact_is_no_permission' => sub {
     ok(!eval { $s->{r}->fcall('kt_used_set', "key:$t", 0, 1); 1 }, 'used cannot be set while open');
     $s->{r}->call('DEL', 'kt:{0000}:e:team:M');
     my $no = $s->admit(token => $t);
-    is(verdict($no) . " $no->{ent}", 'not_ready team:M', 'a lost entity is named and refuses');
+    is(verdict($no) . " $no->{ent}", 'missing team:M', 'a lost entity is named and refuses');
     $s->{r}->call('FLUSHALL');
     $s->at($s->{now});
     is(verdict($s->admit(token => $t)), 'not_ready', 'everything lost');

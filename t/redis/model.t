@@ -62,6 +62,7 @@ sub shape {
     $p{par} = one(0, 1, 2, 8) if chance(0.2);
     $p{tpm_type} = one(qw(total input output)) if chance(0.5);
     $p{blocked} = JSON::PP::true if chance(0.015);
+    $p{status} = qw(active suspended paused)[rand 3] if chance(0.02);
     $p{expires_ms} = $m->{now} + int(rand 40000) - 500 if chance(0.03);
     $p{models} = [one([], ['m1'], ['m1', 'm2', 'vendor/*'], ['*'], ['no-default-models'], ['m*', 'a=b'], ['v.ndor/*'])] if chance(0.07);
     $p{models} = $p{models}[0] if $p{models};

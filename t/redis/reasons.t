@@ -18,7 +18,7 @@ for my $item (grep { /\S/ } split /,/, $enum) {
 }
 
 # the library's shorter words
-my %same = (OK => 'ADMITTED', BUDGET => 'BUDGET_EXCEEDED', HELD => 'BUDGET_HELD', ENT_BLOCKED => 'ENTITY_BLOCKED', ENT_MODEL => 'ENTITY_MODEL', ROUTE => 'ROUTE_DENIED');
+my %same = (OK => 'ADMITTED', BUDGET => 'BUDGET_EXCEEDED', HELD => 'BUDGET_HELD', ENT_BLOCKED => 'ENTITY_BLOCKED', ENT_MODEL => 'ENTITY_MODEL', ROUTE => 'ROUTE_DENIED', MISSING => 'ENTITY_MISSING');
 
 my ($head) = $lua =~ /-- Verdicts;.*?\n(.*?)\n\n/s or BAIL_OUT('no verdicts');
 my %lua;
@@ -29,7 +29,7 @@ while ($head =~ /^local ([\w, ]+?) = ([\d, \n]+?)$/mg) {
     is(scalar @values, scalar @names, "as many numbers as names in \"$names\"");
     @lua{@names} = @values;
 }
-is(scalar(keys %lua), 18, '18 verdicts in the library');
+is(scalar(keys %lua), 19, '19 verdicts in the library');
 is($lua{$_}, $c{ $same{$_} // $_ }, "$_ is KT_" . ($same{$_} // $_)) for sort { $lua{$a} <=> $lua{$b} } keys %lua;
 
 # receipt bits that the gate and the ledger read

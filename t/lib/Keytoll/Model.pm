@@ -12,10 +12,10 @@ use Storable ();
 use Time::Local qw(timegm_nocheck);
 
 use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64 };
-use constant { WINDOW => 61, OLD_MS => 47 * 3600000 };
+use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
-    parallel model_unknown credits unpriced);
+    parallel model_unknown credits unpriced missing);
 my %CODE = map { $NAMES[$_] => $_ } 0 .. $#NAMES;
 
 sub new {
@@ -150,7 +150,7 @@ sub entities {
     for my $w (@want) {
         my $e = $self->{ent}{ $w->{n} };
         if (!$e) {
-            return refuse('not_ready', { name => $w->{n} }) if $w->{must} && !$a{any};
+            return refuse('missing', { name => $w->{n} }) if $w->{must} && !$a{any};
         } elsif ($e->{gone}) {
             return refuse('ent_blocked', $e) if $w->{must} && !$a{any};
         } else {
@@ -160,7 +160,7 @@ sub entities {
     for my $l (@list[1 .. $#list]) {
         for my $n ($extra->($l->{e}{p})) {
             my $e = $self->{ent}{$n};
-            return refuse('not_ready', { name => $n }) unless $e || $a{any};
+            return refuse('missing', { name => $n }) unless $e || $a{any};
             push @deep, { e => $e, money => $l->{money} } if $e && !$e->{gone};
         }
     }
@@ -215,14 +215,14 @@ sub admit {
     return { code => $CODE{stale} } if $self->{gen} != $a{gen};
     my $key = $self->live("key:$a{token}") or return refuse('key_unknown');
     return { code => 0, receipt => $self->{hold}{ $a{rid} }{receipt} } if $self->{hold}{ $a{rid} };
-    return refuse('not_ready') if exists $self->{tomb}{ $a{rid} };
+    return refuse('missing') if exists $self->{tomb}{ $a{rid} };
 
     my $list = $self->entities($key, %a);
     return $list unless ref $list eq 'ARRAY';
 
     for my $l (@$list) {
         my ($e, $p) = ($l->{e}, $l->{e}{p});
-        return refuse($e == $key ? 'key_blocked' : 'ent_blocked', $e) if $p->{blocked};
+        return refuse($e == $key ? 'key_blocked' : 'ent_blocked', $e) if $p->{blocked} || ($p->{status} // 'active') ne 'active';
         return refuse($e == $key ? 'key_model' : 'ent_model', $e) if $a{model} ne '' && !model_ok($p, $a{model});
         return refuse('key_expired', $e) if defined $p->{expires_ms} && $p->{expires_ms} <= $self->{now};
     }
