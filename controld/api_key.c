@@ -11,7 +11,7 @@
 /* Shared by generate and update; owners, expiry and spend are handled apart. */
 
 #define KEY_FIELDS                                                            \
-    { "key_alias", F_STR, "key_alias", 0 },                                   \
+    { "key_alias", F_NAME, "key_alias", 0 },                                  \
     { "models", F_STRS, "models", 1 },                                        \
     { "max_budget", F_USD, "max_budget_nusd", 0 },                            \
     { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },           \
@@ -41,7 +41,7 @@
     { "tpm_limit_type", F_META, NULL, 0 },                                    \
     { "guardrails", F_META, NULL, 0 },                                        \
     { "prompts", F_META, NULL, 0 },                                           \
-    { "tags", F_META, NULL, 0 },                                              \
+    { "tags", F_TAGS, NULL, 0 },                                              \
     { "enforced_params", F_META, NULL, 0 },                                   \
     { "allowed_passthrough_routes", F_META, NULL, 0 },                        \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \

@@ -10,7 +10,7 @@
 
 
 static const field_t  team_fields[] = {
-    { "team_alias", F_STR, "team_alias", 0 },
+    { "team_alias", F_NAME, "team_alias", 0 },
     { "models", F_STRS, "models", 1 },
     { "max_budget", F_USD, "max_budget_nusd", 0 },
     { "soft_budget", F_USD, "soft_budget_nusd", 0 },
@@ -28,7 +28,7 @@ static const field_t  team_fields[] = {
     { "model_aliases", F_OBJ, "model_aliases", 0 },
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },
     { "router_settings", F_OBJ, "router_settings", 0 },
-    { "tags", F_META, NULL, 0 },
+    { "tags", F_TAGS, NULL, 0 },
     { "guardrails", F_META, NULL, 0 },
     { "prompts", F_META, NULL, 0 },
     { "model_rpm_limit", F_META, NULL, 0 },
@@ -239,7 +239,8 @@ team_members(req_t *r, const char *team_id)
         email = json_str(c, "user_email");
 
         if (role == NULL || (strcmp(role, "admin") && strcmp(role, "user"))
-            || (id == NULL && email == NULL) || (id && !util_id_ok(id)))
+            || (id == NULL && email == NULL) || (id && !util_id_ok(id))
+            || (email && !util_id_ok(email)))
         {
             fail_field(r, "members_with_roles", "value_error", "Value error, every"
                        " member needs a role (admin or user) and a user_id or"

@@ -7,8 +7,8 @@
 
 
 static const field_t  user_fields[] = {
-    { "user_email", F_STR, "user_email", 0 },
-    { "user_alias", F_STR, "user_alias", 0 },
+    { "user_email", F_NAME, "user_email", 0 },
+    { "user_alias", F_NAME, "user_alias", 0 },
     { "sso_user_id", F_ID, "sso_user_id", 0 },
     { "models", F_STRS, "models", 1 },
     { "max_budget", F_USD, "max_budget_nusd", 0 },
@@ -34,7 +34,7 @@ static const field_t  user_fields[] = {
 /* The key of a new user carries the limits, but not the user's budget. */
 
 static const field_t  user_key_fields[] = {
-    { "key_alias", F_STR, "key_alias", 0 },
+    { "key_alias", F_NAME, "key_alias", 0 },
     { "models", F_STRS, "models", 1 },
     { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },
     { "tpm_limit", F_INT, "tpm_limit", 0 },

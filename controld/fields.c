@@ -147,6 +147,23 @@ field_text(req_t *r, const char *name, const jv_t *v)
 
 
 static const char *
+field_name(req_t *r, const char *name, const jv_t *v)
+{
+    const char  *s;
+
+    s = field_text(r, name, v);
+
+    if (s && *s && !util_id_ok(s)) {
+        fail_proxy(r, 400, "bad_request_error", name, "%s must be at most 255 bytes"
+                   " without control characters", name);
+        return NULL;
+    }
+
+    return s;
+}
+
+
+static const char *
 field_id(req_t *r, const char *name, const jv_t *v)
 {
     const char  *s;
@@ -460,7 +477,7 @@ field_moved(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
         return 0;
     }
 
-    o = f->type == F_META ? &rs->meta : &rs->extra;
+    o = f->type == F_EXTRA ? &rs->extra : &rs->meta;
 
     if (*o == NULL) {
         *o = json_obj(&r->a);
@@ -480,6 +497,13 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
     const char  *s;
 
     switch (f->type) {
+
+    case F_TAGS:
+        if (!json_is_null(v) && field_strs(r, f->name, v) == NULL) {
+            return -1;
+        }
+
+        return field_moved(r, rs, f, v, create);
 
     case F_META:
     case F_EXTRA:
@@ -512,8 +536,11 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
     switch (f->type) {
 
     case F_STR:
+    case F_NAME:
     case F_ID:
-        s = f->type == F_ID ? field_id(r, f->name, v) : field_text(r, f->name, v);
+        s = f->type == F_ID ? field_id(r, f->name, v)
+            : f->type == F_NAME ? field_name(r, f->name, v)
+                                : field_text(r, f->name, v);
         row_set(rs, f->col, "text", s);
         return s ? 0 : -1;
 
@@ -594,13 +621,21 @@ fields_finish(req_t *r, rowset_t *rs, const char *col, const char *pre,
 int
 fields_metadata(req_t *r, rowset_t *rs, int create)
 {
-    jv_t  *v, *base;
+    jv_t  *v, *tags, *base;
 
     v = json_get(r->json, "metadata");
 
     if (!json_is_null(v) && v->type != J_OBJ) {
         fail_field(r, "metadata", "dict_type",
                    "Input should be a valid dictionary", v);
+        return -1;
+    }
+
+    tags = json_get(v, "tags");
+
+    if (tags && tags->type == J_ARR
+        && field_strs(r, "metadata.tags", tags) == NULL)
+    {
         return -1;
     }
 

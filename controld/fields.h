@@ -13,6 +13,7 @@
 
 typedef enum {
     F_STR = 1,       /* text                                                   */
+    F_NAME,          /* text, 0..255 bytes, no control characters              */
     F_ID,            /* text, 1..255 bytes, no control characters              */
     F_USD,           /* nano-USD, not negative; "" is null                     */
     F_INT,           /* not negative                                           */
@@ -22,6 +23,7 @@ typedef enum {
     F_LIST,          /* jsonb array                                            */
     F_JSON,          /* jsonb, anything                                        */
     F_META,          /* moves into metadata                                    */
+    F_TAGS,          /* the same, a list of ids                                */
     F_EXTRA,         /* moves into extra                                       */
     F_PERIOD,        /* budget_duration and the period columns                 */
     F_EXPIRES,       /* duration; "-1" clears                                  */

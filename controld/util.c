@@ -118,8 +118,10 @@ util_id_ok(const char *s)
     }
 
     for (p = s; *p; p++) {
-        if ((unsigned char) *p < 0x20 || *p == 0x7f) {
-            return 0;
+        if ((unsigned char) *p < 0x20 || *p == 0x7f
+            || ((unsigned char) *p == 0xc2 && (unsigned char) p[1] < 0xa0))
+        {
+            return 0;                              /* also U+0080 to U+009F    */
         }
     }
 

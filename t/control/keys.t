@@ -321,4 +321,26 @@ for my $secret ($key, $own, $full->{key}, $Keytoll::Control::MASTER) {
         'nor in the audit';
 }
 
+# names are short and plain
+
+for my $f ([ '/key/generate', 'key_alias' ], [ '/key/generate', 'tags' ], [ '/team/new', 'team_alias' ],
+    [ '/team/new', 'tags' ], [ '/user/new', 'user_alias' ], [ '/user/new', 'user_email' ],
+    [ '/model/new', 'model_name' ]) {
+    my ($path, $name) = @$f;
+    for my $bad ('x' x 256, "a\nb", "\x{fc}" x 128, "a\x7f", "\x{85}") {
+        my $v = $name eq 'tags' ? [ 'fine', $bad ] : $bad;
+        ($s, $j) = $k->post($path, { litellm_params => { model => 'x' }, $name => $v });
+        $s == 400 && $j->{error}{message} =~ /^\Q$name\E must be .*255 bytes without control characters$/
+            or fail "$path $name: $s " . $k->raw;
+    }
+    my $good = $name eq 'user_email' ? 'e' x 255 : "\x{fc}" x 127 . 'x';
+    ($s, $j) = $k->post($path, { litellm_params => { model => 'x' },
+            $name => $name eq 'tags' ? [$good] : $good });
+    is $s, 200, "$path: $name of 255 bytes" or diag $k->raw;
+}
+($s, $j) = $k->post('/key/generate', { metadata => { tags => [ 'x' x 256 ] } });
+is $s, 400, 'tags within metadata too';
+is $k->sql("UPDATE keys SET key_alias = repeat('x', 256)") . $k->slurp("$k->{dir}/psql.out.err") =~ /keys_key_alias_check/,
+    1, 'the database keeps it so';
+
 done_testing;
