@@ -163,7 +163,7 @@ asan-build: $(ASAN)/nginx
 asan:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev
 	@$(MAKE) --no-print-directory asan-build t/clients/node_modules/.stamp
-	KEYTOLL_BIN=$(ASAN) NGINX=$(ASAN)/nginx KEYTOLL_ASAN=1 prove -It/lib --timer $(PROVE) $(TESTS)
+	KEYTOLL_BIN=$(ASAN) KEYTOLL_NGINX=$(ASAN)/nginx KEYTOLL_ASAN=1 prove -It/lib --timer $(PROVE) $(TESTS)
 
 # ---- lint ----------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ is("@with", "$run/nginx.conf", 'the key is in that file only');
 is(sprintf('%o', (stat $_)[2] & 07777), '600', "$_ is for its owner only") for map { "$run/$_" } qw(nginx.conf env master_key gate.pass controld.yaml);
 
 # no DNS here: the same file with an address
-my $nginx = $ENV{KEYTOLL_ASAN} ? "$run/bin/nginx" : $ENV{NGINX} || '/usr/sbin/nginx';
+my $nginx = $ENV{KEYTOLL_ASAN} ? "$run/bin/nginx" : $ENV{KEYTOLL_NGINX} || '/usr/sbin/nginx';
 $conf =~ s/server api\.openai\.com:443;/server 127.0.0.1:443;/;
 Keytoll::Test::spew("$run/check.conf", $conf);
 $out = `ASAN_OPTIONS=detect_leaks=0 $nginx -t -e $run/check.log -p $run -c $run/check.conf 2>&1`;

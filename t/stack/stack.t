@@ -173,11 +173,11 @@ like($out, qr/may only have letters.*KEYTOLL_RUN_DIR/, 'says what to do');
 ok(!-e "$space->{dir}/a b", 'and leaves nothing');
 $space->{stopped} = 1;
 
-for my $case (['no build', KEYTOLL_BIN => '/nonexistent', qr/[Bb]uild first: make/], ['no nginx', NGINX => '/nonexistent/nginx', qr/nginx is missing.*make deps/],
+for my $case (['no build', KEYTOLL_BIN => '/nonexistent', qr/[Bb]uild first: make/], ['no nginx', KEYTOLL_NGINX => '/nonexistent/nginx', qr/nginx is missing.*make deps/],
     ['no such port', KEYTOLL_PORT => 'x', qr/not a port number/], ['a port too large', KEYTOLL_PORT => 70000, qr/not a port number/]) {
     my ($name, $var, $value, $want) = @$case;
   SKIP: {
-        skip 'the sanitizer\'s nginx comes from the build', 2 if $var eq 'NGINX' && $ENV{KEYTOLL_ASAN};
+        skip 'the sanitizer\'s nginx comes from the build', 2 if $var eq 'KEYTOLL_NGINX' && $ENV{KEYTOLL_ASAN};
         my $x = Keytoll::Stack->new($var => $value);
         ($code, $out) = $x->stack('up');
         isnt($code, 0, "$name: refused");

@@ -70,7 +70,7 @@ sub another_nginx {
     Keytoll::Test::spew("$self->{dir}/nginx$n.conf", $conf);
     my ($uid, $gid) = (stat $run)[4, 5];
     my @as = $> == 0 ? ('setpriv', '--reuid', $uid, '--regid', $gid, '--clear-groups', '--') : ();
-    my $bin = $ENV{KEYTOLL_ASAN} ? "$run/bin/nginx" : $ENV{NGINX} || '/usr/sbin/nginx';
+    my $bin = $ENV{KEYTOLL_ASAN} ? "$run/bin/nginx" : $ENV{KEYTOLL_NGINX} || '/usr/sbin/nginx';
     local $ENV{ASAN_OPTIONS} = 'detect_leaks=0' if $ENV{KEYTOLL_ASAN};
     push @{ $self->{more} }, Keytoll::Test::spawn("$self->{dir}/nginx$n.out", @as, $bin, '-e', "$run/log/nginx$n.log", '-p', $run, '-c', "$self->{dir}/nginx$n.conf");
     eventually { http_get($port, '/health/liveliness')->{status} == 200 } 15 or die "nginx $n did not start: " . slurp("$self->{dir}/nginx$n.out");

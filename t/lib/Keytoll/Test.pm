@@ -5,7 +5,7 @@ package Keytoll::Test;
 # lives in a folder of its own and is stopped by pid; at the end each test
 # file also asserts that no log holds an [alert] or a sanitizer report.
 #
-# KEYTOLL_BIN names the build, NGINX the binary, KEYTOLL_KEEP=1 leaves the
+# KEYTOLL_BIN names the build, KEYTOLL_NGINX the binary, KEYTOLL_KEEP=1 leaves the
 # folder.
 
 use strict;
@@ -237,7 +237,7 @@ END
 sub start_nginx {
     my ($self, $i) = @_;
     my $dir = $self->{dir};
-    my $bin = $ENV{NGINX} || '/usr/sbin/nginx';
+    my $bin = $ENV{KEYTOLL_NGINX} || '/usr/sbin/nginx';
     $self->{port}[$i] //= free_port();
     spew("$dir/nginx$i.conf", $self->nginx_conf($i));
     local $ENV{ASAN_OPTIONS} = 'detect_leaks=0:abort_on_error=0' if $ENV{KEYTOLL_ASAN};
@@ -276,7 +276,7 @@ sub config_test {
     my ($self, $conf) = @_;
     my $f = "$self->{dir}/check.conf";
     spew($f, $conf);
-    my $bin = $ENV{NGINX} || '/usr/sbin/nginx';
+    my $bin = $ENV{KEYTOLL_NGINX} || '/usr/sbin/nginx';
     local $ENV{ASAN_OPTIONS} = 'detect_leaks=0' if $ENV{KEYTOLL_ASAN};
     my $out = `$bin -t -e $self->{dir}/check.log -p $self->{dir} -c $f 2>&1`;
     return ($? >> 8, $out);
