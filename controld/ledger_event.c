@@ -276,7 +276,7 @@ event_fields(arena_t *a, event_t *e, const jv_t *o)
     e->provider = event_str(a, o, "p");
     e->route = event_str(a, o, "rt");
     e->answer_id = event_str(a, o, "uid");
-    e->ending = event_str(a, o, "end");
+    e->ending = e->code == EV_LOST ? "lost" : event_str(a, o, "end");
     e->ip = event_str(a, o, "ip");
     e->node = event_str(a, o, "node");
     e->why = event_str(a, o, "why");
@@ -331,7 +331,8 @@ void
 event_bare(event_t *e)
 {
     e->model = e->upstream = e->provider = e->route = "";
-    e->answer_id = e->ending = e->ip = e->node = e->why = e->tags = "";
+    e->answer_id = e->ip = e->node = e->why = e->tags = "";
+    e->ending = e->code == EV_LOST ? "lost" : "";
     e->token = e->user = e->team = e->org = e->customer = NULL;
     e->in_tok = e->out_tok = e->cr_tok = e->cw_tok = e->rs_tok = 0;
     e->t0_ms = e->t1_ms = e->rid_ms;

@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "bg.h"
@@ -16,8 +17,12 @@
 
 
 #define REBUILD_POLL_MS   250
-#define REBUILD_DONE_TTL  "172800"
+#define REBUILD_DONE_TTL  "7200"          /* as long as journals can replay    */
+#define REBUILD_TOMB_TTL  "172800"
 #define REBUILD_SADD      1000
+
+/* Rows that the sweeper made and no settlement corrected. */
+#define REBUILD_LOST      "(ending = 'lost' AND estimated AND NOT fixed)"
 
 
 /* 1: there, 0: absent, -1: Redis does not answer. */
@@ -88,8 +93,10 @@ rebuild_done(void)
     PGresult  *res;
 
     res = db_q0("SELECT floor(extract(epoch FROM started_at) / 3600)::bigint, rid"
-                " FROM ledger WHERE recorded_at > now() - interval '2 hours'"
-                " AND started_at > now() - interval '26 hours' ORDER BY 1");
+                " FROM ledger WHERE (recorded_at > now() - interval '2 hours'"
+                " OR started_at > now() - interval '2 hours' OR fixed)"
+                " AND started_at > now() - interval '26 hours'"
+                " AND NOT " REBUILD_LOST " ORDER BY 1");
 
     if (!db_ok(res)) {
         db_log("rebuild failed", res);
@@ -115,6 +122,103 @@ rebuild_done(void)
 
 
 static int
+rebuild_tomb_batch(PGresult *res, int from, int to)
+{
+    int        i, sent, ok;
+    arena_t    a;
+    rds_cmd_t  c;
+
+    arena_init(&a);
+    ok = 1;
+
+    for (i = from, sent = 0; i < to && ok; i++) {
+        rds_cmd(&c, &a, "SET");
+        rds_arg(&c, arena_printf(&a, KT_REDIS_TOMB "%s", PQgetvalue(res, i, 0)));
+        rds_arg(&c, arena_printf(&a, "%s\t%s", PQgetvalue(res, i, 1),
+                                 PQgetvalue(res, i, 2)));
+        rds_arg(&c, "EX");
+        rds_arg(&c, REBUILD_TOMB_TTL);
+        ok = rds_send(&c) == 0;
+        sent += ok;
+    }
+
+    for (; sent > 0; sent--) {
+        ok &= rebuild_ok(rds_wait());
+    }
+
+    arena_free(&a);
+
+    return ok ? 0 : -1;
+}
+
+
+/*
+ * Requests that the sweeper charged and nobody corrected: their settlement may
+ * still come, then it replaces the charge.  The event is the template that the
+ * sweeper had, for a settlement that has none.
+ */
+
+static int
+rebuild_tombs(void)
+{
+    int        i, n, rc;
+    PGresult  *res;
+
+    res = db_q0("SELECT rid, cost_nusd, json_strip_nulls(json_build_object('id',"
+                " rid, 't0', floor(extract(epoch FROM admitted_at) * 1000)::bigint,"
+                " 't1', floor(extract(epoch FROM ended_at) * 1000)::bigint,"
+                " 'm', model, 'um', upstream_model, 'p', provider, 'rt', route,"
+                " 'in', prompt_tokens, 'out', completion_tokens, 'cost',"
+                " cost_nusd::text, 'ucr', cost_ucr::text, 'st', http_status, 'end',"
+                " ending, 'est', 1, 'stm', stream::int, 'ip', client_ip, 'cust',"
+                " customer_id, 'tags', tags, 'node', node))"
+                " FROM ledger WHERE " REBUILD_LOST
+                " AND started_at > now() - interval '48 hours'");
+
+    if (!db_ok(res)) {
+        db_log("rebuild failed", res);
+        PQclear(res);
+        return -1;
+    }
+
+    rc = 0;
+
+    for (i = 0; i < PQntuples(res) && rc == 0; i += n) {
+        n = PQntuples(res) - i < REBUILD_SADD ? PQntuples(res) - i : REBUILD_SADD;
+        rc = rebuild_tomb_batch(res, i, i + n);
+    }
+
+    PQclear(res);
+
+    return rc;
+}
+
+
+/* A Redis that forgot has a new epoch, by which the gates can tell. */
+
+static int
+rebuild_epoch(void)
+{
+    int            i, ok;
+    char           text[17];
+    arena_t        a;
+    unsigned char  rnd[8];
+
+    util_random(rnd, sizeof(rnd));
+
+    for (i = 0; i < 8; i++) {
+        snprintf(text + 2 * i, 3, "%02x", rnd[i]);
+    }
+
+    arena_init(&a);
+    ok = rebuild_ok(rds_do(&a, "SET", KT_REDIS_EPOCH, text));
+    arena_free(&a);
+
+    return ok ? 0 : -1;
+}
+
+
+static int
 rebuild_locked(arena_t *a)
 {
     int      n;
@@ -135,7 +239,7 @@ rebuild_locked(arena_t *a)
     pushed = n < 0 ? -1 : policy_push_all();
 
     if (pushed < 0 || policy_used_all() != 0 || rebuild_done() != 0
-        || registry_push(1) != 0)
+        || rebuild_tombs() != 0 || rebuild_epoch() != 0 || registry_push(1) != 0)
     {
         log_event(LOG_ERROR, "rebuild failed, trying again", NULL);
         return -1;

@@ -62,7 +62,8 @@ ok $k->until(sub { eval { @{ $k->redis('XINFO', 'GROUPS', $P . 's') } } }), 'and
 
 my $h = int(hex(substr $settled[0][0], 0, 12) / 3600000);
 is $k->redis('SISMEMBER', $P . "d:$h", $settled[0][0]), 1, 'settled ids are known';
-cmp_ok $k->redis('TTL', $P . "d:$h"), '>', 172000, 'for 48 hours';
+my $ttl = $k->redis('TTL', $P . "d:$h");
+ok $ttl > 7000 && $ttl <= 7200, 'for two hours';
 for my $r (@settled) {
     my $reply = $k->fcall('kt_settle', $r->[0], $r->[1], 1000, 0, 1, 1, $r->[2]);
     $reply->[2] == 1 or fail "replay of $r->[0] was not a duplicate";
@@ -135,6 +136,36 @@ ok $k->until(sub { $k->sql("SELECT count(*) FROM ledger WHERE rid = '$rid' AND e
 is $k->redis('ZCARD', $P . 'z'), 0, 'and gone';
 is $k->state($ent)->{used}, 500055307, 'in Redis';
 is $k->sql("SELECT cost_nusd FROM ledger WHERE rid = '$rid'"), 300, 'and PostgreSQL';
+
+# a rebuild does not take the way of a settlement that is still to come
+
+my $used = 500055307;
+for my $round (1 .. 2) {
+    my $epoch = $k->redis('GET', $P . 'epoch');
+    like $epoch, qr/^[0-9a-f]{16}$/, 'Redis has an epoch';
+    $k->redis('FLUSHALL');
+    ready();
+    isnt $k->redis('GET', $P . 'epoch'), $epoch, 'a rebuild makes a new one';
+    my ($charged, $template) = $k->redis('GET', $P . "t:$rid") =~ /^(\d+)\t(\{.*\})$/;
+    is $charged, 300, 'a charge by the sweeper has its tombstone again';
+    is(JSON::PP->new->decode($template)->{id}, $rid, 'with the event');
+    cmp_ok $k->redis('TTL', $P . "t:$rid"), '>', 172000, 'for two days';
+    my $hour = int(hex(substr $rid, 0, 12) / 3600000);
+    is $k->redis('SISMEMBER', $P . "d:$hour", $rid), 0, 'and is not settled';
+}
+my $receipt = "1\t1\tgpt-4o\n$ent\t" . $k->state($ent)->{period_id} . "\t0\t0\t16\nglobal\t0\t0\t0\t48\n";
+my $late = JSON::PP->new->canonical->encode({ id => $rid, t0 => 1, t1 => 2, m => 'gpt-4o', cost => '450',
+    in => 1, out => 1, st => 200, end => 'complete' });
+my @settle = ($rid, $receipt, 450, 0, 1, 1, $late);
+is $k->fcall('kt_settle', @settle)->[2], 0, 'its settlement is accepted';
+is $k->state($ent)->{used}, $used + 150, 'and corrects the charge';
+ok $k->until(sub { $k->sql("SELECT concat_ws('|', cost_nusd, fixed) FROM ledger WHERE rid = '$rid'")
+    eq '450|t' }), 'and the row';
+$k->redis('FLUSHALL');
+ready();
+is $k->redis('EXISTS', $P . "t:$rid"), 0, 'a corrected charge has no tombstone';
+is $k->fcall('kt_settle', @settle)->[2], 1, 'its settlement again is a duplicate';
+is $k->state($ent)->{used}, $used + 150, 'and costs nothing';
 
 unlike $k->logs, qr/"level":"(?:fatal)"/, 'nothing fatal in the log';
 
