@@ -19,6 +19,7 @@
 
 #define OUTBOX_POLL_MS   200
 #define OUTBOX_BATCH     500
+#define OUTBOX_LOOK_MS   1000
 #define OUTBOX_GRACE     "500 milliseconds"   /* the handler pushes by itself  */
 #define SWEEP_MAX        "200"
 #define RECON_MS         60000
@@ -43,24 +44,112 @@ bg_sleep_ms(int ms)
 }
 
 
+/* Pushes the policies of a batch; why[i] is set of the rows that Redis refused. */
+
+static int
+outbox_policies(arena_t *a, PGresult *res, const char **why)
+{
+    int           i, n, rc;
+    size_t        k;
+    int64_t      *vs;
+    const char  **names;
+
+    n = PQntuples(res);
+    names = arena_alloc(a, (size_t) (n + 1) * sizeof(char *));
+    vs = arena_alloc(a, (size_t) (n + 1) * sizeof(int64_t));
+
+    for (i = 0, k = 0; i < n; i++) {
+        if (strcmp(PQgetvalue(res, i, 1), "registry")) {
+            names[k] = PQgetvalue(res, i, 0);
+            vs[k++] = db_int(res, i, 2);
+        }
+    }
+
+    rc = policy_push(a, names, vs, k);
+
+    if (rc != -2) {
+        return rc;
+    }
+
+    /* one of them is bad: the others must not wait for it */
+
+    for (i = 0, k = 0; i < n; i++) {
+        if (strcmp(PQgetvalue(res, i, 1), "registry") == 0) {
+            continue;
+        }
+
+        rc = policy_push(a, &names[k], &vs[k], 1);
+        k++;
+
+        if (rc == -1) {
+            return -1;
+        }
+
+        if (rc == -2) {
+            why[i] = arena_str(a, policy_error());
+            log_event(LOG_ERROR, "Redis refuses an entity", "entity",
+                      PQgetvalue(res, i, 0), "error", why[i], NULL);
+        }
+    }
+
+    return 0;
+}
+
+
+/* Deletes the rows that were delivered and marks those that were refused. */
+
+static int
+outbox_settle(arena_t *a, PGresult *res, const char *const *why, int registry)
+{
+    int           i, done;
+    size_t        ngood, nbad;
+    const char  **good, **bad, **errors;
+
+    good = arena_alloc(a, (OUTBOX_BATCH + 1) * sizeof(char *));
+    bad = arena_alloc(a, (OUTBOX_BATCH + 1) * sizeof(char *));
+    errors = arena_alloc(a, (OUTBOX_BATCH + 1) * sizeof(char *));
+    ngood = nbad = 0;
+
+    for (i = 0; i < PQntuples(res); i++) {
+        if (why[i]) {
+            errors[nbad] = why[i];
+            bad[nbad++] = PQgetvalue(res, i, 3);
+
+        } else if (registry || strcmp(PQgetvalue(res, i, 1), "registry")) {
+            good[ngood++] = PQgetvalue(res, i, 3);
+        }
+    }
+
+    done = db_done(db_q("DELETE FROM outbox WHERE id = ANY ($1::bigint[])",
+                        db_array(a, good, ngood)));
+
+    if (done && nbad) {
+        done = db_done(db_q("UPDATE outbox SET attempts = attempts + 1, last_error ="
+            " x.e, retry_at = now() + least(60, 2 ^ least(attempts, 6))"
+            " * interval '1 second' FROM unnest($1::bigint[], $2::text[]) AS x(i, e)"
+            " WHERE id = x.i", db_array(a, bad, nbad), db_array(a, errors, nbad)));
+    }
+
+    return done ? (int) ngood : -1;
+}
+
+
 /* Delivers one batch of rows in a transaction that holds them. */
 
 static int
 outbox_batch(arena_t *a)
 {
-    int           i, n, registry, rc;
-    size_t        k;
-    int64_t      *vs;
+    int           i, n, registry;
     PGresult     *res;
-    const char  **names;
+    const char  **why;
 
     if (db_begin() != 0) {
         return -1;
     }
 
-    res = db_q0("DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE"
-                " created_at < now() - interval '" OUTBOX_GRACE "' ORDER BY id"
-                " LIMIT 500 FOR UPDATE SKIP LOCKED) RETURNING ent, op, version");
+    res = db_q0("SELECT ent, op, version, id FROM outbox WHERE created_at < now()"
+                " - interval '" OUTBOX_GRACE "' AND (retry_at IS NULL OR retry_at <="
+                " now()) ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED");
 
     if (!db_ok(res)) {
         db_log("outbox failed", res);
@@ -70,34 +159,23 @@ outbox_batch(arena_t *a)
     }
 
     n = PQntuples(res);
-    names = arena_alloc(a, (size_t) (n + 1) * sizeof(char *));
-    vs = arena_alloc(a, (size_t) (n + 1) * sizeof(int64_t));
-    registry = 0;
+    why = arena_alloc(a, (size_t) (n + 1) * sizeof(char *));
 
-    for (i = 0, k = 0; i < n; i++) {
-        if (strcmp(PQgetvalue(res, i, 1), "registry") == 0) {
-            registry = 1;
-            continue;
-        }
-
-        names[k] = PQgetvalue(res, i, 0);
-        vs[k++] = db_int(res, i, 2);
+    for (i = 0, registry = 0; i < n; i++) {
+        registry |= strcmp(PQgetvalue(res, i, 1), "registry") == 0;
     }
 
-    rc = policy_push(a, names, vs, k);
+    if (outbox_policies(a, res, why) != 0) {
+        n = -1;
 
-    if (rc == 0 && registry) {
-        rc = registry_push(0);
+    } else if (n) {
+        n = outbox_settle(a, res, why, registry && registry_push(0) == 0);
     }
 
     PQclear(res);
 
-    if (rc) {
+    if (n < 0 || db_commit() != 0) {
         db_rollback();
-        return -1;
-    }
-
-    if (db_commit() != 0) {
         return -1;
     }
 
@@ -107,16 +185,39 @@ outbox_batch(arena_t *a)
 }
 
 
+static void
+outbox_stuck(void)
+{
+    PGresult  *res;
+
+    res = db_q0("SELECT count(*) FROM outbox WHERE attempts > 0");
+
+    if (db_ok(res)) {
+        METRIC_SET(outbox_stuck, db_int(res, 0, 0));
+    }
+
+    PQclear(res);
+}
+
+
 void *
 outbox_thread(void *arg)
 {
     int      n;
+    int64_t  looked;
     arena_t  a;
+
+    looked = 0;
 
     while (!atomic_load(&bg_stopping)) {
         arena_init(&a);
         n = outbox_batch(&a);
         arena_free(&a);
+
+        if (util_now_ms() - looked >= OUTBOX_LOOK_MS) {
+            looked = util_now_ms();
+            outbox_stuck();
+        }
 
         if (n < OUTBOX_BATCH) {
             bg_sleep_ms(OUTBOX_POLL_MS);

@@ -18,6 +18,8 @@ static const metric_t  metric_list[] = {
       "Pushes that failed and were left to the outbox", &metrics.push_failures },
     { "keytoll_outbox_relayed_total", "counter",
       "Outbox rows delivered by the relay", &metrics.outbox_relayed },
+    { "keytoll_outbox_stuck", "gauge",
+      "Outbox rows that Redis refused", &metrics.outbox_stuck },
     { "keytoll_ledger_rows_total", "counter",
       "Ledger rows written", &metrics.ledger_rows },
     { "keytoll_ledger_duplicates_total", "counter",

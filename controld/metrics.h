@@ -14,6 +14,7 @@ typedef struct {
     atomic_llong  pushes;
     atomic_llong  push_failures;
     atomic_llong  outbox_relayed;
+    atomic_llong  outbox_stuck;
     atomic_llong  ledger_rows;
     atomic_llong  ledger_duplicates;
     atomic_llong  ledger_fixes;

@@ -12,25 +12,41 @@
 #define POLICY_WINDOW  8            /* batches in flight while pushing all     */
 
 
-/* Checks an array of "ok"|"stale" per pair. */
+static __thread char  policy_why[200];
+
+
+const char *
+policy_error(void)
+{
+    return policy_why;
+}
+
+
+/*
+ * Checks an array of "ok"|"stale" per pair: 0, -1 when Redis did not run the
+ * function (it is away, loading, full), -2 when the function failed.
+ */
 
 static int
 policy_reply(redisReply *r)
 {
-    int  ok;
+    int  rc;
 
-    ok = !rds_is_error(r) && r->type == REDIS_REPLY_ARRAY;
+    rc = 0;
 
-    if (!ok) {
-        log_event(LOG_WARN, "Redis refused a policy", "error",
-                  r && r->str ? r->str : "no reply", NULL);
+    if (rds_is_error(r) || r->type != REDIS_REPLY_ARRAY) {
+        snprintf(policy_why, sizeof(policy_why), "%s",
+                 r && r->str ? r->str : "no reply");
+        rc = strncmp(policy_why, "ERR ", 4) == 0
+             && strstr(policy_why, "user_function") ? -2 : -1;
+        log_event(LOG_WARN, "Redis refused a policy", "error", policy_why, NULL);
     }
 
     if (r) {
         freeReplyObject(r);
     }
 
-    return ok ? 0 : -1;
+    return rc;
 }
 
 
@@ -123,14 +139,16 @@ policy_push_batch(arena_t *a, const char *const *names, const int64_t *del_v,
 int
 policy_push(arena_t *a, const char *const *names, const int64_t *del_v, size_t n)
 {
+    int     rc;
     size_t  i, k;
 
     for (i = 0; i < n; i += k) {
         k = n - i < POLICY_BATCH ? n - i : POLICY_BATCH;
+        rc = policy_push_batch(a, names + i, del_v ? del_v + i : NULL, k);
 
-        if (policy_push_batch(a, names + i, del_v ? del_v + i : NULL, k) != 0) {
+        if (rc) {
             METRIC_ADD(push_failures, n - i);
-            return -1;
+            return rc;
         }
 
         METRIC_ADD(pushes, k);

@@ -17,11 +17,15 @@
 
 /*
  * Pushes the current state of the named entities.  One without a row any more is
- * deleted, with `del_v` of its position if that is not 0.  0, or -1 when Redis or
- * PostgreSQL did not answer.
+ * deleted, with `del_v` of its position if that is not 0.  0, -1 when Redis or
+ * PostgreSQL did not answer, -2 when Redis refused one of the policies; then
+ * policy_error() says why.
  */
 int policy_push(arena_t *a, const char *const *names, const int64_t *del_v,
     size_t n);
+
+/* What Redis said to the thread's last refused push. */
+const char *policy_error(void);
 
 /* Pushes every entity, in pipelined batches.  Returns how many, or -1. */
 int64_t policy_push_all(void);

@@ -682,7 +682,7 @@ registry_push(int opening)
 
     arena_init(&a);
     rc = -1;
-    gen = registry_gen(&a);
+    gen = opening || registry_open(&a) == 1 ? registry_gen(&a) : NULL;
 
     if (gen) {
         list = registry_load(&a, &err);

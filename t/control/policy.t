@@ -171,6 +171,25 @@ $k->post('/key/update', { key => $row->{token}, max_budget => 42 });
 is_deeply $k->fcall('kt_policy_set', $e, $old), ['stale'], 'an old push is stale';
 is $k->state($e)->{limit}, 42_000_000_000, 'and changes nothing';
 
+# one that Redis refuses does not stop the others
+
+sub metric { my $m = shift; $k->get('/metrics'); return $k->raw =~ /^\Q$m\E (\d+)$/m ? $1 : undef }
+my @rows = map { key({ max_budget => 1 }) } 1 .. 3;
+my @ents = map { "key:$_->{token}" } @rows;
+my $sane = $k->redis('GET', "kt:{0000}:e:$ents[1]");
+$k->redis('SET', "kt:{0000}:e:$ents[1]", "\xc1\xc1");
+$k->sql("UPDATE keys SET max_budget_nusd = 7 WHERE ent = '$_'; INSERT INTO outbox (ent, op, version)"
+    . " VALUES ('$_', 'set', 0)") for @ents;
+ok $k->until(sub { $k->state($ents[0])->{limit} == 7 && $k->state($ents[2])->{limit} == 7 }),
+    'the others arrive';
+is $k->until(sub { $k->sql('SELECT ent FROM outbox') eq $ents[1] }), 1, 'the bad one stays';
+like $k->sql('SELECT last_error FROM outbox WHERE attempts > 0'), qr/user_function/, 'and says why';
+is $k->until(sub { metric('keytoll_outbox_stuck') == 1 }), 1, 'a metric counts it';
+$k->redis('SET', "kt:{0000}:e:$ents[1]", $sane);
+ok $k->until(sub { $k->state($ents[1])->{limit} == 7 && $k->sql('SELECT count(*) FROM outbox') == 0 }, 20),
+    'it is tried again';
+is $k->until(sub { metric('keytoll_outbox_stuck') == 0 }), 1, 'and counted no more';
+
 # Redis stopped: the outbox delivers
 
 $row = key({ max_budget => 1 });
