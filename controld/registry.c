@@ -474,12 +474,36 @@ registry_field(jv_t *o, arena_t *a, const char *name, int64_t v)
 }
 
 
+/*
+ * A missing price is not a price of nothing: what answers with text needs both, an
+ * embedding that of its input.
+ */
+
+static int
+registry_priced(const model_t *m, const char *mode)
+{
+    if (strcmp(mode, "embedding") == 0) {
+        return m->in_pusd >= 0;
+    }
+
+    if (strcmp(mode, "chat") == 0 || strcmp(mode, "completion") == 0
+        || strcmp(mode, "responses") == 0)
+    {
+        return m->in_pusd >= 0 && m->out_pusd >= 0;
+    }
+
+    return m->in_pusd >= 0 || m->out_pusd >= 0;
+}
+
+
 static jv_t *
 registry_json(arena_t *a, const model_t *m)
 {
-    jv_t  *o;
+    jv_t        *o;
+    const char  *mode;
 
     o = json_obj(a);
+    mode = m->mode ? m->mode : "chat";
     json_set(o, "n", json_string(a, m->name));
 
     if (m->upstream && strcmp(m->upstream, m->name)) {
@@ -487,9 +511,9 @@ registry_json(arena_t *a, const model_t *m)
     }
 
     json_set(o, "p", json_string(a, m->provider ? m->provider : ""));
-    json_set(o, "mode", json_string(a, m->mode ? m->mode : "chat"));
+    json_set(o, "mode", json_string(a, mode));
 
-    if (m->in_pusd < 0 && m->out_pusd < 0) {
+    if (!registry_priced(m, mode)) {
         json_set(o, "noprice", json_int(a, 1));
 
     } else {

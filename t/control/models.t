@@ -130,6 +130,23 @@ is $k->sql("SELECT count(*) FROM models WHERE models::text LIKE '%sk-provider%'"
 unlike $k->redis('GET', 'kt:{0000}:reg'), qr/sk-/, 'nor in Redis';
 unlike $k->logs, qr/sk-provider|sk-in-the-config/, 'nor in the log';
 
+# half a price is none
+
+for my $c ([ 'half-in', { input_cost_per_token => 1e-6 }, undef, 1 ],
+    [ 'half-out', { output_cost_per_token => 1e-6 }, 'chat', 1 ],
+    [ 'half-done', { input_cost_per_token => 1e-6 }, 'completion', 1 ],
+    [ 'half-embed', { input_cost_per_token => 1e-6 }, 'embedding', undef ],
+    [ 'half-wrong', { output_cost_per_token => 1e-6 }, 'embedding', 1 ]) {
+    my ($name, $price, $mode, $none) = @$c;
+    $k->post('/model/new', { model_name => $name, litellm_params => { model => 'zz/zz', %$price },
+            model_info => { id => $name, $mode ? (mode => $mode) : () } });
+    my $m = (registry())[1]{$name};
+    is $m->{noprice}, $none, "$name: " . ($none ? 'no price' : 'priced');
+    ok !$m->{free}, 'and not free';
+    ok !exists $m->{out}, 'nor free of charge for its answer' if $none;
+    $k->post('/model/delete', { id => $name });
+}
+
 # import-prices
 
 my $file = "$k->{dir}/prices.json";
