@@ -49,12 +49,23 @@ owner_made(req_t *r, PGresult *res)
 }
 
 
+/*
+ * One that another request has just made may not be in Redis yet: as long as the
+ * outbox has it, it is pushed here too, before the answer.
+ */
+
+#define OWNER_PENDING(ent)                                                    \
+    "SELECT ent FROM outbox WHERE ent = " ent " AND op = 'set' LIMIT 1"
+
+
 int
 owner_user(req_t *r, const char *user_id)
 {
     return owner_made(r, tx_q(r, "INSERT INTO users (user_id, implicit)"
                               " VALUES ($1, true) ON CONFLICT DO NOTHING"
-                              " RETURNING ent", user_id));
+                              " RETURNING ent", user_id)) != 0
+           ? -1 : owner_made(r, tx_q(r, OWNER_PENDING("kt_ent('user', $1)"),
+                                     user_id));
 }
 
 
@@ -63,7 +74,9 @@ owner_team(req_t *r, const char *team_id)
 {
     return owner_made(r, tx_q(r, "INSERT INTO teams (team_id, implicit)"
                               " VALUES ($1, true) ON CONFLICT DO NOTHING"
-                              " RETURNING ent", team_id));
+                              " RETURNING ent", team_id)) != 0
+           ? -1 : owner_made(r, tx_q(r, OWNER_PENDING("kt_ent('team', $1)"),
+                                     team_id));
 }
 
 
@@ -97,12 +110,19 @@ owner_member(req_t *r, const char *team_id, const char *user_id,
         return -1;
     }
 
-    return owner_made(r, tx_dynamic(r, row_insert(&r->a, "memberships", &rs,
+    if (owner_made(r, tx_dynamic(r, row_insert(&r->a, "memberships", &rs,
         implicit ? "ON CONFLICT DO NOTHING RETURNING ent"
                  : "ON CONFLICT (team_id, user_id) DO UPDATE SET"
                    " role = EXCLUDED.role, user_email = EXCLUDED.user_email,"
                    " implicit = false, created_at = clock_timestamp()"
-                   " RETURNING ent"), rs.n, rs.val));
+                   " RETURNING ent"), rs.n, rs.val)) != 0)
+    {
+        return -1;
+    }
+
+    return owner_made(r, tx_q(r, OWNER_PENDING("'member:' || kt_encode($1) || '/'"
+                                               " || kt_encode($2)"),
+                              team_id, user_id));
 }
 
 

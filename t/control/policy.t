@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Digest::SHA ();
 use Keytoll::Control;
+use POSIX ();
 use Test::More;
 
 my $k = Keytoll::Control->new;
@@ -170,6 +171,76 @@ my $old = $k->sql("SELECT policy FROM kt_policy WHERE name = '$e'");
 $k->post('/key/update', { key => $row->{token}, max_budget => 42 });
 is_deeply $k->fcall('kt_policy_set', $e, $old), ['stale'], 'an old push is stale';
 is $k->state($e)->{limit}, 42_000_000_000, 'and changes nothing';
+
+# an owner that another request has just made, and not pushed yet
+
+$k->sql("INSERT INTO users (user_id, implicit) VALUES ('fresh', true); INSERT INTO teams (team_id,"
+    . " implicit) VALUES ('fresh', true); INSERT INTO memberships (team_id, user_id, implicit) VALUES"
+    . " ('fresh', 'fresh', true); INSERT INTO outbox (ent, op, version, created_at) SELECT e, 'set', 0,"
+    . " now() + interval '1 hour' FROM unnest(ARRAY['user:fresh', 'team:fresh', 'member:fresh/fresh']) e");
+is $k->state('user:fresh'), undef, 'is not in Redis';
+key({ user_id => 'fresh', team_id => 'fresh' });
+ok $k->state($_), "a key of it brings $_ along" for 'user:fresh', 'team:fresh', 'member:fresh/fresh';
+$k->sql("DELETE FROM outbox WHERE created_at > now()");
+
+# what a policy is made of has a say in its version
+
+sub version { return $k->state($_[0])->{v} }
+sub refs { return $k->redis('GET', "kt:{0000}:e:$_[0]") =~ /\Q$_[1]\E/ ? 1 : 0 }
+my $uk = key({ user_id => 'rated', team_id => 'rated' });
+my $ue = "key:$uk->{token}";
+is refs($ue, 'user:rated'), 0, 'a team key of a user without rates';
+for my $sql ("UPDATE users SET rpm_limit = 5 WHERE user_id = 'rated'",
+    "INSERT INTO budgets (budget_id, max_budget_nusd) VALUES ('bb', 9);"
+        . " UPDATE keys SET budget_id = 'bb' WHERE ent = '$ue'; UPDATE budgets SET max_budget_nusd = 8",
+    "INSERT INTO access_groups (access_group_id, access_group_name) VALUES ('gg', 'grp7');"
+        . " UPDATE keys SET models = ARRAY['grp7'] WHERE ent = '$ue'; INSERT INTO access_group_models"
+        . " VALUES ('gg', 'm-1')",
+    "INSERT INTO access_group_models VALUES ('gg', 'm-2')", "DELETE FROM access_group_models WHERE model_name = 'm-2'",
+    "UPDATE access_groups SET status = 'paused'",
+    "INSERT INTO organizations (organization_id) VALUES ('oo'); UPDATE teams SET organization_id = 'oo'"
+        . " WHERE team_id = 'rated'") {
+    my $v = version($ue);
+    $k->sql($sql);
+    my $now = $k->sql("SELECT v FROM kt_policy WHERE name = '$ue'");
+    cmp_ok $now, '>', $v, 'a newer version: ' . substr $sql, -40;
+    is $k->until(sub { version($ue) == $now }), 1, 'is pushed';
+}
+is $k->state($ue)->{limit}, 8, 'a linked budget arrives';
+is refs($ue, 'user:rated') . refs($ue, 'org:oo') . refs($ue, 'm-1') . refs($ue, 'm-2'), '1100', 'so do the others';
+my $mv = version('member:rated/rated');
+$k->sql("UPDATE teams SET budget_enforcement = 'strict' WHERE team_id = 'rated'");
+is $k->until(sub { version('member:rated/rated') > $mv }), 1, 'members follow their team';
+
+# keys made while their user's rates come and go
+
+my @pids;
+for my $p (1 .. 4) {
+    my $pid = fork // die "fork: $!";
+    if ($pid == 0) {
+        delete $k->{http};
+        $k->{dir} .= "/p$p"; mkdir $k->{dir};
+        for my $i (1 .. 15) {
+            if ($p < 4) {
+                ($s) = $k->post('/key/generate', { user_id => 'flip', team_id => 'flip' });
+                POSIX::_exit(1) if $s != 200;
+            }
+            else {
+                $k->sql("UPDATE users SET rpm_limit = " . ($i % 2 ? 7 : 'NULL') . " WHERE user_id = 'flip'");
+            }
+        }
+        POSIX::_exit(0);
+    }
+    push @pids, $pid;
+}
+my $died = 0;
+for (@pids) { waitpid $_, 0; $died++ if $? }
+is $died, 0, 'nobody is refused';
+$k->until(sub { $k->sql('SELECT count(*) FROM outbox') == 0 });
+my $rated = $k->sql("SELECT count(rpm_limit) FROM users WHERE user_id = 'flip'");
+my @flip = split /\n/, $k->sql("SELECT ent FROM keys WHERE user_id = 'flip'");
+is scalar @flip, 45, 'forty-five keys';
+is scalar(grep { refs($_, 'user:flip') != $rated } @flip), 0, 'every one knows what holds now';
 
 # one that Redis refuses does not stop the others
 
