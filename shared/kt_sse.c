@@ -314,7 +314,7 @@ kt_sse_next(kt_sse_t *s, const unsigned char *p, size_t len, size_t *used,
     }
 
     start = p;
-    end = p + len;
+    end = len ? p + len : p;                /* NULL and 0 may be passed */
 
     while (p < end) {
         p = kt_sse_step(s, p, end);

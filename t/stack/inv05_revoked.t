@@ -13,17 +13,20 @@ my $s = Keytoll::Stack->up(KEYTOLL_WORKERS => 2);
 my @ports = ($s->{port}, $s->another_nginx);
 my $admin = Keytoll::Load::connection($s->{port});
 
+my @unpushed;
+
 # An admin call; the time when its answer began to arrive.
 sub admin {
     my ($path, $body) = @_;
-    my ($status, $at, $text);
+    my ($status, $at, $text, $head);
     for (1 .. 2) {
         $admin //= Keytoll::Load::connection($s->{port});
-        ($status, $at, $text) = Keytoll::Load::call(\$admin, Keytoll::Test::request_text('POST', $path,
+        ($status, $at, $text, $head) = Keytoll::Load::call(\$admin, Keytoll::Test::request_text('POST', $path,
             ['Authorization', "Bearer $s->{vars}{KEYTOLL_MASTER_KEY}", 'Content-Type', 'application/json'], $Keytoll::Test::JSON->encode($body)));
         last if $status;
     }
     $status == 200 or die "$path: $status $text";
+    push @unpushed, "$path: $head" if $head =~ /x-keytoll-propagated: *false/i;
     return ($at, eval { json($text) });
 }
 
@@ -36,9 +39,10 @@ sub statuses {
 # What the ledger says was admitted in a span of time, however the client fared.
 sub admitted {
     my ($key, $from, $to) = @_;
-    my $n = `psql -XAtq -d "$s->{vars}{KEYTOLL_PG_URL}" -c "select count(*) from ledger where token = '@{[ token($key) ]}' and admitted_at > to_timestamp($from) and admitted_at < to_timestamp($to)"`;
+    my @rows = split /\n/, `psql -XAtq -d "$s->{vars}{KEYTOLL_PG_URL}" -c "select extract(epoch from admitted_at), extract(epoch from ended_at), rid, http_status, estimated, late, node from ledger where token = '@{[ token($key) ]}' and admitted_at > to_timestamp($from) and admitted_at < to_timestamp($to)"`;
     die 'psql' if $?;
-    return $n + 0;
+    diag(join "\n", "after $from, before $to:", @rows) if @rows;
+    return scalar @rows;
 }
 
 sub recorded {
@@ -104,5 +108,6 @@ for my $round (1 .. 3) {
     under_load("/key/delete $round", $key, 1, sub { admin('/key/delete', { keys => [$key] }) }, undef, 401);
 }
 
+is("@unpushed", '', 'every change was in Redis when its answer came');
 $s->finish;
 done_testing();

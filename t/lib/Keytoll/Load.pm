@@ -34,8 +34,8 @@ sub connection {
     return $s;
 }
 
-# One request on an open connection: (status, time of the first byte, body); the
-# connection is undef afterwards when the server closed it.
+# One request on an open connection: (status, time of the first byte, body,
+# head); the connection is undef afterwards when the server closed it.
 sub call {
     my ($s, $text) = @_;
     syswrite $$s, $text;
@@ -51,10 +51,10 @@ sub call {
         my ($length) = $head =~ /^content-length: *(\d+)/mi;
         next if defined $length ? length $body < $length : $body !~ /(^|\r\n)0\r\n\r\n\z/;
         $$s = undef if $head =~ /^connection: *close/mi;
-        return ($status, $first, $body);
+        return ($status, $first, $body, $head);
     }
     $$s = undef;
-    return (0, $first // time, '');
+    return (0, $first // time, '', '');
 }
 
 sub client {
