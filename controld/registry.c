@@ -544,11 +544,13 @@ registry_open(arena_t *a)
     redisReply  *r;
 
     r = rds_do(a, "GET", KT_REDIS_GEN);
-    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
 
-    if (r) {
-        freeReplyObject(r);
+    if (r == NULL) {
+        return -1;
     }
+
+    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
+    freeReplyObject(r);
 
     return rc;
 }
