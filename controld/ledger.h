@@ -35,7 +35,8 @@ typedef struct {
     event_code_t   code;
     const char    *rid;
     int64_t        rid_ms;
-    int64_t        t0_ms;
+    int64_t        t0_ms;                /* the gate's clock                   */
+    int64_t        admit_ms;             /* Redis' clock                       */
     int64_t        t1_ms;
     int64_t        ttft_ms;              /* -1: unknown                        */
     const char    *token;

@@ -204,7 +204,7 @@ static int
 event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
 {
     int      first;
-    char    *line, *next;
+    char    *line, *next, *end;
     size_t   i, max;
 
     for (i = 0, max = 1; i < len; i++) {
@@ -227,6 +227,12 @@ event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
 
         if (first) {
             if (strncmp(line, "1\t", 2) != 0) {
+                return -1;
+            }
+
+            e->admit_ms = strtoll(line + 2, &end, 10);
+
+            if (*end != '\t' || e->admit_ms < 0 || e->admit_ms > EVENT_TIME_MAX) {
                 return -1;
             }
 

@@ -354,7 +354,7 @@ store_row(const event_t *e, size_t i, const char **t[STORE_TEXTS],
         e->node, e->why
     };
     const int64_t  ints[STORE_INTS] = {
-        e->rid_ms, e->t0_ms, e->t1_ms, e->ttft_ms, e->in_tok, e->out_tok,
+        e->rid_ms, e->admit_ms, e->t1_ms, e->ttft_ms, e->in_tok, e->out_tok,
         e->cr_tok, e->cw_tok, e->rs_tok, e->cost_nusd, e->cost_ucr, e->status,
         e->estimated, e->stream, e->code == EV_LATE, e->fixed, e->code == EV_ADJ
     };
