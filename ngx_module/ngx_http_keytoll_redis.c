@@ -532,6 +532,12 @@ ngx_http_keytoll_redis_flush(ngx_event_t *ev)
         ngx_http_keytoll_redis_write(rc->peer.connection->write);
     }
 
+    /* a connection that was lost meanwhile may have let requests pass */
+
+    if (ngx_http_keytoll_journal_sync() != NGX_OK) {
+        written = 0;
+    }
+
     ngx_http_keytoll_dispatch_flush(written);
 }
 
