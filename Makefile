@@ -33,7 +33,7 @@ all: controld module mock functions
 
 # ---- what Debian must provide ------------------------------------------------
 
-PACKAGES := build-essential pkg-config curl nginx nginx-dev redis-server postgresql postgresql-client \
+PACKAGES := build-essential pkg-config ca-certificates curl nginx nginx-dev redis-server postgresql postgresql-client \
             libmicrohttpd-dev libhiredis-dev libyajl-dev libyaml-dev libpq-dev libssl-dev zlib1g-dev perl
 TEST_PACKAGES := wrk clang libclang-rt-14-dev $(if $(shell command -v node),,nodejs npm)
 LINT_PACKAGES := clang-tidy cppcheck
