@@ -87,6 +87,7 @@ my $c = Keytoll::Test->gate(abort => 'cancel', more => 'proxy_buffering off;');
 # left while Redis was asked, or before: nothing reserved, nothing in the ledger
 {
     my $key = $c->key(rpm => 100, par => 1);
+    ok($c->settled, 'what was before is settled');
     my $before = scalar $c->events;
     kill 'STOP', $c->{redis_pid};
     leave_after($c, $key, 0, wait => 0.05) for 1 .. 3;

@@ -28,7 +28,7 @@ our $BIN = $ENV{KEYTOLL_BIN} || "$TOP/build";
 our $JSON = JSON::PP->new->utf8->canonical->allow_nonref;
 our $SLOW = $ENV{KEYTOLL_ASAN} ? 4 : 1;      # a sanitizer's factor on every wait
 our @RUNNING;
-my $port = 20000 + ($$ * 37) % 20000;
+my $port = 20000 + ($$ * 37) % 12000;
 
 sub json { return $JSON->decode($_[0]) }
 sub token { return sha256_hex($_[0]) }
@@ -47,10 +47,11 @@ sub spew {
     close $h or die "$f: $!";
 }
 
-# A port that nobody listens on; held only by luck, so servers retry.
+# A port that nobody listens on, below those that the kernel hands to clients;
+# held only by luck, so servers retry.
 sub free_port {
     for (1 .. 200) {
-        $port = 20000 + ($port - 20000 + 7) % 20000;
+        $port = 20000 + ($port - 20000 + 7) % 12000;
         my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $port, ReuseAddr => 1) or next;
         close $s;
         return $port;
