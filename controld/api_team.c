@@ -136,20 +136,11 @@ static int
 team_member_budget(req_t *r, rowset_t *rs, const member_limits_t *m,
     const char *team_id, const char *current)
 {
-    rowset_t     tmp;
     const char  *id;
     const char  *alias;
 
     if (!m->present) {
         return 0;
-    }
-
-    memset(&tmp, 0, sizeof(tmp));
-
-    if (m->duration && field_period(r, &tmp, "team_member_budget_duration",
-                                    m->duration, 1) != 0)
-    {
-        return -1;
     }
 
     alias = json_str(r->json, "team_alias");
@@ -432,54 +423,6 @@ team_id_of(req_t *r)
 }
 
 
-/* Members follow the team's default: renew their period rule and push them. */
-
-static int
-team_push_members(req_t *r, const char *id, const member_limits_t *m)
-{
-    int          i;
-    PGresult    *res;
-    rowset_t     rs;
-    const char  *sql;
-    const char  *params[ROWSET_MAX + 1];
-
-    if (!m->present) {
-        return 0;
-    }
-
-    memset(&rs, 0, sizeof(rs));
-
-    if (m->duration && field_period(r, &rs, "team_member_budget_duration",
-                                    m->duration, 0) != 0)
-    {
-        return -1;
-    }
-
-    row_expr(&rs, "role", "role");
-    sql = row_update(&r->a, "memberships", &rs, 1, "WHERE team_id = $1 AND"
-                     " budget_id IS NULL RETURNING ent");
-    params[0] = id;
-
-    for (i = 0; i < rs.n; i++) {
-        params[i + 1] = rs.val[i];
-    }
-
-    res = tx_dynamic(r, sql, rs.n + 1, params);
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    for (i = 0; i < PQntuples(res); i++) {
-        tx_touch(r, PQgetvalue(res, i, 0));
-    }
-
-    PQclear(res);
-
-    return 0;
-}
-
-
 static int
 team_write(req_t *r, rowset_t *rs, const char *id, const char **ent)
 {
@@ -544,7 +487,7 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
         || team_member_budget(r, rs, m, id, json_str(json_get(before, "metadata"),
                                                      "team_member_budget_id")) != 0
         || fields_metadata(r, rs, 0) != 0 || team_write(r, rs, id, &ent) != 0
-        || team_push_members(r, id, m) != 0 || team_row(r, id, row) != 0
+        || team_row(r, id, row) != 0
         || team_check_soft(r, team_money(*row, "max_budget"),
                            team_money(*row, "soft_budget")) != 0
         || owner_submeters(r, ent, *row) != 0

@@ -84,31 +84,14 @@ int
 owner_member(req_t *r, const char *team_id, const char *user_id,
     const char *role, const char *email, int implicit)
 {
-    PGresult    *res;
-    rowset_t     rs;
-    const char  *duration;
+    rowset_t  rs;
 
     memset(&rs, 0, sizeof(rs));
-    res = tx_q(r, "SELECT b.budget_duration FROM teams t JOIN budgets b"
-               " ON b.budget_id = t.member_budget_id WHERE t.team_id = $1",
-               team_id);
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    duration = PQntuples(res) ? arena_str(&r->a, db_str(res, 0, 0)) : NULL;
-    PQclear(res);
-
     row_set(&rs, "team_id", "text", team_id);
     row_set(&rs, "user_id", "text", user_id);
     row_set(&rs, "role", "text", role);
     row_set(&rs, "user_email", "text", email);
     row_set(&rs, "implicit", "boolean", implicit ? "true" : "false");
-
-    if (field_period(r, &rs, "budget_duration", duration, 1) != 0) {
-        return -1;
-    }
 
     if (owner_made(r, tx_dynamic(r, row_insert(&r->a, "memberships", &rs,
         implicit ? "ON CONFLICT DO NOTHING RETURNING ent"
@@ -504,18 +487,25 @@ owner_budget(req_t *r, const char *id, int64_t max_nusd, int64_t soft_nusd,
     memset(&rs, 0, sizeof(rs));
     id = id ? id : util_uuid(&r->a);
     row_set(&rs, "budget_id", "text", id);
-    row_set(&rs, "budget_duration", "text", duration);
     row_set(&rs, "created_by", "text", tx_actor(r));
     row_set(&rs, "updated_by", "text", tx_actor(r));
     owner_opt(&r->a, &rs, "max_budget_nusd", max_nusd);
     owner_opt(&r->a, &rs, "soft_budget_nusd", soft_nusd);
     owner_opt(&r->a, &rs, "rpm_limit", rpm);
     owner_opt(&r->a, &rs, "tpm_limit", tpm);
+
+    if (field_period(r, &rs, "budget_duration", duration, 1) != 0) {
+        return NULL;
+    }
+
     res = tx_dynamic(r, row_insert(&r->a, "budgets", &rs,
         "ON CONFLICT (budget_id) DO UPDATE SET max_budget_nusd ="
         " EXCLUDED.max_budget_nusd, rpm_limit = EXCLUDED.rpm_limit, tpm_limit ="
         " EXCLUDED.tpm_limit, budget_duration = EXCLUDED.budget_duration,"
-        " updated_at = now()"), rs.n, rs.val);
+        " period_kind = EXCLUDED.period_kind, period_len_s = EXCLUDED.period_len_s,"
+        " period_end_s = EXCLUDED.period_end_s, period_id = kt_period_id("
+        " budgets.period_kind, budgets.period_len_s, budgets.period_id,"
+        " budgets.period_end_s, kt_now_s()), updated_at = now()"), rs.n, rs.val);
 
     if (res == NULL) {
         return NULL;

@@ -6,6 +6,9 @@
 #include "tx.h"
 
 
+#define TX_PUSH_MAX  1000          /* entities that one call pushes itself      */
+
+
 int
 tx_begin(req_t *r)
 {
@@ -149,19 +152,18 @@ tx_audit(req_t *r, const char *action, const char *type, const char *id,
 }
 
 
+/* Writes what was touched to the outbox. */
+
 static int
-tx_outbox(req_t *r, size_t n, const char **ids)
+tx_outbox_insert(req_t *r, size_t n)
 {
-    int           i;
     size_t        k;
-    buf_t         b;
     touch_t      *t;
     PGresult     *res;
     const char  **ents, **ops;
     int64_t      *vs;
 
     if (n == 0) {
-        *ids = NULL;
         return 0;
     }
 
@@ -176,7 +178,7 @@ tx_outbox(req_t *r, size_t n, const char **ids)
     }
 
     res = tx_q(r, "INSERT INTO outbox (ent, op, version) SELECT * FROM"
-               " unnest($1::text[], $2::text[], $3::bigint[]) RETURNING id",
+               " unnest($1::text[], $2::text[], $3::bigint[])",
                db_array(&r->a, ents, n), db_array(&r->a, ops, n),
                db_array_ints(&r->a, vs, n));
 
@@ -184,11 +186,55 @@ tx_outbox(req_t *r, size_t n, const char **ids)
         return -1;
     }
 
+    PQclear(res);
+
+    return 0;
+}
+
+
+/*
+ * The rows of this transaction, those of triggers too: their entities are pushed
+ * before the answer.  *ids names the rows that the push will have delivered; what
+ * is beyond TX_PUSH_MAX is left to the relay, and *left is set.
+ */
+
+static int
+tx_outbox(req_t *r, size_t *n, const char **ids, int *left)
+{
+    int          i;
+    buf_t        b;
+    touch_t     *t;
+    PGresult    *res;
+
+    if (tx_outbox_insert(r, *n) != 0) {
+        return -1;
+    }
+
+    res = tx_query(r, "SELECT id, ent, op, version FROM outbox WHERE created_at ="
+                   " now() AND xmin = pg_current_xact_id()::xid ORDER BY id",
+                   0, NULL);
+
+    if (res == NULL) {
+        return -1;
+    }
+
     buf_init(&b, &r->a);
     buf_putc(&b, '{');
+    *left = PQntuples(res) > TX_PUSH_MAX;
 
-    for (i = 0; i < PQntuples(res); i++) {
-        buf_printf(&b, i ? ",%s" : "%s", PQgetvalue(res, i, 0));
+    for (i = PQntuples(res); i-- > 0; /* void */) {
+        for (t = r->touched; t && strcmp(t->ent, PQgetvalue(res, i, 1)); t = t->next);
+
+        if (t == NULL && *n < TX_PUSH_MAX) {
+            tx_note(r, PQgetvalue(res, i, 1), PQgetvalue(res, i, 2),
+                    db_int(res, i, 3));
+            (*n)++;
+
+        } else if (t == NULL) {
+            continue;
+        }
+
+        buf_printf(&b, b.len > 1 ? ",%s" : "%s", PQgetvalue(res, i, 0));
     }
 
     buf_putc(&b, '}');
@@ -233,6 +279,7 @@ tx_push(req_t *r, size_t n)
 int
 tx_commit(req_t *r)
 {
+    int          left;
     size_t       n;
     touch_t     *t;
     const char  *ids;
@@ -241,7 +288,7 @@ tx_commit(req_t *r)
         n++;
     }
 
-    if (tx_outbox(r, n, &ids) != 0) {
+    if (tx_outbox(r, &n, &ids, &left) != 0) {
         return -1;
     }
 
@@ -254,7 +301,7 @@ tx_commit(req_t *r)
         return 0;
     }
 
-    if (tx_push(r, n) != 0) {
+    if (tx_push(r, n) != 0 || left) {
         reply_header(r, "x-keytoll-propagated", "false");
         log_event(LOG_WARN, "a change is not in Redis yet, the outbox has it",
                   "path", r->path, NULL);
