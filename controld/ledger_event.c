@@ -156,18 +156,18 @@ event_identity(arena_t *a, event_t *e, const char *ent)
 }
 
 
-/* <ent> TAB <period> TAB <held> TAB <tokens> TAB <bits> */
+/* <ent> TAB <period> TAB <bits> */
 
 static int
 event_line(arena_t *a, event_t *e, char *line, size_t max)
 {
     int        i;
-    char      *f[5], *p;
+    char      *f[3], *p;
     charge_t  *c;
 
     f[0] = line;
 
-    for (i = 1; i < 5; i++) {
+    for (i = 1; i < 3; i++) {
         p = strchr(f[i - 1], '\t');
 
         if (p == NULL) {
@@ -186,7 +186,7 @@ event_line(arena_t *a, event_t *e, char *line, size_t max)
 
     c = &e->charges[e->ncharges++];
     c->ent = f[0];
-    c->bits = atoi(f[4]);
+    c->bits = atoi(f[2]);
 
     if (kt_int_parse(f[1], strlen(f[1]), &c->period_id) != KT_OK
         || c->period_id < 0)
@@ -226,7 +226,7 @@ event_receipt(arena_t *a, event_t *e, const char *p, size_t len)
         }
 
         if (first) {
-            if (strncmp(line, "1\t", 2) != 0) {
+            if (strncmp(line, "2\t", 2) != 0) {
                 return -1;
             }
 

@@ -133,8 +133,8 @@ rebuild_tomb_batch(PGresult *res, int from, int to)
 
     for (i = from, sent = 0; i < to && ok; i++) {
         rds_cmd(&c, &a, "SET");
-        rds_arg(&c, arena_printf(&a, KT_REDIS_TOMB "%s", PQgetvalue(res, i, 0)));
-        rds_arg(&c, arena_printf(&a, "%s\t%s", PQgetvalue(res, i, 1),
+        rds_arg(&c, arena_printf(&a, KT_REDIS_HOLD "%s", PQgetvalue(res, i, 0)));
+        rds_arg(&c, arena_printf(&a, "T\t%s\t%s", PQgetvalue(res, i, 1),
                                  PQgetvalue(res, i, 2)));
         rds_arg(&c, "EX");
         rds_arg(&c, REBUILD_TOMB_TTL);

@@ -1,23 +1,27 @@
 
 /*
- * Admission: what the request may cost, one call of kt_admit, its answer.
+ * Admission: what requests may cost, one call of kt_admit for all that came
+ * in this turn of the event loop, its answers.
  *
- * A pending call is an object of its own.  When its request ends first, or
- * gives up at the deadline, the object stays until the reply has come: a
- * grant that nobody waits for any more is released at once.  When the
- * connection is lost first, Redis may or may not have reserved: the release
- * then goes without a receipt.  A request that passed all the same (policy
- * "allow" or "cached") is settled under the same id, so nothing is released.
+ * A call is an object of its own.  When a request ends first, or gives up at
+ * the deadline, its place stays until the reply has come: a grant that nobody
+ * waits for any more is released at once.  When the connection is lost first,
+ * Redis may or may not have reserved: the release then goes without a
+ * receipt.  A request that passed all the same (policy "allow" or "cached")
+ * is settled under the same id, so nothing is released.
  */
 
 
 #include "ngx_http_keytoll_module.h"
 
 
-#define NGX_HTTP_KEYTOLL_ADMIT_ARGS   23
+#define NGX_HTTP_KEYTOLL_CALL         128       /* requests in one call      */
+#define NGX_HTTP_KEYTOLL_GROUP_ARGS   8
+#define NGX_HTTP_KEYTOLL_GROUP_HEAD   6         /* of a reply, then verdicts */
 #define NGX_HTTP_KEYTOLL_TRIES        50        /* STALE answers in a row    */
 #define NGX_HTTP_KEYTOLL_CREDIT       1000000   /* a call costs 1 credit     */
 #define NGX_HTTP_KEYTOLL_SEEN         4096
+#define NGX_HTTP_KEYTOLL_BASE         1000000000
 
 
 typedef struct {
@@ -26,24 +30,51 @@ typedef struct {
 } ngx_http_keytoll_seen_t;
 
 
+/* One request of a call under way. */
+
 typedef struct {
     ngx_http_keytoll_ctx_t        *ctx;         /* NULL: nobody waits        */
     ngx_uint_t                     passed;      /* without the answer        */
+    ngx_uint_t                     next;        /* of its group              */
     u_char                         rid[KT_RID_LEN];
 } ngx_http_keytoll_pending_t;
 
 
-static ngx_int_t ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx);
+typedef struct {
+    ngx_uint_t                     first;
+    ngx_uint_t                     last;
+    ngx_uint_t                     n;
+} ngx_http_keytoll_group_t;
+
+
+typedef struct {
+    ngx_uint_t                     n;
+    ngx_uint_t                     ngroups;
+    ngx_http_keytoll_pending_t     item[NGX_HTTP_KEYTOLL_CALL];
+    ngx_http_keytoll_group_t       group[NGX_HTTP_KEYTOLL_CALL];
+} ngx_http_keytoll_call_t;
+
+
+static ngx_int_t ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_join(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_send_call(ngx_http_keytoll_call_t *call);
 static void ngx_http_keytoll_admit_reply(void *data, redisReply *reply,
     ngx_uint_t last);
-static void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *reply);
+static void ngx_http_keytoll_verdict(ngx_http_keytoll_pending_t *pending,
+    redisReply *group, redisReply *verdict);
+static void ngx_http_keytoll_count_after(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_group_t *g, redisReply *group);
+static void ngx_http_keytoll_for_all(ngx_http_keytoll_ctx_t *ctx,
+    ngx_int_t code, redisReply *reply);
 static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *reply);
+    redisReply *group, redisReply *receipt);
+static u_char *ngx_http_keytoll_hold_head(u_char *p,
+    ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
-static void ngx_http_keytoll_late(ngx_http_keytoll_pending_t *pending,
+static void ngx_http_keytoll_late(ngx_http_keytoll_call_t *call,
     ngx_uint_t last);
-static void ngx_http_keytoll_release(u_char *rid, redisReply *reply);
+static void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
 static void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
 static void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx,
@@ -98,9 +129,10 @@ ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
 void
 ngx_http_keytoll_admit_flush(void)
 {
-    ngx_uint_t               reason;
-    ngx_queue_t             *q, todo;
-    ngx_http_keytoll_ctx_t  *ctx;
+    ngx_uint_t                reason;
+    ngx_queue_t              *q, todo;
+    ngx_http_keytoll_ctx_t   *ctx;
+    ngx_http_keytoll_call_t  *call;
 
     ngx_queue_init(&todo);
 
@@ -113,6 +145,8 @@ ngx_http_keytoll_admit_flush(void)
     ngx_queue_add(&todo, &ngx_http_keytoll_waiting);
     ngx_queue_init(&ngx_http_keytoll_waiting);
 
+    call = NULL;
+
     while (!ngx_queue_empty(&todo)) {
         q = ngx_queue_head(&todo);
         ngx_queue_remove(q);
@@ -120,34 +154,60 @@ ngx_http_keytoll_admit_flush(void)
         ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
         ctx->queued = 0;
 
-        if (!ngx_http_keytoll_redis_ready()) {
-            reason = KT_REDIS_DOWN;
+        reason = KT_REDIS_DOWN;
 
-        } else if (!ngx_http_keytoll_registry_ready()) {
-            reason = KT_NOT_READY;
+        if (ngx_http_keytoll_redis_ready()) {
 
-        } else if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
-            ctx->why = "the request may cost more than can be counted";
-            ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
-            continue;
+            if (!ngx_http_keytoll_registry_ready()) {
+                reason = KT_NOT_READY;
 
-        } else if (ngx_http_keytoll_send_admit(ctx) == NGX_OK) {
-            continue;
+            } else if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
+                ctx->why = "the request may cost more than can be counted";
+                ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
+                continue;
 
-        } else {
-            reason = KT_REDIS_DOWN;
+            } else if (ngx_http_keytoll_prepare(ctx) != NGX_OK) {
+                reason = KT_INTERNAL;
+
+            } else {
+                if (call == NULL) {
+                    call = ngx_alloc(sizeof(ngx_http_keytoll_call_t),
+                                     ngx_cycle->log);
+                    if (call) {
+                        call->n = 0;
+                        call->ngroups = 0;
+                    }
+                }
+
+                if (call) {
+                    ngx_http_keytoll_join(call, ctx);
+
+                    if (call->n == NGX_HTTP_KEYTOLL_CALL) {
+                        ngx_http_keytoll_send_call(call);
+                        call = NULL;
+                    }
+
+                    continue;
+                }
+            }
         }
 
         ngx_http_keytoll_unavailable(ctx, reason);
+    }
+
+    if (call) {
+        ngx_http_keytoll_send_call(call);
     }
 }
 
 
 static ngx_int_t
-ngx_http_keytoll_customer(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
+ngx_http_keytoll_customer(ngx_http_keytoll_ctx_t *ctx)
 {
-    size_t  len;
+    size_t      len;
+    ngx_str_t  *out;
 
+    out = &ctx->customer;
     ngx_str_null(out);
 
     if (ctx->scan == NULL || ctx->scan->user_len == 0) {
@@ -175,12 +235,14 @@ ngx_http_keytoll_customer(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
 /* metadata.tags of the body as entity names, separated by tabs. */
 
 static ngx_int_t
-ngx_http_keytoll_tags(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
+ngx_http_keytoll_tags(ngx_http_keytoll_ctx_t *ctx)
 {
     size_t       len;
     u_char      *p;
+    ngx_str_t   *out;
     ngx_uint_t   i;
 
+    out = &ctx->tag_names;
     ngx_str_null(out);
 
     if (ctx->ntags == 0) {
@@ -214,143 +276,300 @@ ngx_http_keytoll_tags(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *out)
 
 
 static u_char *
-ngx_http_keytoll_number(u_char *p, ngx_str_t *out, int64_t v)
+ngx_http_keytoll_amount(u_char *p, int64_t v)
 {
-    out->data = p;
-    p = ngx_sprintf(p, "%L", v);
-    out->len = p - out->data;
+    int32_t  lo;
+    int64_t  hi;
 
-    return p;
+    hi = v / NGX_HTTP_KEYTOLL_BASE;
+    lo = (int32_t) (v % NGX_HTTP_KEYTOLL_BASE);
+
+    p = ngx_cpymem(p, &hi, sizeof(int64_t));
+
+    return ngx_cpymem(p, &lo, sizeof(int32_t));
 }
 
 
+/*
+ * What the call says of this request.  The amounts are packed as hold.lua
+ * wants them, little-endian as every machine that we build for.
+ */
+
 static ngx_int_t
-ngx_http_keytoll_send_admit(ngx_http_keytoll_ctx_t *ctx)
+ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
 {
-    u_char                      *p, numbers[10 * NGX_INT64_LEN];
-    int64_t                      flags;
-    ngx_str_t                   *a, argv[NGX_HTTP_KEYTOLL_ADMIT_ARGS];
+    u_char  *p;
+
+    p = ctx->amounts;
+    p = ngx_http_keytoll_amount(p, ctx->bound_nusd);
+    p = ngx_http_keytoll_amount(p, ctx->typ_nusd);
+    p = ngx_http_keytoll_amount(p, NGX_HTTP_KEYTOLL_CREDIT);
+    p = ngx_http_keytoll_amount(p, ctx->in_nusd);
+    p = ngx_cpymem(p, &ctx->in_bound, sizeof(int64_t));
+    p = ngx_cpymem(p, &ctx->in_typ, sizeof(int64_t));
+    p = ngx_cpymem(p, &ctx->out_bound, sizeof(int64_t));
+    ngx_memcpy(p, &ctx->out_typ, sizeof(int64_t));
+
+    ctx->flags = ctx->why ? 2
+                 : ctx->scan == NULL ? 4 | 8
+                 : !ctx->known ? 2
+                 : (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
+
+    if (ngx_http_keytoll_customer(ctx) != NGX_OK
+        || ngx_http_keytoll_tags(ctx) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_keytoll_template(ctx);
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_same(ngx_str_t *a, ngx_str_t *b)
+{
+    return a->len == b->len && ngx_memcmp(a->data, b->data, a->len) == 0;
+}
+
+
+/* Requests of one group differ in cost only. */
+
+static ngx_uint_t
+ngx_http_keytoll_alike(ngx_http_keytoll_ctx_t *a, ngx_http_keytoll_ctx_t *b)
+{
+    return ngx_memcmp(a->token, b->token, KT_KEY_TOKEN_LEN) == 0
+           && a->class == b->class
+           && a->flags == b->flags
+           && ngx_http_keytoll_same(&a->model, &b->model)
+           && ngx_http_keytoll_same(&a->request->uri, &b->request->uri)
+           && ngx_http_keytoll_same(&a->customer, &b->customer)
+           && ngx_http_keytoll_same(&a->tag_names, &b->tag_names);
+}
+
+
+static void
+ngx_http_keytoll_join(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_uint_t                   i;
+    ngx_http_keytoll_group_t    *g;
     ngx_http_keytoll_pending_t  *pending;
+
+    pending = &call->item[call->n];
+    pending->ctx = ctx;
+    pending->passed = 0;
+    ngx_memcpy(pending->rid, ctx->rid, KT_RID_LEN);
+    ctx->pending = pending;
+
+    for (i = 0; i < call->ngroups; i++) {
+        g = &call->group[i];
+
+        if (ngx_http_keytoll_alike(call->item[g->first].ctx, ctx)) {
+            call->item[g->last].next = call->n;
+            g->last = call->n++;
+            g->n++;
+            return;
+        }
+    }
+
+    g = &call->group[call->ngroups++];
+    g->first = call->n;
+    g->last = call->n++;
+    g->n = 1;
+}
+
+
+static void
+ngx_http_keytoll_send_call(ngx_http_keytoll_call_t *call)
+{
+    u_char                    *p, lease[NGX_INT64_LEN];
+    u_char                     numbers[2 * NGX_HTTP_KEYTOLL_CALL * 5];
+    ngx_str_t                 *a, argv[6 + NGX_HTTP_KEYTOLL_CALL
+                                        * (NGX_HTTP_KEYTOLL_GROUP_ARGS + 3)];
+    ngx_uint_t                 i, j, k;
+    ngx_http_keytoll_ctx_t    *ctx;
+    ngx_http_keytoll_group_t  *g;
 
     a = argv;
     p = numbers;
-
-    flags = ctx->why ? 2
-            : ctx->scan == NULL ? 4 | 8
-            : !ctx->known ? 2
-            : (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
 
     ngx_str_set(a, "FCALL"); a++;
     ngx_str_set(a, "kt_admit"); a++;
     ngx_str_set(a, "1"); a++;
     ngx_str_set(a, KT_REDIS_GEN); a++;
-    a->data = ctx->rid; a->len = KT_RID_LEN; a++;
-    a->data = ctx->token; a->len = KT_KEY_TOKEN_LEN; a++;
-    *a++ = ctx->model;
     *a++ = *ngx_http_keytoll_registry_gen();
-    *a++ = ngx_http_keytoll_class_names[ctx->class];
-    *a++ = ctx->request->uri;
-    p = ngx_http_keytoll_number(p, a++, ctx->bound_nusd);
-    p = ngx_http_keytoll_number(p, a++, ctx->typ_nusd);
-    p = ngx_http_keytoll_number(p, a++, NGX_HTTP_KEYTOLL_CREDIT);
-    p = ngx_http_keytoll_number(p, a++, ctx->in_bound);
-    p = ngx_http_keytoll_number(p, a++, ctx->in_typ);
-    p = ngx_http_keytoll_number(p, a++, ctx->out_bound);
-    p = ngx_http_keytoll_number(p, a++, ctx->out_typ);
-    p = ngx_http_keytoll_number(p, a++, ctx->in_nusd);
-    p = ngx_http_keytoll_number(p, a++, NGX_HTTP_KEYTOLL_LEASE);
-    (void) ngx_http_keytoll_number(p, a++, flags);
+    a->data = lease;
+    a->len = ngx_sprintf(lease, "%d", NGX_HTTP_KEYTOLL_LEASE) - lease; a++;
 
-    if (ngx_http_keytoll_customer(ctx, a++) != NGX_OK
-        || ngx_http_keytoll_tags(ctx, a++) != NGX_OK
-        || ngx_http_keytoll_template(ctx) != NGX_OK)
+    for (i = 0; i < call->ngroups; i++) {
+        g = &call->group[i];
+        ctx = call->item[g->first].ctx;
+
+        a->data = ctx->token; a->len = KT_KEY_TOKEN_LEN; a++;
+        *a++ = ctx->model;
+        *a++ = ngx_http_keytoll_class_names[ctx->class];
+        *a++ = ctx->request->uri;
+        a->data = p; p = ngx_sprintf(p, "%ui", ctx->flags);
+        a->len = p - a->data; a++;
+        *a++ = ctx->customer;
+        *a++ = ctx->tag_names;
+        a->data = p; p = ngx_sprintf(p, "%ui", g->n);
+        a->len = p - a->data; a++;
+
+        for (j = 0, k = g->first; j < g->n; j++, k = call->item[k].next) {
+            ctx = call->item[k].ctx;
+            a->data = ctx->rid; a->len = KT_RID_LEN; a++;
+            a->data = ctx->amounts; a->len = KT_HOLD_AMOUNTS; a++;
+            *a++ = ctx->template;
+        }
+    }
+
+    if (ngx_http_keytoll_redis_send(ngx_http_keytoll_admit_reply, call, argv,
+                                    a - argv)
+        == NGX_OK)
     {
-        return NGX_ERROR;
+        return;
     }
 
-    *a++ = ctx->template;
+    for (i = 0; i < call->n; i++) {
+        ctx = call->item[i].ctx;
+        call->item[i].ctx = NULL;
 
-    pending = ngx_alloc(sizeof(ngx_http_keytoll_pending_t),
-                        ctx->request->connection->log);
-    if (pending == NULL) {
-        return NGX_ERROR;
+        if (ctx) {
+            ctx->pending = NULL;
+            ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        }
     }
 
-    pending->ctx = ctx;
-    pending->passed = 0;
-    ngx_memcpy(pending->rid, ctx->rid, KT_RID_LEN);
+    ngx_free(call);
+}
 
-    if (ngx_http_keytoll_redis_send(ngx_http_keytoll_admit_reply, pending,
-                                    argv, a - argv)
-        != NGX_OK)
-    {
-        ngx_free(pending);
-        return NGX_ERROR;
+
+static ngx_int_t
+ngx_http_keytoll_code(redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements) {
+        reply = reply->element[0];
     }
 
-    ctx->pending = pending;
-
-    return NGX_OK;
+    return reply->type == REDIS_REPLY_INTEGER ? (ngx_int_t) reply->integer
+                                              : NGX_ERROR;
 }
 
 
 static void
 ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
 {
-    ngx_int_t                    code;
-    redisReply                  *first;
-    ngx_http_keytoll_ctx_t      *ctx;
-    ngx_http_keytoll_pending_t  *pending;
+    ngx_int_t                  code;
+    ngx_uint_t                 i, j, k;
+    redisReply                *group;
+    ngx_http_keytoll_ctx_t    *ctx;
+    ngx_http_keytoll_call_t   *call;
+    ngx_http_keytoll_group_t  *g;
 
-    pending = data;
+    call = data;
 
     if (reply == NULL) {
-        ngx_http_keytoll_late(pending, last);
+        ngx_http_keytoll_late(call, last);
         return;
     }
 
-    ctx = pending->ctx;
-    pending->ctx = NULL;
+    code = ngx_http_keytoll_code(reply);
 
-    code = NGX_ERROR;
-
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements > 1) {
-        first = reply->element[0];
-        code = first->type == REDIS_REPLY_INTEGER ? (ngx_int_t) first->integer
-                                                  : NGX_ERROR;
+    if (code == KT_ADMITTED && reply->elements != 2 + call->ngroups) {
+        code = NGX_ERROR;
     }
 
-    if (ctx == NULL) {
+    for (i = 0; i < call->ngroups; i++) {
+        g = &call->group[i];
+        group = code == KT_ADMITTED ? reply->element[2 + i] : NULL;
 
-        /* nobody waits any more; what was reserved is given back */
-
-        if (code == KT_ADMITTED && !pending->passed) {
-            ngx_http_keytoll_release(pending->rid, reply);
+        if (group && (group->type != REDIS_REPLY_ARRAY
+                      || group->elements
+                         != NGX_HTTP_KEYTOLL_GROUP_HEAD + g->n))
+        {
+            group = NULL;
         }
 
-    } else {
-        ctx->pending = NULL;
+        if (group) {
+            ngx_http_keytoll_count_after(call, g, group);
+        }
+
+        for (j = 0, k = g->first; j < g->n; j++, k = call->item[k].next) {
+
+            if (group) {
+                ngx_http_keytoll_verdict(&call->item[k], group,
+                             group->element[NGX_HTTP_KEYTOLL_GROUP_HEAD + j]);
+                continue;
+            }
+
+            ctx = call->item[k].ctx;
+            call->item[k].ctx = NULL;
+
+            if (ctx) {
+                ctx->pending = NULL;
+                ngx_http_keytoll_for_all(ctx, code, reply);
+            }
+        }
     }
 
-    ngx_free(pending);
+    ngx_free(call);
+}
 
-    if (ctx == NULL) {
-        return;
+
+/*
+ * The reply says what is left when all of the group are admitted; each client
+ * is told what was left when he was.
+ */
+
+static void
+ngx_http_keytoll_count_after(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_group_t *g, redisReply *group)
+{
+    ngx_uint_t                 j, k, n;
+    ngx_uint_t                 admitted[NGX_HTTP_KEYTOLL_CALL];
+    ngx_http_keytoll_ctx_t    *ctx;
+    ngx_http_keytoll_after_t   after;
+
+    n = 0;
+
+    for (j = 0, k = g->first; j < g->n; j++, k = call->item[k].next) {
+        if (ngx_http_keytoll_code(
+                group->element[NGX_HTTP_KEYTOLL_GROUP_HEAD + j])
+            == KT_ADMITTED)
+        {
+            admitted[n++] = k;
+        }
     }
 
+    ngx_memzero(&after, sizeof(ngx_http_keytoll_after_t));
+
+    while (n) {
+        ctx = call->item[admitted[--n]].ctx;
+
+        if (ctx == NULL) {
+            after.n++;
+            continue;
+        }
+
+        ctx->after = after;
+
+        after.n++;
+        after.in_bound += ctx->in_bound;
+        after.in_typ += ctx->in_typ;
+        after.out_bound += ctx->out_bound;
+        after.out_typ += ctx->out_typ;
+    }
+}
+
+
+/* A reply that says one thing of every request of the call. */
+
+static void
+ngx_http_keytoll_for_all(ngx_http_keytoll_ctx_t *ctx, ngx_int_t code,
+    redisReply *reply)
+{
     switch (code) {
-
-    case NGX_ERROR:
-        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
-        return;
-
-    case KT_ADMITTED:
-        ngx_http_keytoll_granted(ctx, reply);
-        return;
-
-    case KT_ENTITY_MISSING:
-        ngx_http_keytoll_unavailable(ctx, KT_ENTITY_MISSING);
-        return;
 
     case KT_NOT_READY:
         ngx_http_keytoll_registry_lost();
@@ -359,7 +578,7 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
         return;
 
     case KT_STALE:
-        if (ctx->tries++ < NGX_HTTP_KEYTOLL_TRIES) {
+        if (reply->elements > 1 && ctx->tries++ < NGX_HTTP_KEYTOLL_TRIES) {
             ngx_queue_insert_tail(&ngx_http_keytoll_waiting, &ctx->queue);
             ctx->queued = 1;
             ngx_http_keytoll_registry_stale(reply->element[1]);
@@ -369,12 +588,68 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
         ngx_http_keytoll_unavailable(ctx, KT_STALE);
         return;
 
+    default:
+        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+    }
+}
+
+
+static void
+ngx_http_keytoll_verdict(ngx_http_keytoll_pending_t *pending,
+    redisReply *group, redisReply *verdict)
+{
+    ngx_int_t                code;
+    redisReply              *receipt;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    ctx = pending->ctx;
+    pending->ctx = NULL;
+
+    code = ngx_http_keytoll_code(verdict);
+
+    receipt = verdict->type == REDIS_REPLY_ARRAY && verdict->elements > 1
+              ? verdict->element[1] : group->element[0];
+
+    if (ctx == NULL) {
+
+        /* nobody waits any more; what was reserved is given back */
+
+        if (code == KT_ADMITTED && !pending->passed) {
+            ngx_http_keytoll_release(pending->rid, receipt);
+        }
+
+        return;
+    }
+
+    ctx->pending = NULL;
+
+    switch (code) {
+
+    case NGX_ERROR:
+        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        return;
+
+    case KT_ADMITTED:
+        if (ngx_http_keytoll_keep(ctx, group, receipt) != NGX_OK) {
+            ngx_http_keytoll_release(ctx->rid, receipt);
+            ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
+            return;
+        }
+
+        ngx_http_keytoll_dispatch(ctx);
+        return;
+
+    case KT_ENTITY_MISSING:
+        ngx_http_keytoll_unavailable(ctx, KT_ENTITY_MISSING);
+        return;
+
     case KT_MODEL_UNKNOWN:
-        ngx_http_keytoll_answer(ctx, ctx->why ? KT_BODY_INVALID : code, reply);
+        ngx_http_keytoll_answer(ctx, ctx->why ? KT_BODY_INVALID : code,
+                                verdict);
         return;
 
     default:
-        ngx_http_keytoll_answer(ctx, code, reply);
+        ngx_http_keytoll_answer(ctx, code, verdict);
     }
 }
 
@@ -382,42 +657,32 @@ ngx_http_keytoll_admit_reply(void *data, redisReply *reply, ngx_uint_t last)
 /* The deadline has passed; with last, the connection is gone. */
 
 static void
-ngx_http_keytoll_late(ngx_http_keytoll_pending_t *pending, ngx_uint_t last)
+ngx_http_keytoll_late(ngx_http_keytoll_call_t *call, ngx_uint_t last)
 {
-    ngx_http_keytoll_ctx_t  *ctx;
+    ngx_uint_t                   i;
+    ngx_http_keytoll_ctx_t      *ctx;
+    ngx_http_keytoll_pending_t  *pending;
 
-    ctx = pending->ctx;
-    pending->ctx = NULL;
+    for (i = 0; i < call->n; i++) {
+        pending = &call->item[i];
+        ctx = pending->ctx;
+        pending->ctx = NULL;
 
-    if (ctx) {
+        if (ctx) {
 
-        /* marks pending as passed if the policy lets the request go on */
+            /* marks it as passed if the policy lets the request go on */
 
-        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+            ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        }
+
+        if (last && !pending->passed) {
+            ngx_http_keytoll_release(pending->rid, NULL);
+        }
     }
 
-    if (!last) {
-        return;
+    if (last) {
+        ngx_free(call);
     }
-
-    if (!pending->passed) {
-        ngx_http_keytoll_release(pending->rid, NULL);
-    }
-
-    ngx_free(pending);
-}
-
-
-static void
-ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
-{
-    if (ngx_http_keytoll_keep(ctx, reply) != NGX_OK) {
-        ngx_http_keytoll_release(ctx->rid, reply);
-        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
-        return;
-    }
-
-    ngx_http_keytoll_dispatch(ctx);
 }
 
 
@@ -440,50 +705,67 @@ ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out, redisReply *v)
 }
 
 
+static u_char *
+ngx_http_keytoll_hold_head(u_char *p, ngx_http_keytoll_ctx_t *ctx)
+{
+    ctx->hold.data = p;
+    *p++ = 'H';
+    p = ngx_cpymem(p, ctx->amounts, KT_HOLD_AMOUNTS);
+    ctx->receipt.data = p;
+
+    return p;
+}
+
+
+static void
+ngx_http_keytoll_hold_tail(u_char *p, ngx_http_keytoll_ctx_t *ctx)
+{
+    ctx->receipt.len = p - ctx->receipt.data;
+
+    *p++ = '='; *p++ = '\t';
+    p = ngx_cpymem(p, ctx->template.data, ctx->template.len);
+
+    ctx->hold.len = p - ctx->hold.data;
+}
+
+
 /* Copies the grant: the reply is freed when its handler returns. */
 
 static ngx_int_t
-ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *reply)
+ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
+    redisReply *receipt)
 {
     u_char      *p;
     ngx_pool_t  *pool;
-    redisReply  *receipt;
 
     pool = ctx->request->pool;
 
-    if (reply->elements < 9
-        || reply->element[1]->type != REDIS_REPLY_STRING
-        || ngx_http_keytoll_copy(pool, &ctx->rates, reply->element[2])
+    if (receipt->type != REDIS_REPLY_STRING
+        || ngx_http_keytoll_copy(pool, &ctx->rates, group->element[1])
            != NGX_OK
-        || ngx_http_keytoll_copy(pool, &ctx->alias, reply->element[5])
+        || ngx_http_keytoll_copy(pool, &ctx->alias, group->element[2])
            != NGX_OK
-        || ngx_http_keytoll_copy(pool, &ctx->key_spend, reply->element[6])
+        || ngx_http_keytoll_copy(pool, &ctx->key_spend, group->element[3])
            != NGX_OK
-        || ngx_http_keytoll_copy(pool, &ctx->key_limit, reply->element[7])
+        || ngx_http_keytoll_copy(pool, &ctx->key_limit, group->element[4])
            != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    receipt = reply->element[1];
-
-    p = ngx_pnalloc(pool, receipt->len + 3 + NGX_INT64_LEN
+    p = ngx_pnalloc(pool, KT_HOLD_HEAD + receipt->len + 2
                           + ctx->template.len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    ctx->hold.data = p;
-    ctx->receipt_len = receipt->len;
-
+    p = ngx_http_keytoll_hold_head(p, ctx);
     p = ngx_cpymem(p, receipt->str, receipt->len);
-    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &ctx->template);
-
-    ctx->hold.len = p - ctx->hold.data;
+    ngx_http_keytoll_hold_tail(p, ctx);
 
     ngx_http_keytoll_remember(ctx->token,
-                              reply->element[8]->type == REDIS_REPLY_INTEGER
-                              && reply->element[8]->integer == 0);
+                              group->element[5]->type == REDIS_REPLY_INTEGER
+                              && group->element[5]->integer == 0);
 
     return NGX_OK;
 }
@@ -570,19 +852,13 @@ ngx_http_keytoll_dispatch_flush(ngx_uint_t written)
 
 /*
  * Settles a grant for nothing: no cost, no ledger row, the slot is free.
- * Without a reply it is not known whether anything was granted.
+ * Without a receipt it is not known whether anything was granted.
  */
 
 static void
-ngx_http_keytoll_release(u_char *rid, redisReply *reply)
+ngx_http_keytoll_release(u_char *rid, redisReply *receipt)
 {
     kt_record_t  rec;
-
-    if (reply && (reply->elements < 2
-                  || reply->element[1]->type != REDIS_REPLY_STRING))
-    {
-        return;
-    }
 
     ngx_memzero(&rec, sizeof(kt_record_t));
 
@@ -590,8 +866,12 @@ ngx_http_keytoll_release(u_char *rid, redisReply *reply)
     rec.nfields = 7;
     rec.field[0].data = rid;
     rec.field[0].len = KT_RID_LEN;
-    rec.field[1].data = (u_char *) (reply ? reply->element[1]->str : "");
-    rec.field[1].len = reply ? reply->element[1]->len : 0;
+
+    if (receipt && receipt->type == REDIS_REPLY_STRING) {
+        rec.field[1].data = (u_char *) receipt->str;
+        rec.field[1].len = receipt->len;
+    }
+
     rec.field[2].data = (u_char *) "0";
     rec.field[2].len = 1;
     rec.field[3] = rec.field[2];
@@ -633,13 +913,13 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
             && !ngx_http_keytoll_remembered(ctx->token))
         || ngx_http_keytoll_estimate(ctx) != NGX_OK
         || (ctx->scan && !ctx->known)
-        || ngx_http_keytoll_template(ctx) != NGX_OK)
+        || ngx_http_keytoll_prepare(ctx) != NGX_OK)
     {
         ngx_http_keytoll_answer(ctx, reason, NULL);
         return;
     }
 
-    p = ngx_pnalloc(r->pool, 256 + KT_REQ_TEXT
+    p = ngx_pnalloc(r->pool, 256 + KT_HOLD_HEAD + KT_REQ_TEXT
                              + ctx->template.len);
     if (p == NULL) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
@@ -651,15 +931,12 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     }
 
     ctx->unreserved = 1;
-    ctx->hold.data = p;
 
-    p = ngx_sprintf(p, "1\t%uL\t%V\nkey:%*s\t0\t0\t0\t64\n",
+    p = ngx_http_keytoll_hold_head(p, ctx);
+    p = ngx_sprintf(p, "2\t%uL\t%V\nkey:%*s\t0\t64\n",
                     ctx->admit_ms, &ctx->model, (size_t) KT_KEY_TOKEN_LEN,
                     ctx->token);
-    ctx->receipt_len = p - ctx->hold.data;
-
-    p = ngx_sprintf(p, "=\t%L\t%V", ctx->in_nusd, &ctx->template);
-    ctx->hold.len = p - ctx->hold.data;
+    ngx_http_keytoll_hold_tail(p, ctx);
 
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNRESERVED, 1);
 

@@ -72,8 +72,8 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
     rec.nfields = 7;
     rec.field[0].data = ctx->rid;
     rec.field[0].len = KT_RID_LEN;
-    rec.field[1].data = ctx->hold.data;
-    rec.field[1].len = ctx->receipt_len;
+    rec.field[1].data = ctx->receipt.data;
+    rec.field[1].len = ctx->receipt.len;
     rec.field[2].data = numbers[0];
     rec.field[2].len = ngx_sprintf(numbers[0], "%L", ctx->cost_nusd)
                        - numbers[0];

@@ -14,14 +14,9 @@
 
 
 #define NGX_HTTP_KEYTOLL_COPY_BUF  8192
-#define NGX_HTTP_KEYTOLL_RATES     (6 * sizeof(int64_t))
 
 
 static ngx_int_t ngx_http_keytoll_header_filter(ngx_http_request_t *r);
-static ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx);
-static ngx_int_t ngx_http_keytoll_rate_headers(ngx_http_request_t *r,
-    u_char *entity, u_char *rates);
 static void ngx_http_keytoll_choose(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_body_filter(ngx_http_request_t *r,
@@ -98,122 +93,6 @@ ngx_http_keytoll_header_filter(ngx_http_request_t *r)
     }
 
     return rc;
-}
-
-
-static ngx_int_t
-ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
-{
-    u_char     *p, *last, *end, *bits;
-    ngx_str_t   v, rates;
-
-    v.data = ctx->rid;
-    v.len = KT_RID_LEN;
-
-    if (ngx_http_keytoll_set_header(r, "x-litellm-call-id", &v) != NGX_OK
-        || ngx_http_keytoll_set_header(r, "x-keytoll-request-id", &v)
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    /*
-     * Six integers for each line of the receipt that has a rate bit; the
-     * first line is the receipt's own, the bits end a line.
-     */
-
-    rates = ctx->rates;
-    p = ctx->hold.data;
-    last = p + ctx->receipt_len;
-
-    while (rates.len >= NGX_HTTP_KEYTOLL_RATES && p) {
-        p = ngx_strlchr(p, last, LF);
-
-        if (p == NULL || ++p == last) {
-            break;
-        }
-
-        end = ngx_strlchr(p, last, LF);
-        if (end == NULL) {
-            break;
-        }
-
-        for (bits = end; bits > p && bits[-1] != '\t'; bits--) { /* void */ }
-
-        if (ngx_atoi(bits, end - bits) & 7) {
-
-            if (ngx_http_keytoll_rate_headers(r, p, rates.data) != NGX_OK) {
-                return NGX_ERROR;
-            }
-
-            rates.data += NGX_HTTP_KEYTOLL_RATES;
-            rates.len -= NGX_HTTP_KEYTOLL_RATES;
-        }
-
-        p = end;
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_keytoll_rate_headers(ngx_http_request_t *r, u_char *entity,
-    u_char *rates)
-{
-    u_char      *name;
-    int64_t      n;
-    ngx_str_t    kind, v;
-    ngx_uint_t   i;
-
-    static char  *what[] = { "requests", "tokens", "max_parallel_requests" };
-
-    kind.data = entity;
-
-    for (kind.len = 0; entity[kind.len] != ':' && entity[kind.len] != '\t';
-         kind.len++)
-    {
-        /* void */
-    }
-
-    if (kind.len == 3) {
-        if (ngx_strncmp(kind.data, "key", 3) == 0) {
-            ngx_str_set(&kind, "api_key");
-
-        } else if (ngx_strncmp(kind.data, "org", 3) == 0) {
-            ngx_str_set(&kind, "organization");
-        }
-
-    } else if (kind.len == 6 && ngx_strncmp(kind.data, "member", 6) == 0) {
-        ngx_str_set(&kind, "team_member");
-
-    } else if (kind.len == 8 && ngx_strncmp(kind.data, "customer", 8) == 0) {
-        ngx_str_set(&kind, "end_user");
-    }
-
-    for (i = 0; i < 6; i++) {
-        ngx_memcpy(&n, rates + i * sizeof(int64_t), sizeof(int64_t));
-
-        if (n < 0) {
-            continue;
-        }
-
-        name = ngx_pnalloc(r->pool, kind.len + 64 + NGX_INT64_LEN);
-        if (name == NULL) {
-            return NGX_ERROR;
-        }
-
-        v.data = ngx_sprintf(name, "x-ratelimit-%V-%s-%s", &kind,
-                             i % 2 ? "remaining" : "limit", what[i / 2]);
-        *v.data++ = '\0';
-        v.len = ngx_sprintf(v.data, "%L", n) - v.data;
-
-        if (ngx_http_keytoll_set_header(r, (char *) name, &v) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
 }
 
 

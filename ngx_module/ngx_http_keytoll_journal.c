@@ -632,35 +632,38 @@ ngx_http_keytoll_replay_file(ngx_http_keytoll_segment_t *seg,
 
 /*
  * A request whose worker died: its input estimate, unless it was settled.
- * The hold text is the receipt, "=\t", the estimate, "\t", the event.
+ * D's second field is its hold (lua/hold.lua).
  */
 
 static void
 ngx_http_keytoll_replay_lost(kt_record_t *d, ngx_http_keytoll_segment_t *seg)
 {
-    u_char       *p, *last, *cost, *event;
+    u_char       *p, *last, *receipt, cost[NGX_INT64_LEN];
+    int32_t       lo;
+    int64_t       hi;
     kt_record_t   rec;
 
-    if (d->nfields != 2) {
+    if (d->nfields != 2 || d->field[1].len < KT_HOLD_HEAD
+        || *(u_char *) d->field[1].data != 'H')
+    {
         return;
     }
 
     p = (u_char *) d->field[1].data;
     last = p + d->field[1].len;
+    receipt = p + KT_HOLD_HEAD;
 
-    p = ngx_strlchr(p, last, '=');
-    while (p && (p == d->field[1].data || p[-1] != LF)) {
+    /* the input estimate is the fourth amount */
+
+    ngx_memcpy(&hi, p + 1 + 36, sizeof(int64_t));
+    ngx_memcpy(&lo, p + 1 + 44, sizeof(int32_t));
+
+    p = ngx_strlchr(receipt, last, '=');
+    while (p && (p == receipt || p[-1] != LF)) {
         p = ngx_strlchr(p + 1, last, '=');
     }
 
-    if (p == NULL || last - p < 4) {
-        return;
-    }
-
-    cost = p + 2;
-    event = ngx_strlchr(cost, last, '\t');
-
-    if (event == NULL) {
+    if (p == NULL || last - p < 2) {
         return;
     }
 
@@ -669,16 +672,16 @@ ngx_http_keytoll_replay_lost(kt_record_t *d, ngx_http_keytoll_segment_t *seg)
     rec.type = KT_RECORD_SETTLE;
     rec.nfields = 7;
     rec.field[0] = d->field[0];
-    rec.field[1].data = d->field[1].data;
-    rec.field[1].len = p - d->field[1].data;
+    rec.field[1].data = receipt;
+    rec.field[1].len = p - receipt;
     rec.field[2].data = cost;
-    rec.field[2].len = event - cost;
+    rec.field[2].len = ngx_sprintf(cost, "%L", hi * 1000000000 + lo) - cost;
     rec.field[3].data = (u_char *) "0";
     rec.field[3].len = 1;
     rec.field[4] = rec.field[3];
     rec.field[5] = rec.field[3];
-    rec.field[6].data = event + 1;
-    rec.field[6].len = last - event - 1;
+    rec.field[6].data = p + 2;
+    rec.field[6].len = last - p - 2;
 
     (void) ngx_http_keytoll_settle_replay(&rec, seg);
 }

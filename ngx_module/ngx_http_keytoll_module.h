@@ -175,6 +175,17 @@ struct ngx_http_keytoll_segment_s {
 };
 
 
+/* Requests of the same call that were admitted behind this one. */
+
+typedef struct {
+    int64_t                        n;
+    int64_t                        in_bound;
+    int64_t                        in_typ;
+    int64_t                        out_bound;
+    int64_t                        out_typ;
+} ngx_http_keytoll_after_t;
+
+
 /*
  * One request.  Transitions:
  *   NEW -> BODY -> ADMIT -> ADMITTED -> DISPATCHED -> SETTLED
@@ -226,15 +237,21 @@ typedef struct {
     int64_t                        typ_nusd;
     int64_t                        in_nusd;     /* the input estimate        */
 
+    u_char                         amounts[KT_HOLD_AMOUNTS];
+    ngx_str_t                      customer;    /* entity name               */
+    ngx_str_t                      tag_names;   /* entity names by tab       */
+    ngx_uint_t                     flags;       /* of kt_admit               */
+
     ngx_uint_t                     reason;
     ngx_uint_t                     tries;
     uint64_t                       admit_ms;    /* wall clock                */
     uint64_t                       first_ms;
     ngx_msec_t                     leased;      /* when last renewed         */
     ngx_str_t                      template;    /* event, should it be lost  */
-    ngx_str_t                      hold;        /* receipt and template      */
-    size_t                         receipt_len;
-    ngx_str_t                      rates;
+    ngx_str_t                      hold;        /* amounts, receipt, template */
+    ngx_str_t                      receipt;     /* a part of hold            */
+    ngx_str_t                      rates;       /* left after all of the call */
+    ngx_http_keytoll_after_t       after;
     ngx_str_t                      alias;
     ngx_str_t                      key_spend;
     ngx_str_t                      key_limit;
@@ -331,6 +348,11 @@ ngx_int_t ngx_http_keytoll_refuse(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply);
 ngx_int_t ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
     ngx_str_t *value);
+
+/* headers.c */
+
+ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 
 /* filter.c */
 

@@ -217,13 +217,13 @@ ngx_http_keytoll_identity(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     u_char  *p, *last, *end;
     size_t   n;
 
-    if (ctx->hold.data == NULL) {
+    if (ctx->receipt.data == NULL) {
         return NGX_DECLINED;
     }
 
     n = ngx_strlen(kind);
-    p = ctx->hold.data;
-    last = p + ctx->receipt_len;
+    p = ctx->receipt.data;
+    last = p + ctx->receipt.len;
 
     while (p < last) {
         end = ngx_strlchr(p, last, '\t');

@@ -22,7 +22,17 @@
 #define KT_REDIS_DONE     KT_P "d:"
 #define KT_REDIS_ENTITY   KT_P "e:"
 #define KT_REDIS_HOLD     KT_P "h:"
-#define KT_REDIS_TOMB     KT_P "t:"
+
+/* Bits of a receipt line (lua/head.lua). */
+#define KT_BIT_RATES      7
+#define KT_BIT_STRICT     128
+#define KT_BIT_IN         256
+#define KT_BIT_OUT        512
+
+/* A hold begins with "H" and its amounts (lua/hold.lua). */
+#define KT_HOLD_AMOUNTS   80
+#define KT_HOLD_HEAD      (1 + KT_HOLD_AMOUNTS)
+
 
 #define KT_LIBRARY        "keytoll"
 #define KT_GROUP          "controld"

@@ -45,17 +45,18 @@ local function refuse(code, e, now_ms, retry_ms, limit, used, need)
 end
 
 
--- What a budget lets this request hold, or the refusal code.
+-- What a budget lets these r.n requests hold (hi, lo, bit), or the refusal code.
 -- strict: the bound must fit whole.  last_call: anything left admits, and the
 -- hold takes the typical cost even where less is left.  Were it cut to what is
 -- left, a settlement that frees room would admit a second request to cross the
--- line while the first is still running.
-local function money(e, bh, bl, th, tl)
+-- line while the first is still running.  Several at once pass only if each
+-- would alone; a refusal of several says nothing about each.
+local function money(e, bh, bl, th, tl, n)
     local p = e.p
-    if p.lh == 0 and p.ll == 0 then
-        return p.unit == "ucr" and CREDITS or BUDGET
-    end
     local exceeded = p.unit == "ucr" and CREDITS or BUDGET
+    if p.lh == 0 and p.ll == 0 then
+        return exceeded
+    end
     local rh, rl = minus(p.lh, p.ll, e.uh, e.ul)       -- limit - used
     local fh, fl = minus(rh, rl, e.hh, e.hl)           -- ... - held
     if p.strict then
@@ -64,14 +65,18 @@ local function money(e, bh, bl, th, tl)
         end
         return nil, bh, bl
     end
-    if fh < 0 or (fh == 0 and fl == 0) then
+    if n > 1 then
+        if not less(th, tl, fh, fl) then
+            return HELD
+        end
+    elseif fh < 0 or (fh == 0 and fl == 0) then
         local spent = rh < 0 or (rh == 0 and rl == 0 and not p.gt)
         if spent then
             return exceeded
         elseif fh < 0 or not p.gt or e.hh ~= 0 or e.hl ~= 0 then
             return HELD
         elseif th == 0 and tl == 0 then
-            return nil, 0, 1
+            return nil, 0, 1, B_ONE
         end
     end
     return nil, th, tl
@@ -92,20 +97,17 @@ local function tokens(p, r)
 end
 
 
--- What the key's policy says about whom to ask: their names, their Redis keys,
--- whose money counts.  A pure function of policy and model, so remembered.
-local function plan(p, pre, model)
+-- What the key's policy says about whom to ask: their names, whose money counts.  A pure function of policy and model, so remembered.
+local function plan(p, model)
     local plans = p.plans
     local id = p.sub and model or ""
-    if plans and plans.pre == pre and plans[id] then
+    if plans and plans[id] then
         return plans[id]
     end
-    local names, keys, counted = {}, {}, {}
+    local names, counted = {}, {}
     local function want(name, money)
         names[#names + 1] = name
         counted[#names] = money
-        keys[#keys + 1] = pre .. "e:" .. name
-        keys[#keys + 1] = pre .. "c:" .. name
     end
     for _, w in ipairs(p.win or {}) do want(w, true) end
     for _, s in ipairs(p.sub or {}) do
@@ -118,25 +120,27 @@ local function plan(p, pre, model)
             want(f, true)
         end
     end
-    local made = { names = names, keys = keys, counted = counted }
-    if not plans or plans.pre ~= pre or plans.n > 64 then
-        plans = { pre = pre, n = 0 }
-        p.plans = plans
+    local made = { names = names, counted = counted }
+    if not plans or p.plans_n > 64 then
+        plans = {}
+        p.plans, p.plans_n = plans, 0
     end
-    plans[id], plans.n = made, plans.n + 1
+    plans[id], p.plans_n = made, p.plans_n + 1
     return made
 end
 
 
 -- Extra windows and model limits of a team, user or other level.
-local function gather_more(pre, list, e, r)
+local function gather_more(b, list, e, r)
     local extra = {}
     for _, w in ipairs(e.p.win or {}) do extra[#extra + 1] = w end
     for _, s in ipairs(e.p.sub or {}) do
         if s.m == r.model then extra[#extra + 1] = s.e end
     end
     for _, name in ipairs(extra) do
-        local x = get(pre, name)
+        local x = b.ents[name] or get(b.pre, name)
+        if x and x.missing then x = nil end
+        b.ents[name] = b.ents[name] or x
         if x and not x.p.gone then
             x.money = e.money
             list[#list + 1] = x
@@ -147,31 +151,57 @@ local function gather_more(pre, list, e, r)
 end
 
 
+-- Reads the entities that are not in ents yet; missing counters stay a missing
+-- fact.
+local function fetch(b, names)
+    local keys, new = {}, {}
+    for i = 1, #names do
+        if not b.ents[names[i]] then
+            new[#new + 1] = names[i]
+            keys[#keys + 1] = b.pre .. "e:" .. names[i]
+            keys[#keys + 1] = b.pre .. "c:" .. names[i]
+        end
+    end
+    if #new == 0 then
+        return
+    end
+    local got = call("MGET", unpack(keys))
+    for i = 1, #new do
+        local bytes = got[2 * i - 1]
+        if bytes then
+            b.ents[new[i]] = load(new[i], bytes, got[2 * i])
+                             or { name = new[i], p = {}, missing = true }
+        end
+    end
+end
+
+
 -- The entities of a request in check order; nil and a name when one is gone,
 -- but with r.any those that are left.
-local function gather(pre, key, r)
+local function gather(b, key, r)
     local list = { key }
-    local made = plan(key.p, pre, r.model)
-    local names, keys, must = made.names, made.keys, #made.names
+    local made = plan(key.p, r.model)
+    local names, must = made.names, #made.names
+    key.money = true
     if r.customer ~= "" or r.tags ~= "" then
-        names, keys = { unpack(names) }, { unpack(keys) }
-        local function want(name)
-            names[#names + 1] = name
-            keys[#keys + 1] = pre .. "e:" .. name
-            keys[#keys + 1] = pre .. "c:" .. name
+        names = { unpack(names) }
+        if r.customer ~= "" then names[#names + 1] = r.customer end
+        local seen = {}
+        for tag in r.tags:gmatch("[^\t]+") do
+            if not seen[tag] then
+                seen[tag], names[#names + 1] = true, tag
+            end
         end
-        if r.customer ~= "" then want(r.customer) end
-        for tag in r.tags:gmatch("[^\t]+") do want(tag) end
     end
     if #names == 0 then
         return list
     end
-    local got, more = call("MGET", unpack(keys)), false
+    fetch(b, names)
+    local more = false
     for i = 1, #names do
-        local bytes = got[2 * i - 1]
-        local e = bytes and load(names[i], bytes, got[2 * i])
-        if not e then
-            if (i <= must or bytes) and not r.any then
+        local e = b.ents[names[i]]
+        if not e or e.missing then
+            if (i <= must or e) and not r.any then
                 return nil, MISSING, { name = names[i], p = {} }
             end
         elseif not e.p.gone then
@@ -183,7 +213,7 @@ local function gather(pre, key, r)
         end
     end
     for i = 2, more and #list or 1 do
-        local missing = gather_more(pre, list, list[i], r)
+        local missing = gather_more(b, list, list[i], r)
         if missing then
             return nil, MISSING, { name = missing, p = {} }
         end
@@ -225,21 +255,22 @@ local function check_access(list, r, now_ms, path)
 end
 
 
-local function check_money(list, r, now_s, now_ms)
+local function check_money(list, g, r, now_s, now_ms)
     for i = 1, #list do
         local e = list[i]
         local p = e.p
         if e.pend ~= 0 then
             roll(e, now_s)
         end
-        if e.money and p.lh and not r.free and not (r.master and e.p.t ~= "customer") then
-            local code, h, l
-            if r.unpriced then
+        e.nh = false
+        if e.money and p.lh and not g.free and not (g.master and p.t ~= "customer") then
+            local code, h, l, bit
+            if g.unpriced then
                 return refuse(UNPRICED, e, now_ms)
             elseif p.unit == "ucr" then
-                code, h, l = money(e, r.ch, r.cl, r.ch, r.cl)
+                code, h, l, bit = money(e, r.ch, r.cl, r.ch, r.cl, r.n)
             else
-                code, h, l = money(e, r.bh, r.bl, r.th, r.tl)
+                code, h, l, bit = money(e, r.bh, r.bl, r.th, r.tl, r.n)
             end
             if code then
                 local need = p.unit == "ucr" and decimal(r.ch, r.cl)
@@ -248,7 +279,7 @@ local function check_money(list, r, now_s, now_ms)
                 return refuse(code, e, now_ms, code == HELD and 1000 or 0,
                               nil, nil, need)
             end
-            e.nh, e.nl = h, l
+            e.nh, e.nl, e.nbit = h, l, bit or 0
         end
     end
 end
@@ -259,11 +290,11 @@ local function check_rates(list, r, now_s, now_ms, pre)
         local e = list[i]
         local p = e.p
         local rpm, tpm, par = p.rpm, p.tpm, p.par
-        if (rpm or tpm or par) and not (r.master and p.t ~= "customer") then
+        if e.rated then
             if rpm or tpm then
                 advance(e, now_s, pre)
             end
-            if rpm and e.rsum + 1 > rpm then
+            if rpm and e.rsum + r.n > rpm then
                 return refuse(RPM, e, now_ms,
                               wait_ms(e, pre, false, rpm, 1, now_ms),
                               text(rpm), text(e.rsum), "1")
@@ -277,44 +308,64 @@ local function check_rates(list, r, now_s, now_ms, pre)
                 end
                 e.tok = n
             end
-            if par and e.par + 1 > par then
+            if par and e.par + r.n > par then
                 return refuse(PARALLEL, e, now_ms, 1000, text(par),
                               text(e.par), "1")
             end
-            e.rated = true
         end
     end
 end
 
 
--- Applies an admission that passed every check and writes its receipt line.
-local function reserve(e)
-    local p, bits, tok = e.p, 0, 0
+-- Applies r.n admissions that passed every check; the bits of the receipt.
+local function reserve(e, r)
+    local p, bits = e.p, 0
     local changed = e.rated
     if changed then
         if p.rpm then
-            e.rcur, e.rsum, bits = e.rcur + 1, e.rsum + 1, B_RPM
+            e.rcur, e.rsum, bits = e.rcur + r.n, e.rsum + r.n, B_RPM
         end
         if p.tpm then
-            tok = e.tok
+            local tok = e.tok
             e.tcur, e.tsum, bits = e.tcur + tok, e.tsum + tok, bits + B_TPM
+            bits = bits + (p.tpm_type == "input" and B_IN
+                           or p.tpm_type == "output" and B_OUT or 0)
         end
         if p.par then
-            e.par, bits = e.par + 1, bits + B_PAR
+            e.par, bits = e.par + r.n, bits + B_PAR
         end
     end
     if e.money then
         bits = bits + (p.unit == "ucr" and B_MONEY + B_UCR or B_MONEY)
     end
-    local h, l = e.nh, e.nl
-    if h then
-        e.hh, e.hl = add(e.hh, e.hl, h, l)
-        changed = true
+    if e.nh then
+        e.hh, e.hl = add(e.hh, e.hl, e.nh, e.nl)
+        bits, changed = bits + e.nbit, true
     else
-        h, l, bits = 0, 0, bits + B_NOHOLD
+        bits = bits + B_NOHOLD
     end
-    return changed, e.name .. "\t" .. text(e.pid) .. "\t" .. decimal(h, l)
-                    .. "\t" .. text(tok) .. "\t" .. text(bits) .. "\n"
+    if p.strict then
+        bits = bits + B_STRICT
+    end
+    e.changed = e.changed or changed
+    return bits
+end
+
+
+-- Reserves and returns the lines of the receipt, the same text for all that
+-- are reserved alike.
+local function reserve_all(list, r)
+    local lines = {}
+    for i = 1, #list do
+        local e = list[i]
+        local p, bits = e.p, reserve(e, r)
+        if p.line_name ~= e.name or p.line_pid ~= e.pid or p.line_bits ~= bits then
+            p.line_name, p.line_pid, p.line_bits = e.name, e.pid, bits
+            p.line = e.name .. "\t" .. text(e.pid) .. "\t" .. text(bits) .. "\n"
+        end
+        lines[i] = p.line
+    end
+    return concat(lines)
 end
 
 
@@ -335,90 +386,191 @@ local function rates(list)
 end
 
 
-local function granted(receipt, list, now_ms, gen)
-    local k, limited = list[1], 0
-    for _, e in ipairs(list) do
-        if e.rated or e.p.lh then limited = 1 end
-    end
-    return { OK, receipt, rates(list), fmt("%.0f", now_ms), gen,
-             k.p.name or "", decimal(k.uh, k.ul),
-             k.p.lh and decimal(k.p.lh, k.p.ll) or "", limited }
+local function plus(r, x)
+    r.n = r.n + x.n
+    r.bh, r.bl = add(r.bh, r.bl, x.bh, x.bl)
+    r.th, r.tl = add(r.th, r.tl, x.th, x.tl)
+    r.ch, r.cl = add(r.ch, r.cl, x.ch, x.cl)
+    r.in_bound, r.in_typ = r.in_bound + x.in_bound, r.in_typ + x.in_typ
+    r.out_bound, r.out_typ = r.out_bound + x.out_bound, r.out_typ + x.out_typ
+    return r
 end
 
 
--- kt_admit: 1 rid, 2 token, 3 model, 4 registry gen the caller priced with,
--- 5 route class, 6 path, 7 bound nusd, 8 typical nusd, 9 ucr, 10 input tokens
--- bound, 11 typical, 12 output tokens bound, 13 typical, 14 input estimate
--- nusd (charged if the request is lost), 15 lease ms, 16 flags (1 free model,
--- 2 model unknown, 4 no price, 8 a route whose body is not read), 17 customer entity, 18 tag entities by \t,
--- 19 event template for the sweeper.
--- Returns {0, receipt, rates, now_ms, gen, alias, key used, key limit,
--- 1 if anything limits it} or
+-- The requests of one kt_admit and what they write.
+local function batch_new(pre, ents, now_s, now_ms)
+    return { pre = pre, ents = ents, now_s = now_s, now_ms = now_ms,
+             sets = {}, leases = {} }
+end
+
+
+local function batch_write(b)
+    local sets, n = b.sets, #b.sets
+    for name, e in pairs(b.ents) do
+        if e.changed then
+            sets[n + 1], sets[n + 2], n = b.pre .. "c:" .. name, dump(e), n + 2
+            save_window(e, b.pre)
+        end
+    end
+    if n > 0 then
+        call("MSET", unpack(sets))
+        call("ZADD", b.pre .. "z", unpack(b.leases))
+    end
+end
+
+
+-- Reserves for the requests of list q together if that fits, else one by one;
+-- sets x.verdict of each and g.receipt of those that passed.
+local function admit_all(b, g, list, q)
+    local now_s, now_ms, pre = b.now_s, b.now_ms, b.pre
+    local r = amounts(q[1].amounts, 1)
+    for i = 2, #q do
+        plus(r, amounts(q[i].amounts, 1))
+    end
+    local no = check_money(list, g, r, now_s, now_ms)
+               or check_rates(list, r, now_s, now_ms, pre)
+    if no then
+        for _, x in ipairs(q) do
+            if #q == 1 then
+                x.verdict = no
+            else
+                admit_all(b, g, list, { x })
+            end
+        end
+        return
+    elseif g.unknown then
+        no = refuse(MODEL_UNKNOWN, list[1], now_ms)
+        for _, x in ipairs(q) do x.verdict = no end
+        return
+    end
+    local receipt = "2\t" .. fmt("%.0f", now_ms) .. "\t" .. g.model .. "\n"
+                    .. reserve_all(list, r)
+    g.receipt = g.receipt or receipt
+    local sets, leases, n, m = b.sets, b.leases, #b.sets, #b.leases
+    for i = 1, #q do
+        local x = q[i]
+        x.verdict = receipt == g.receipt and OK or { OK, receipt }
+        sets[n + 1], sets[n + 2] = pre .. "h:" .. x.rid, "H" .. x.amounts
+                                   .. receipt .. "=\t" .. x.event
+        leases[m + 1], leases[m + 2] = b.lease, x.rid
+        n, m = n + 2, m + 2
+    end
+end
+
+
+-- One group: requests of one key, model, route, customer and tags.
+local function admit_group(b, g, key)
+    local now_ms, no, list, todo = b.now_ms, nil, nil, {}
+    if not key then
+        no = refuse(KEY_UNKNOWN, nil, now_ms)
+    elseif key.missing then
+        no = refuse(MISSING, key, now_ms)
+    elseif key.p.gone then
+        no = refuse(KEY_UNKNOWN, nil, now_ms)
+    else
+        for _, x in ipairs(g.q) do
+            if is_hold(x.hold) then             -- the same question again
+                x.verdict = { OK, (split_hold(x.hold)) }
+            elseif x.hold then                  -- given up by its sender
+                x.verdict = refuse(MISSING, nil, now_ms)
+            else
+                todo[#todo + 1] = x
+            end
+        end
+        if #todo > 0 then
+            local code, who
+            g.master = key.p.master
+            list, code, who = gather(b, key, g)
+            no = not list and refuse(code, who, now_ms)
+                 or list and check_access(list, g, now_ms, g.path)
+        end
+    end
+    if no then
+        for _, x in ipairs(key and #todo > 0 and todo or g.q) do
+            x.verdict = no
+        end
+    elseif #todo > 0 then
+        for _, e in ipairs(list) do
+            local p = e.p
+            e.rated = (p.rpm or p.tpm or p.par)
+                      and not (g.master and p.t ~= "customer")
+        end
+        admit_all(b, g, list, todo)
+    end
+    return list
+end
+
+
+local function answer(g, key, list)
+    local out, limited = { "", "", "", "", "", 0 }, 0
+    if g.receipt then
+        for _, e in ipairs(list) do
+            if e.rated or e.p.lh then limited = 1 end
+        end
+        local p = key.p
+        out = { g.receipt, rates(list), p.name or "", decimal(key.uh, key.ul),
+                p.lh and decimal(p.lh, p.ll) or "", limited }
+    end
+    for i, x in ipairs(g.q) do out[6 + i] = x.verdict end
+    return out
+end
+
+
+-- kt_admit: 1 registry gen the caller priced with, 2 lease ms, then groups of
+-- requests that differ only in cost: token, model, route class, path, flags
+-- (1 free model, 2 model unknown, 4 no price, 8 a route whose body is not
+-- read), customer entity, tag entities by \t, n; then n times rid, amounts
+-- (hold.lua) and the event should it be lost.  At most 128 requests.
+-- Returns {0, now ms, group...}, each group {receipt of those admitted, rates,
+-- alias, key used, key limit, 1 if anything limits it, verdict...}; a verdict
+-- is 0, {0, another receipt} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, need,
 -- now_ms, allowed models by \t, expires ms, status}.
+-- For all at once {code, ...}: NOT_READY, or STALE with the generation.
 local function kt_admit(keys, a)
     local pre = prefix(keys)
     local now_s, now_ms = clock()
-    local name, hold_key = "key:" .. a[2], pre .. "h:" .. a[1]
-    local got = call("MGET", keys[1], pre .. "e:" .. name, pre .. "c:" .. name,
-                     hold_key, pre .. "t:" .. a[1])
-    local gen = got[1]
-    if not gen or (gen ~= a[4] and tonumber(gen) < tonumber(a[4])) then
-        return refuse(NOT_READY, nil, now_ms)
-    elseif gen ~= a[4] then
-        return { STALE, gen }
-    elseif not got[2] then
-        return refuse(KEY_UNKNOWN, nil, now_ms)
-    end
-    local key = load(name, got[2], got[3])
-    if not key then
-        return refuse(MISSING, { name = name, p = {} }, now_ms)
-    elseif key.p.gone then
-        return refuse(KEY_UNKNOWN, nil, now_ms)
-    elseif got[4] then
-        return granted((split_hold(got[4])), { key }, now_ms, gen)
-    elseif got[5] then
-        return refuse(MISSING, nil, now_ms)         -- given up by its sender
-    end
-    local flags = tonumber(a[16])
-    local r = { model = a[3], class = a[5], customer = a[17], tags = a[18],
-                in_bound = tonumber(a[10]), in_typ = tonumber(a[11]),
-                out_bound = tonumber(a[12]), out_typ = tonumber(a[13]),
-                free = has(flags, 1), unpriced = has(flags, 4),
-                unread = has(flags, 8),
-                master = key.p.master, bh = 0, bl = 0, th = 0, tl = 0, ch = 0,
-                cl = 0 }
-    r.bh, r.bl = amount(a[7])
-    r.th, r.tl = amount(a[8])
-    r.ch, r.cl = amount(a[9])
-    local list, code, who = gather(pre, key, r)
-    if not list then
-        return refuse(code, who, now_ms)
-    end
-    local no = check_access(list, r, now_ms, a[6])
-               or check_money(list, r, now_s, now_ms)
-               or check_rates(list, r, now_s, now_ms, pre)
-    if no then
-        return no
-    elseif has(flags, 2) then
-        return refuse(MODEL_UNKNOWN, key, now_ms)
-    end
-    local lines = { "1\t" .. fmt("%.0f", now_ms) .. "\t" .. r.model .. "\n" }
-    local sets, n = {}, 0
-    for i = 1, #list do
-        local e = list[i]
-        local changed, line = reserve(e)
-        lines[i + 1] = line
-        if changed then
-            sets[n + 1], sets[n + 2], n = pre .. "c:" .. e.name, dump(e), n + 2
-            save_window(e, pre)
+    local ask, groups, i, n = { keys[1] }, {}, 3, 1
+    while a[i] do
+        local flags, q = tonumber(a[i + 4]), {}
+        local g = { name = "key:" .. a[i], model = a[i + 1], class = a[i + 2],
+                    path = a[i + 3], customer = a[i + 5], tags = a[i + 6], q = q,
+                    free = has(flags, 1), unknown = has(flags, 2),
+                    unpriced = has(flags, 4), unread = has(flags, 8) }
+        groups[#groups + 1] = g
+        ask[n + 1], ask[n + 2], n = pre .. "e:" .. g.name, pre .. "c:" .. g.name, n + 2
+        local count = tonumber(a[i + 7])
+        i = i + 8
+        for k = 1, count do
+            q[k] = { rid = a[i], amounts = a[i + 1], event = a[i + 2] }
+            ask[n + 1], n, i = pre .. "h:" .. a[i], n + 1, i + 3
         end
     end
-    local receipt = concat(lines)
-    sets[n + 1], sets[n + 2] = hold_key, receipt .. "=\t" .. a[14] .. "\t" .. a[19]
-    call("MSET", unpack(sets))
-    call("ZADD", pre .. "z", fmt("%.0f", now_ms + tonumber(a[15])), a[1])
-    return granted(receipt, list, now_ms, gen)
+    local got = call("MGET", unpack(ask))
+    local gen = got[1]
+    if not gen or (gen ~= a[1] and tonumber(gen) < tonumber(a[1])) then
+        return { NOT_READY, fmt("%.0f", now_ms) }
+    elseif gen ~= a[1] then
+        return { STALE, gen }
+    end
+    local ents, at = {}, 2
+    local b = batch_new(pre, ents, now_s, now_ms)
+    b.lease = fmt("%.0f", now_ms + tonumber(a[2]))
+    for _, g in ipairs(groups) do
+        if got[at] and not ents[g.name] then
+            ents[g.name] = load(g.name, got[at], got[at + 1])
+                           or { name = g.name, p = {}, missing = true }
+        end
+        for k, x in ipairs(g.q) do x.hold = got[at + 1 + k] end
+        at = at + 2 + #g.q
+    end
+    local out = { OK, fmt("%.0f", now_ms) }
+    for k, g in ipairs(groups) do
+        local key = ents[g.name]
+        out[2 + k] = answer(g, key, admit_group(b, g, key))
+    end
+    batch_write(b)
+    return out
 end
 
 

@@ -10,11 +10,11 @@
 --   e:<entity>  policy of one entity, msgpack
 --   c:<entity>  its counters, twelve packed integers (entity.lua)
 --   w:<entity>  its window's past seconds (window.lua); gone when idle
---   h:<rid>     hold of an admitted, not yet settled request
+--   h:<rid>     hold of an admitted, not yet settled request; or the tombstone
+--               of a lost one that the sweeper charged (48 h), or of one that
+--               was given up before its admission came (1 h), see hold.lua
 --   z           leases: rid by expiry, ms
 --   d:<hour>    settled rids, by the hour in the rid; 2 h
---   t:<rid>     cost and event of a lost request that the sweeper charged, 48 h;
---               or of one that was given up before its admission came, 1 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms
 --
 -- Invariants (DESIGN 4):
@@ -44,16 +44,21 @@ local UNPRICED, MISSING = 17, 18
 -- Receipt bits.
 local B_RPM, B_TPM, B_PAR, B_UCR, B_MONEY, B_NOHOLD = 1, 2, 4, 8, 16, 32
 local B_LATER = 64            -- admitted without Redis: resolve at settle
+local B_STRICT = 128          -- reserved the bounds, else the typical amounts
+local B_IN, B_OUT = 256, 512  -- of tokens, only the input or output counts
+local B_ONE = 1024            -- holds one unit, whatever it may cost
 
 -- FUNCTION LOAD runs with an empty environment: the libraries are bound when
 -- the first function runs.
-local call, floor, max, min, sub, rep, fmt, find, pack, unpack_s, concat, band
+local call, floor, max, min, sub, rep, fmt, find, byte
+local pack, unpack_s, concat, band
 local EMPTY                   -- a window without anything in it
 
 local function bind()
     call = redis.call
     floor, max, min = math.floor, math.max, math.min
     sub, rep, fmt, find = string.sub, string.rep, string.format, string.find
+    byte = string.byte
     pack, unpack_s = struct.pack, struct.unpack
     concat, band = table.concat, bit.band
     EMPTY = rep("\0", 2 * RING * 4)

@@ -1,5 +1,115 @@
 -- ------------------------------------------------------------------ holds
 
+-- What is kept of an admitted request under h:<rid>: "H", what it may cost,
+-- packed, its receipt, "=\t" and the event that the ledger gets should it be
+-- lost.
+-- Amounts as (hi, lo): bound and typical nano-USD, micro-credit, the input
+-- estimate that a lost request is charged; then tokens: input bound and
+-- typical, output bound and typical.
+local AMOUNTS = "<i8i4i8i4i8i4i8i4i8i8i8i8"
+local AMOUNTS_LEN = 80
+
+local function amounts(s, at)
+    local r = { n = 1 }
+    r.bh, r.bl, r.th, r.tl, r.ch, r.cl, r.eh, r.el, r.in_bound, r.in_typ,
+        r.out_bound, r.out_typ = unpack_s(AMOUNTS, s, at)
+    return r
+end
+
+
+-- A receipt says who was charged: "2", tab, ms, tab, model, then one line for
+-- each entity: name, tab, period id, tab, bits.  Names cannot hold a line
+-- break, so the first line that begins with "=" ends it.
+local function split_hold(s)
+    local at = find(s, "\n=\t", AMOUNTS_LEN + 2, true)
+    return sub(s, AMOUNTS_LEN + 2, at), sub(s, at + 3)
+end
+
+
+-- A tombstone: "T", tab, the charge, tab, the event.
+local function is_hold(s)
+    return s and byte(s) == 72             -- "H"
+end
+
+
+local function bury(pre, rid, cost, event, ttl_s)
+    call("SET", pre .. "h:" .. rid, "T\t" .. cost .. "\t" .. event, "EX", ttl_s)
+end
+
+
+-- What a receipt line with these bits reserved of amounts r: money (hi, lo).
+local function reserved_money(is, r)
+    if is.one then
+        return 0, r.n
+    elseif is.ucr then
+        return r.ch, r.cl
+    elseif is.strict then
+        return r.bh, r.bl
+    end
+    return r.th, r.tl
+end
+
+
+local function reserved_tokens(is, r)
+    local i, o = r.in_typ, r.out_typ
+    if is.strict then
+        i, o = r.in_bound, r.out_bound
+    end
+    return is.only_in and i or is.only_out and o or i + o
+end
+
+
+-- What the bits of a receipt line say; remembered, there are few.
+local meanings = {}
+
+local function meaning(s)
+    local bits = tonumber(s)
+    local m = { bits = bits, rpm = has(bits, B_RPM), tpm = has(bits, B_TPM),
+                par = has(bits, B_PAR), ucr = has(bits, B_UCR),
+                money = has(bits, B_MONEY), hold = not has(bits, B_NOHOLD),
+                later = has(bits, B_LATER), strict = has(bits, B_STRICT),
+                only_in = has(bits, B_IN), only_out = has(bits, B_OUT),
+                one = has(bits, B_ONE) }
+    if bits < 2048 then
+        meanings[s] = m
+    end
+    return m
+end
+
+
+-- The lines of a receipt, from its second line on.  A pure function of the
+-- text, which a key's requests share, so remembered.
+local tails, tails_n = {}, 0
+
+local function tail_lines(tail)
+    local lines = tails[tail]
+    if lines then
+        return lines
+    end
+    lines = {}
+    for name, pid, bits in tail:gmatch("([^\t\n]+)\t(%d+)\t(%d+)\n") do
+        lines[#lines + 1] = { name = name, pid = tonumber(pid),
+                              is = meanings[bits] or meaning(bits) }
+    end
+    if tails_n >= CACHE_MAX then
+        tails, tails_n = {}, 0
+    end
+    tails[tail], tails_n = lines, tails_n + 1
+    return lines
+end
+
+
+local function parse_receipt(receipt)
+    local at = find(receipt, "\n", 1, true)
+    if not at then
+        return nil, tail_lines("")
+    end
+    return tonumber(receipt:match("^2\t(%d+)")), tail_lines(sub(receipt, at + 1))
+end
+
+
+-- ---------------------------------------------------------- settled requests
+
 local function done_key(pre, rid)
     return pre .. "d:" .. fmt("%.0f", floor(tonumber(sub(rid, 1, 12), 16)
                                             / 3600000))
@@ -11,16 +121,6 @@ local function done_mark(pre, by_hour)
         call("SADD", key, unpack(rids))
         call("EXPIRE", key, DONE_TTL_S)
     end
-end
-
-
--- A hold is the receipt, then "=", tab, input estimate, tab, event template.
--- Names in a receipt cannot hold a line break, so the first line that begins
--- with "=" ends it.
-local function split_hold(text)
-    local at = find(text, "\n=\t", 1, true)
-    local cost, event = text:match("^=\t(%d+)\t(.*)$", at + 1)
-    return sub(text, 1, at), cost, event
 end
 
 

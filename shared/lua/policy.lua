@@ -195,8 +195,8 @@ local function kt_adjust(keys, a)
     call("SET", pre .. "c:" .. a[2], dump(e))
     done_mark(pre, { [hour] = { a[1] } })
     call("XADD", pre .. "s", "*", "e", a[4] or "{}", "r",
-         "1\t" .. fmt("%.0f", now_s * 1000) .. "\t\n" .. a[2] .. "\t"
-         .. fmt("%.0f", e.pid) .. "\t0\t0\t" .. B_MONEY + B_NOHOLD .. "\n",
+         "2\t" .. fmt("%.0f", now_s * 1000) .. "\t\n" .. a[2] .. "\t"
+         .. fmt("%.0f", e.pid) .. "\t" .. B_MONEY + B_NOHOLD .. "\n",
          "c", "adj " .. a[2] .. " " .. a[3])
     return "ok"
 end

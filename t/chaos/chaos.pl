@@ -262,7 +262,7 @@ sub line {
 my ($r, $status, $left) = redis();
 sub quiet {
     $status = json(http_get($port, '/keytoll/status')->{body});
-    $left = { leases => $r->call('ZCARD', 'kt:{0000}:z'), holds => scalar @{ $r->call('KEYS', 'kt:{0000}:h:*') }, stream => $r->call('XLEN', 'kt:{0000}:s'),
+    $left = { leases => $r->call('ZCARD', 'kt:{0000}:z'), holds => scalar(grep { ($r->call('GET', $_) // '') =~ /^H/ } @{ $r->call('KEYS', 'kt:{0000}:h:*') }), stream => $r->call('XLEN', 'kt:{0000}:s'),
         active => $status->{active_requests}, pending => $status->{pending_settlements} };
     return !grep { $_ } values %$left;
 }

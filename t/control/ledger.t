@@ -32,9 +32,9 @@ sub event {
 
 sub receipt {
     my (%o) = @_;
-    return "1\t1\tgpt-4o\n" . join '', map { "$_\n" } "key:$t\t$pid\t80000\t15\t" . ($o{bits} // 23),
-        "team:t1\t0\t80000\t0\t16", "member:t1/u1\t0\t80000\t0\t16", "user:u1\t0\t0\t0\t1",
-        "global\t0\t80000\t0\t48", @{ $o{more} // [] };
+    return "2\t1\tgpt-4o\n" . join '', map { "$_\n" } "key:$t\t$pid\t" . ($o{bits} // 23),
+        "team:t1\t0\t16", "member:t1/u1\t0\t16", "user:u1\t0\t1",
+        "global\t0\t48", @{ $o{more} // [] };
 }
 
 sub xadd { return $k->redis('XADD', 'kt:{0000}:s', '*', @_) }
@@ -127,7 +127,7 @@ is $k->sql("SELECT count(*) FROM ledger WHERE kind = 'adjustment'"), 2, 'each ha
 # credits have their own sum
 
 ($rid, $ev) = event(ucr => '2000000', cost => '5');
-xadd(e => $ev, r => receipt(more => ["team:cr\t0\t0\t0\t24"]), c => 'ok');
+xadd(e => $ev, r => receipt(more => ["team:cr\t0\t24"]), c => 'ok');
 drained();
 is $k->sql("SELECT concat_ws('|', used_nusd, used_ucr) FROM meters WHERE ent = 'team:cr'"),
     '0|2000000', 'credits are counted as credits';
@@ -135,9 +135,9 @@ is $k->sql("SELECT concat_ws('|', used_nusd, used_ucr) FROM meters WHERE ent = '
 # encoded names
 
 ($rid, $ev) = event();
-xadd(e => $ev, r => "1\t1\tm\nkey:$t\t$pid\t0\t0\t16\nuser:a%20b%2Fc\t0\t0\t0\t16\n"
-    . "org:%C3%BC\t0\t0\t0\t16\ncustomer:c1\t0\t0\t0\t16\ntag:x\t0\t0\t0\t16\ntag:y\t0\t0\t0\t16\n"
-    . "key:$t~m~gpt-4o\t0\t0\t0\t16\n", c => 'ok');
+xadd(e => $ev, r => "2\t1\tm\nkey:$t\t$pid\t16\nuser:a%20b%2Fc\t0\t16\n"
+    . "org:%C3%BC\t0\t16\ncustomer:c1\t0\t16\ntag:x\t0\t16\ntag:y\t0\t16\n"
+    . "key:$t~m~gpt-4o\t0\t16\n", c => 'ok');
 drained();
 is $k->sql("SELECT concat_ws('|', user_id, organization_id, customer_id, tags) FROM ledger"
     . " WHERE rid = '$rid'"), "a b/c|\xc3\xbc|c1|{x,y}", 'names are decoded';
@@ -153,7 +153,7 @@ my @bad = (
     [ '{broken', receipt(), 'ok' ], [ '{}', receipt(), 'ok' ], [ $ev, 'x', 'ok' ],
     [ $ev, receipt(), 'what' ], [ $ev, receipt(), 'lost x' ],
     [ (event(cost => 'abc'))[1], receipt(), 'ok' ], [ (event(cost => undef))[1], receipt(), 'ok' ],
-    [ (event(id => 'ABC'))[1], receipt(), 'ok' ], [ $ev, "1\t1\tm\nkey:$t\tx\t0\t0\t16\n", 'ok' ],
+    [ (event(id => 'ABC'))[1], receipt(), 'ok' ], [ $ev, "2\t1\tm\nkey:$t\tx\t16\n", 'ok' ],
     [ '{"id":"' . $k->rid . '","m":"a\u0000b"}', receipt(), 'ok' ],
     [ "\xff\xfe", "\x00", "\x00" ],
 );
@@ -189,8 +189,8 @@ for my $o ([ nul => '"tags":["a","b"]', '"tags":["\u0000","x\u0000y","\\\\u0000"
     xadd(e => $e, r => receipt(), c => 'ok');
 }
 my ($idr, $er) = event();
-xadd(e => $er, r => receipt(more => [ "tag:a%00b\t0\t0\t0\t16", "customer:%FF%FE\t0\t0\t0\t16",
-        map { "tag:t$_\t0\t0\t0\t16" } 1 .. 100 ]), c => 'ok');
+xadd(e => $er, r => receipt(more => [ "tag:a%00b\t0\t16", "customer:%FF%FE\t0\t16",
+        map { "tag:t$_\t0\t16" } 1 .. 100 ]), c => 'ok');
 ok drained(), 'events with spoilt fields are consumed';
 is rows(), $before + 17, 'every one is booked';
 is $k->sql('SELECT count(*) FROM ledger_rejects'), $rejects, 'none is parked';

@@ -6,6 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Digest::SHA qw(sha256_hex);
 use Keytoll::Control;
+use Keytoll::Store;
 use Test::More;
 no warnings "portable";
 use Time::HiRes qw(time sleep);
@@ -23,7 +24,7 @@ sub spend {
     my ($ent, $cost, %o) = @_;
     my $rid = $k->rid;
     my $pid = $k->state($ent)->{period_id};
-    my $receipt = "1\t1\tgpt-4o\n$ent\t$pid\t0\t0\t16\nglobal\t0\t0\t0\t48\n";
+    my $receipt = "2\t1\tgpt-4o\n$ent\t$pid\t16\nglobal\t0\t48\n";
     my $event = JSON::PP->new->canonical->encode({ id => $rid, t0 => 1, t1 => 2, m => 'gpt-4o',
         cost => "$cost", in => 1, out => 1, st => 200, end => 'complete' });
     $k->fcall('kt_settle', $rid, $receipt, $cost, 0, 1, 1, $event) unless $o{dry};
@@ -128,8 +129,9 @@ cmp_ok $k->state($ent)->{period_end}, '>', time, 'to the running one';
 
 my $rid = $k->rid;
 my $pid = $k->state($ent)->{period_id};
-$k->redis('SET', $P . "h:$rid", "1\t1\tgpt-4o\n$ent\t$pid\t900\t0\t16\n=\t300\t"
-    . JSON::PP->new->encode({ id => $rid, t0 => 1, m => 'gpt-4o', end => 'lost', est => 1, cost => '300' }));
+$k->redis('SET', $P . "h:$rid", Keytoll::Store::hold_text("2\t1\tgpt-4o\n$ent\t$pid\t16\n",
+    JSON::PP->new->encode({ id => $rid, t0 => 1, m => 'gpt-4o', end => 'lost', est => 1, cost => '300' }),
+    bound => 900, typ => 900, ucr => 0, est => 300, in_bound => 1, in_typ => 1, out_bound => 1, out_typ => 1));
 $k->redis('ZADD', $P . 'z', 1, $rid);
 ok $k->until(sub { $k->sql("SELECT count(*) FROM ledger WHERE rid = '$rid' AND estimated") == 1 }),
     'an expired lease is charged and recorded';
@@ -146,14 +148,14 @@ for my $round (1 .. 2) {
     $k->redis('FLUSHALL');
     ready();
     isnt $k->redis('GET', $P . 'epoch'), $epoch, 'a rebuild makes a new one';
-    my ($charged, $template) = $k->redis('GET', $P . "t:$rid") =~ /^(\d+)\t(\{.*\})$/;
+    my ($charged, $template) = $k->redis('GET', $P . "h:$rid") =~ /^T\t(\d+)\t(\{.*\})$/;
     is $charged, 300, 'a charge by the sweeper has its tombstone again';
     is(JSON::PP->new->decode($template)->{id}, $rid, 'with the event');
-    cmp_ok $k->redis('TTL', $P . "t:$rid"), '>', 172000, 'for two days';
+    cmp_ok $k->redis('TTL', $P . "h:$rid"), '>', 172000, 'for two days';
     my $hour = int(hex(substr $rid, 0, 12) / 3600000);
     is $k->redis('SISMEMBER', $P . "d:$hour", $rid), 0, 'and is not settled';
 }
-my $receipt = "1\t1\tgpt-4o\n$ent\t" . $k->state($ent)->{period_id} . "\t0\t0\t16\nglobal\t0\t0\t0\t48\n";
+my $receipt = "2\t1\tgpt-4o\n$ent\t" . $k->state($ent)->{period_id} . "\t16\nglobal\t0\t48\n";
 my $late = JSON::PP->new->canonical->encode({ id => $rid, t0 => 1, t1 => 2, m => 'gpt-4o', cost => '450',
     in => 1, out => 1, st => 200, end => 'complete' });
 my @settle = ($rid, $receipt, 450, 0, 1, 1, $late);
@@ -163,7 +165,7 @@ ok $k->until(sub { $k->sql("SELECT concat_ws('|', cost_nusd, fixed) FROM ledger 
     eq '450|t' }), 'and the row';
 $k->redis('FLUSHALL');
 ready();
-is $k->redis('EXISTS', $P . "t:$rid"), 0, 'a corrected charge has no tombstone';
+is $k->redis('EXISTS', $P . "h:$rid"), 0, 'a corrected charge has no tombstone';
 is $k->fcall('kt_settle', @settle)->[2], 1, 'its settlement again is a duplicate';
 is $k->state($ent)->{used}, $used + 150, 'and costs nothing';
 

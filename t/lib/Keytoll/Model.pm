@@ -11,7 +11,7 @@ no warnings "portable";
 use Storable ();
 use Time::Local qw(timegm_nocheck);
 
-use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64 };
+use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64, STRICT => 128, IN => 256, OUT => 512, ONE => 1024 };
 use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
@@ -124,7 +124,7 @@ sub adjust {
     return 'below' if $e->{used} + $delta < 0;
     $e->{used} += $delta;
     $self->{done}{$rid} = 1;
-    push @{ $self->{stream} }, [$event, "1\t" . $self->sec * 1000 . "\t\n$name\t$e->{pid}\t0\t0\t48\n", "adj $name $delta"];
+    push @{ $self->{stream} }, [$event, "2\t" . $self->sec * 1000 . "\t\n$name\t$e->{pid}\t48\n", "adj $name $delta"];
     return 'ok';
 }
 
@@ -184,7 +184,7 @@ sub route_ok {
     return 0;
 }
 
-# (refusal or undef, hold)
+# (refusal or undef, hold, bit)
 sub money {
     my ($e, $bound, $typ) = @_;
     my ($p, $limit) = ($e->{p}, $e->{p}{limit});
@@ -198,7 +198,7 @@ sub money {
     }
     return (undef, $typ) if $free > 0;
     return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
-    return (undef, $typ || 1) if $p->{gt} && $free == 0 && $e->{held} == 0;
+    return (undef, $typ || 1, $typ ? 0 : ONE) if $p->{gt} && $free == 0 && $e->{held} == 0;
     return ('held');
 }
 
@@ -229,14 +229,14 @@ sub admit {
     return refuse('route', $key) unless route_ok($key->{p}, $a{class}, $a{path});
 
     my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
-    my @hold;
+    my (@hold, @bit);
     for my $i (0 .. $#$list) {
         my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
         $self->roll($e);
         next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
         return refuse('unpriced', $e) if $a{flags} & 4;
         my @need = ($p->{unit} // '') eq 'ucr' ? ($a{ucr}, $a{ucr}) : ($a{bound}, $a{typ});
-        (my $no, $hold[$i]) = money($e, @need);
+        (my $no, $hold[$i], $bit[$i]) = money($e, @need);
         return refuse($no, $e, limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
             need => $need[$p->{strict} ? 0 : 1], retry => $no eq 'held' ? 1000 : 0) if $no;
     }
@@ -259,23 +259,24 @@ sub admit {
     }
     return refuse('model_unknown', $key) if $a{flags} & 2;
 
-    my $receipt = "1\t$self->{now}\t$a{model}\n";
+    my $receipt = "2\t$self->{now}\t$a{model}\n";
     my @lines;
     for my $i (0 .. $#$list) {
         my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
         my ($bits, $tok) = (0, 0);
         unless ($exempt->($p)) {
             if (defined $p->{rpm}) { $bits |= RPM; $e->{rpm}{ $self->sec }++ }
-            if (defined $p->{tpm}) { $bits |= TPM; $e->{tpm}{ $self->sec } += $tok = tokens($p, \%a) }
+            if (defined $p->{tpm}) { $bits |= TPM | { input => IN, output => OUT, total => 0 }->{ $p->{tpm_type} // 'total' }; $e->{tpm}{ $self->sec } += $tok = tokens($p, \%a) }
             if (defined $p->{par}) { $bits |= PAR; $e->{par}++ }
         }
         $bits |= MONEY | (($p->{unit} // '') eq 'ucr' ? UCR : 0) if $list->[$i]{money};
-        $bits |= NOHOLD unless defined $hold[$i];
+        $bits |= defined $hold[$i] ? $bit[$i] // 0 : NOHOLD;
+        $bits |= STRICT if $p->{strict};
         $e->{held} += $hold[$i] // 0;
         push @lines, { name => $e->{name}, pid => $e->{pid}, held => $hold[$i] // 0, tok => $tok, bits => $bits };
-        $receipt .= join("\t", @{ $lines[-1] }{qw(name pid held tok bits)}) . "\n";
+        $receipt .= join("\t", @{ $lines[-1] }{qw(name pid bits)}) . "\n";
     }
-    $self->{hold}{ $a{rid} } = { receipt => $receipt, est => $a{est}, event => $a{event} };
+    $self->{hold}{ $a{rid} } = { receipt => $receipt, lines => \@lines, est => $a{est}, event => $a{event} };
     $self->{lease}{ $a{rid} } = $self->{now} + $a{lease};
     return { code => 0, receipt => $receipt };
 }
@@ -287,7 +288,7 @@ sub lines_of {
     return (0, '') if $receipt eq '';
     my ($head, @l) = split /\n/, $receipt;
     my (undef, $ms, $model) = split /\t/, $head;
-    return ($ms, $model, map { my %l; @l{qw(name pid held tok bits)} = split /\t/; \%l } @l);
+    return ($ms, $model, map { my %l; @l{qw(name pid bits)} = split /\t/; \%l } @l);
 }
 
 # A receipt written without Redis names the key only: all that is left of what it belongs to.
@@ -298,18 +299,28 @@ sub resolve {
     my @out;
     for (@$list) {
         $self->roll($_->{e});
-        push @out, { name => $_->{e}{name}, pid => $_->{e}{pid}, held => 0, tok => 0, bits => NOHOLD | ($_->{money} ? MONEY : 0) };
+        push @out, { name => $_->{e}{name}, pid => $_->{e}{pid}, bits => NOHOLD | ($_->{money} ? MONEY : 0) };
     }
     return @out;
+}
+
+# What bits say of the amounts: (money, tokens).
+sub reserved {
+    my ($bits, $a) = @_;
+    my $strict = $bits & STRICT;
+    my ($i, $o) = $strict ? @$a{qw(in_bound out_bound)} : @$a{qw(in_typ out_typ)};
+    my $money = $bits & ONE ? 1 : $bits & UCR ? $a->{ucr} : $strict ? $a->{bound} : $a->{typ};
+    return ($bits & NOHOLD ? 0 : $money, !($bits & TPM) ? 0 : $bits & IN ? $i : $bits & OUT ? $o : $i + $o);
 }
 
 sub charge {
     my ($self, $it, $code, %o) = @_;
     my ($ms, $model, @lines) = lines_of($it->{receipt});
     my $receipt = $it->{receipt};
+    @lines = @{ $it->{lines} } if $it->{lines};
     if (@lines && $lines[0]{bits} & LATER) {
         @lines = $self->resolve($model, $lines[0]{name});
-        $receipt = join "\n", (split /\n/, $receipt)[0], (map { join "\t", @$_{qw(name pid held tok bits)} } @lines), '' if @lines;
+        $receipt = join "\n", (split /\n/, $receipt)[0], (map { join "\t", @$_{qw(name pid bits)} } @lines), '' if @lines;
     }
     $self->{old}{ $it->{rid} } = 1 if $o{old};
     for my $l ($o{old} ? () : @lines) {
@@ -354,7 +365,7 @@ sub settle {
         $self->{done}{$rid} = 1;
         delete $self->{lease}{$rid};
         if (my $h = delete $self->{hold}{$rid}) {
-            $self->charge({ %$it, receipt => $h->{receipt} }, 'ok', held => 1);
+            $self->charge({ %$it, receipt => $h->{receipt}, lines => $h->{lines} }, 'ok', held => 1);
             push @codes, 0;
         } elsif (my $t = $self->{tomb}{$rid}) {
             $self->charge($it, "fix $t->{cost}", back => $t->{cost});
@@ -377,7 +388,7 @@ sub sweep {
     for my $rid (@due) {
         delete $self->{lease}{$rid};
         my $h = delete $self->{hold}{$rid};
-        $self->charge({ rid => $rid, receipt => $h->{receipt}, event => $h->{event}, cost => $h->{est}, ucr => 0, in => 0, out => 0 },
+        $self->charge({ rid => $rid, receipt => $h->{receipt}, lines => $h->{lines}, event => $h->{event}, cost => $h->{est}, ucr => 0, in => 0, out => 0 },
             "lost $h->{est}", held => 1);
         $self->{tomb}{$rid} = { cost => $h->{est}, event => $h->{event} };
     }
@@ -390,15 +401,16 @@ sub renew {
     while (my ($rid, $text) = splice @pairs, 0, 2) {
         if (!$self->{hold}{$rid}) {
             next if $text eq '' || $self->{tomb}{$rid} || $self->{done}{$rid};
-            my ($receipt, $est, $event) = $text =~ /^(.*\n)=\t(\d+)\t(.*)$/s;
+            my ($a, $receipt, $event) = Keytoll::Store::hold_parts($text);
             my (undef, undef, @lines) = lines_of($receipt);
+            @$_{qw(held tok)} = reserved($_->{bits}, $a) for @lines;
             for my $l (@lines) {
                 my $e = $self->live($l->{name}) or next;
                 $self->roll($e);
                 $e->{held} += $l->{held} if $e->{pid} == $l->{pid} && !($l->{bits} & NOHOLD);
                 $e->{par}++ if $l->{bits} & PAR;
             }
-            $self->{hold}{$rid} = { receipt => $receipt, est => $est, event => $event };
+            $self->{hold}{$rid} = { receipt => $receipt, lines => \@lines, est => $a->{est}, event => $event };
         }
         $self->{lease}{$rid} = $self->{now} + $ms;
         $n++;

@@ -78,30 +78,72 @@ sub rid {
     return sprintf '%012x%04x%08x%08x', $ms, rand 65536, rand 4294967296, rand 4294967296;
 }
 
-# The arguments of kt_admit from names; what is not named is cheap and quiet.
-sub admit_args {
+# What is left out is cheap and quiet.
+sub complete {
     my ($self, %a) = @_;
     $a{rid} //= rid($self->now);
-    my $typ = $a{typ} // $a{bound} // 0;
-    return ($a{rid}, $a{token}, $a{model} // 'm1', $a{gen} // $self->{gen}, $a{class} // 'chat', $a{path} // '/v1/chat/completions',
-        $a{bound} // 0, $typ, $a{ucr} // 1000000, $a{in_bound} // 0, $a{in_typ} // $a{in_bound} // 0, $a{out_bound} // 0,
-        $a{out_typ} // $a{out_bound} // 0, $a{est} // 0, $a{lease} // 60000, $a{flags} // 0, $a{customer} // '', $a{tags} // '',
-        $a{event} // qq({"id":"$a{rid}","cost":"@{[ $a{est} // 0 ]}","est":1,"end":"lost"}));
+    my %d = (model => 'm1', gen => $self->{gen}, class => 'chat', path => '/v1/chat/completions', bound => 0, ucr => 1_000_000,
+        in_bound => 0, out_bound => 0, est => 0, lease => 60000, flags => 0, customer => '', tags => '');
+    $a{$_} //= $d{$_} for keys %d;
+    $a{typ} //= $a{bound};
+    $a{in_typ} //= $a{in_bound};
+    $a{out_typ} //= $a{out_bound};
+    $a{event} //= qq({"id":"$a{rid}","cost":"$a{est}","est":1,"end":"lost"});
+    return %a;
+}
+
+# hold.lua
+sub amounts {
+    my %a = @_;
+    return pack 'q<l<q<l<q<l<q<l<q<4', (map { (int($_ / 1_000_000_000), $_ % 1_000_000_000) } @a{qw(bound typ ucr est)}),
+        @a{qw(in_bound in_typ out_bound out_typ)};
+}
+
+# One group of kt_admit from hashes that differ in cost only.
+sub group {
+    my ($self, @requests) = @_;
+    my @r = map { { $self->complete(%$_) } } @requests;
+    return (\@r, @{ $r[0] }{qw(token model class path flags customer tags)}, scalar @r, map { ($_->{rid}, amounts(%$_), $_->{event}) } @r);
+}
+
+sub verdict {
+    my ($rid, $group, $v) = @_;
+    my %v = (code => ref $v ? $v->[0] : $v, raw => $v, rid => $rid);
+    if ($v{code} == 0) {
+        @v{qw(receipt rates alias used limit limited)} = @$group;
+        $v{receipt} = $v->[1] if ref $v;
+    } else {
+        @v{qw(ent alias limit used held end retry need now models expires status)} = @$v[1 .. 12];
+    }
+    return \%v;
+}
+
+# Groups of requests in one call: [hash...]...; the verdicts in a flat list.
+sub admit_many {
+    my ($self, @groups) = @_;
+    my (@args, @rids);
+    for my $g (@groups) {
+        my ($r, @a) = $self->group(@$g);
+        push @args, @a;
+        push @rids, [map { $_->{rid} } @$r];
+    }
+    my %first = $self->complete(%{ $groups[0][0] });
+    my $r = $self->{r}->fcall('kt_admit', $first{gen}, $first{lease}, @args);
+    if ($r->[0]) {
+        my %all = (code => $r->[0], ent => '', raw => $r, $r->[0] == 2 ? (gen => $r->[1]) : (now => $r->[1]));
+        return map { map { { %all, rid => $_ } } @$_ } @rids;
+    }
+    my @out;
+    for my $i (0 .. $#rids) {
+        my ($g, $rids) = ($r->[2 + $i], $rids[$i]);
+        push @out, map { { now => $r->[1], %{ verdict($rids->[$_], $g, $g->[6 + $_]) } } } 0 .. $#$rids;
+    }
+    return @out;
 }
 
 sub admit {
     my ($self, %a) = @_;
-    $a{rid} //= rid($self->now);
-    my $r = $self->{r}->fcall('kt_admit', $self->admit_args(%a));
-    my %v = (code => $r->[0], raw => $r, rid => $a{rid});
-    if ($v{code} == 0) {
-        @v{qw(receipt rates now gen alias used limit limited)} = @$r[1 .. 8];
-    } elsif ($v{code} == 2) {
-        $v{gen} = $r->[1];
-    } else {
-        @v{qw(ent alias limit used held end retry need now models expires status)} = @$r[1 .. 12];
-    }
-    return \%v;
+    return ($self->admit_many([\%a]))[0];
 }
 
 sub settle_args {
@@ -118,8 +160,18 @@ sub settle {
 }
 
 sub hold_text {
-    my ($receipt, $est, $event) = @_;
-    return "$receipt=\t$est\t$event";
+    my ($receipt, $event, %a) = @_;
+    return 'H' . amounts(%a) . "$receipt=\t$event";
+}
+
+# ({amounts}, receipt, event)
+sub hold_parts {
+    my $text = shift;
+    my ($h, $amounts, $rest) = unpack 'aa80a*', $text;
+    my @n = unpack 'q<l<q<l<q<l<q<l<q<4', $amounts;
+    my %a = map { my ($hi, $lo) = splice @n, 0, 2; $_ => $hi * 1_000_000_000 + $lo } qw(bound typ ucr est);
+    @a{qw(in_bound in_typ out_bound out_typ)} = @n;
+    return (\%a, $rest =~ /^(.*?\n)=\t(.*)$/s);
 }
 
 # A digest of every key; equal ones mean that nothing moved.
@@ -165,10 +217,10 @@ sub stream {
     return @all;
 }
 
-# Holds, leases: what must be nothing when nothing runs.
+# Holds (tombstones are none), leases: what must be nothing when nothing runs.
 sub left {
     my $self = shift;
-    return scalar(@{ $self->{r}->call('KEYS', "${P}h:*") }) + $self->{r}->call('ZCARD', "${P}z");
+    return scalar(grep { ($self->{r}->call('GET', $_) // '') =~ /^H/ } @{ $self->{r}->call('KEYS', "${P}h:*") }) + $self->{r}->call('ZCARD', "${P}z");
 }
 
 1;
