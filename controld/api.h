@@ -31,6 +31,31 @@ void api_models_one(req_t *r);
 
 void api_spend_logs(req_t *r);
 
+void api_customer_new(req_t *r);
+void api_customer_info(req_t *r);
+void api_customer_update(req_t *r);
+void api_customer_delete(req_t *r);
+void api_customer_list(req_t *r);
+void api_customer_block(req_t *r);
+void api_customer_unblock(req_t *r);
+void api_budget_new(req_t *r);
+void api_budget_update(req_t *r);
+void api_budget_info(req_t *r);
+void api_budget_settings(req_t *r);
+void api_budget_list(req_t *r);
+void api_budget_delete(req_t *r);
+void api_tag_new(req_t *r);
+void api_tag_update(req_t *r);
+void api_tag_delete(req_t *r);
+void api_tag_info(req_t *r);
+void api_tag_list(req_t *r);
+void api_organization_new(req_t *r);
+void api_organization_update(req_t *r);
+void api_organization_delete(req_t *r);
+void api_organization_list(req_t *r);
+void api_organization_info(req_t *r);
+void api_organization_info_list(req_t *r);
+
 void api_alive(req_t *r);
 void api_ready(req_t *r);
 void api_metrics(req_t *r);

@@ -313,6 +313,7 @@ sweep_thread(void *arg)
             arena_init(&a);
             sweep_once(&a);
             arena_free(&a);
+            db_done(db_q0("SELECT kt_soft_alerts()"));
 
             if (util_now_s() - parts > 3600) {
                 parts = util_now_s();

@@ -51,6 +51,8 @@ static const conf_key_t  conf_litellm[] = {
     { "timezone", C_STR, &conf.timezone, 0, 0 },
     { "max_budget", C_USD, &conf.max_budget_nusd, 0, 0 },
     { "budget_duration", C_STR, &conf.budget_duration, 0, 0 },
+    { "max_end_user_budget_id", C_STR, &conf.customer_budget, 0, 0 },
+    { "max_end_user_budget", C_USD, &conf.customer_nusd, 0, 0 },
     { NULL, C_STR, NULL, 0, 0 }
 };
 
@@ -531,6 +533,7 @@ conf_load(const char *path)
     conf.timezone = "UTC";
     conf.max_budget_nusd = -1;
     conf.max_parallel = -1;
+    conf.customer_nusd = -1;
     conf.threads = 8;
     conf.store_model_in_db = 1;
 

@@ -28,6 +28,8 @@ typedef struct {
     const char  *budget_duration;   /* of the global budget                   */
     int64_t      max_budget_nusd;   /* global budget; -1: none                */
     int64_t      max_parallel;      /* whole proxy; -1: none                  */
+    const char  *customer_budget;   /* budget_id of end users without their own */
+    int64_t      customer_nusd;     /* or that much, -1: none                 */
     int64_t      threads;
     int          strict;            /* fail_closed_budget_enforcement         */
     int          store_model_in_db;

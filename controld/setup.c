@@ -39,6 +39,54 @@ setup_global(arena_t *a)
 }
 
 
+/* max_end_user_budget is a budget row of its own. */
+
+#define SETUP_CUSTOMER  "keytoll-end-users"
+
+
+/* What end users without a budget of their own have. */
+
+static int
+setup_customers(arena_t *a)
+{
+    const char  *id;
+
+    id = conf.customer_budget;
+
+    if (id == NULL && conf.customer_nusd >= 0) {
+        id = SETUP_CUSTOMER;
+
+        if (!db_done(db_q("INSERT INTO budgets (budget_id, max_budget_nusd) VALUES ($1,"
+                " $2) ON CONFLICT (budget_id) DO UPDATE SET max_budget_nusd ="
+                " EXCLUDED.max_budget_nusd WHERE budgets.max_budget_nusd IS DISTINCT"
+                " FROM EXCLUDED.max_budget_nusd", id,
+                arena_printf(a, "%" PRId64, conf.customer_nusd))))
+        {
+            return -1;
+        }
+    }
+
+    if (id == NULL) {
+        return db_done(db_q0("DELETE FROM customer_default")) ? 0 : -1;
+    }
+
+    return db_done(db_q("INSERT INTO customer_default (budget_id) VALUES ($1) ON"
+        " CONFLICT (ent) DO UPDATE SET budget_id = EXCLUDED.budget_id WHERE"
+        " customer_default.budget_id <> EXCLUDED.budget_id", id)) ? 0 : -1;
+}
+
+
+/* Access groups that model_list names. */
+
+static int
+setup_groups(arena_t *a)
+{
+    return db_done(db_q("SELECT kt_model_groups_sync('config', $1::jsonb)",
+                        conf.model_list ? json_text(a, conf.model_list) : "[]"))
+           ? 0 : -1;
+}
+
+
 /* An earlier master key loses its entity, by way of the outbox. */
 
 static int
@@ -60,7 +108,8 @@ setup_run(void)
     arena_t  a;
 
     arena_init(&a);
-    rc = setup_global(&a) == 0 && setup_master() == 0 ? 0 : -1;
+    rc = setup_global(&a) == 0 && setup_master() == 0
+         && setup_customers(&a) == 0 && setup_groups(&a) == 0 ? 0 : -1;
     arena_free(&a);
     db_close();
 

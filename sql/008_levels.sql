@@ -438,7 +438,7 @@ SELECT g.ent, g.version, p.id, p.used,
            coalesce(g.budget_enforcement, b.budget_enforcement), true, b.max_budget_nusd,
            b.soft_budget_nusd, b.rpm_limit, b.tpm_limit, b.max_parallel_requests, NULL,
            g.period_kind, g.period_len_s, g.period_id,
-           g.period_end_s, p.used, NULL, NULL, NULL, '{}', false)
+           g.period_end_s, p.used, NULL, kt_sub(g.ent), NULL, '{}', false)
   FROM tags g
   LEFT JOIN budgets b ON b.budget_id = g.budget_id
   CROSS JOIN LATERAL (SELECT i.id, kt_used(g.ent, i.id) AS used FROM (SELECT
@@ -450,9 +450,16 @@ SELECT s.ent, s.version, p.id, p.used,
            s.period_id, s.period_end_s, p.used, NULL, NULL, NULL, '{}', false)
   FROM submeters s
   CROSS JOIN LATERAL (SELECT coalesce(
-      (SELECT budget_enforcement FROM keys WHERE ent = s.owner),
+      (SELECT coalesce(x.budget_enforcement, b.budget_enforcement) FROM keys x
+         LEFT JOIN budgets b USING (budget_id) WHERE ent = s.owner),
       (SELECT budget_enforcement FROM teams WHERE ent = s.owner),
-      (SELECT budget_enforcement FROM users WHERE ent = s.owner)) AS enforcement) o
+      (SELECT budget_enforcement FROM users WHERE ent = s.owner),
+      (SELECT coalesce(x.budget_enforcement, b.budget_enforcement) FROM organizations x
+         LEFT JOIN budgets b USING (budget_id) WHERE ent = s.owner),
+      (SELECT coalesce(x.budget_enforcement, b.budget_enforcement) FROM customers x
+         LEFT JOIN budgets b USING (budget_id) WHERE ent = s.owner),
+      (SELECT coalesce(x.budget_enforcement, b.budget_enforcement) FROM tags x
+         LEFT JOIN budgets b USING (budget_id) WHERE ent = s.owner)) AS enforcement) o
   CROSS JOIN LATERAL (SELECT i.id, kt_used(s.ent, i.id) AS used FROM (SELECT
       kt_period_id(s.period_kind, s.period_len_s, s.period_id, s.period_end_s, kt_now_s()) AS id) i) p
 UNION ALL

@@ -31,11 +31,42 @@ POST /model/delete
 GET /models
 GET /v1/models
 GET /spend/logs
+POST /customer/new
+GET /customer/info
+POST /customer/update
+POST /customer/delete
+GET /customer/list
+POST /customer/block
+POST /customer/unblock
+POST /end_user/new
+GET /end_user/info
+POST /end_user/update
+POST /end_user/delete
+GET /end_user/list
+POST /end_user/block
+POST /end_user/unblock
+POST /budget/new
+POST /budget/update
+POST /budget/info
+GET /budget/settings
+GET /budget/list
+POST /budget/delete
+POST /tag/new
+POST /tag/update
+POST /tag/delete
+POST /tag/info
+GET /tag/list
+POST /organization/new
+PATCH /organization/update
+DELETE /organization/delete
+GET /organization/list
+GET /organization/info
+POST /organization/info
 END
 
 for my $r (@routes) {
     my ($method, $path) = @$r;
-    my $body = $method eq 'POST' ? '{}' : undef;
+    my $body = $method ne 'GET' ? '{}' : undef;
     my @json = ('Content-Type', 'application/json');
     is(http_call($s->{port}, $method, $path, \@json, $body)->{status}, 401, "$method $path without a key");
     is(http_call($s->{port}, $method, $path, ['Authorization', 'Bearer sk-1234', @json], $body)->{status}, 401, "$method $path with a well-known key");
@@ -46,7 +77,7 @@ for my $r (@routes) {
     else { is($status, 401, "$method $path with a virtual key") }
 }
 
-for my $path (qw(/organization/new /invitation/new /sso/key/generate /config/update /nope /key/generate/x //key/generate/.. /api/teams)) {
+for my $path (qw(/organization/nope /invitation/new /sso/key/generate /config/update /nope /key/generate/x //key/generate/.. /api/teams)) {
     my $r = $s->admin(POST => $path, {});
     is($r->{status}, 404, "POST $path is not there") or diag $r->{body};
     unlike($r->{body}, qr/"?success/, 'and does not pretend');

@@ -1,0 +1,403 @@
+#include <string.h>
+#include "api.h"
+#include "budget.h"
+#include "owner.h"
+#include "tx.h"
+#include "util.h"
+
+
+/* A deleted organization keeps its row, which refuses all its keys at once. */
+
+static const field_t  org_fields[] = {
+    { "organization_alias", F_NAME, "organization_alias", 0 },
+    { "models", F_STRS, "models", 1 },
+    { "model_rpm_limit", F_META, NULL, 0 },
+    { "model_tpm_limit", F_META, NULL, 0 },
+    { "object_permission", F_EXTRA, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+#define ORG_LIVE  " AND deleted_at IS NULL"
+
+
+/* Rows of a condition on o with one parameter; NULL after answering. */
+
+static jv_t *
+org_rows(req_t *r, const char *where, const char *param)
+{
+    jv_t        *list;
+    PGresult    *res;
+    const char  *params[1];
+
+    params[0] = param;
+    res = db_dynamic(arena_printf(&r->a, "SELECT ent, kt_org_json(o) FROM organizations"
+                     " o WHERE %s" ORG_LIVE " ORDER BY created_at, organization_id",
+                     where), 1, params);
+
+    if (!db_ok(res)) {
+        db_log("can not read organizations", res);
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    list = owner_rows(r, res, 0, 1);
+    PQclear(res);
+
+    return list;
+}
+
+
+static void
+org_reply(req_t *r, const char *id)
+{
+    jv_t  *list;
+
+    list = org_rows(r, "organization_id = $1", id);
+
+    if (list && list->head) {
+        reply_json(r, 200, list->head);
+    }
+}
+
+
+/* organization_id of the body; NULL after answering. */
+
+static const char *
+org_id(req_t *r)
+{
+    const jv_t  *v;
+
+    v = json_get(r->json, "organization_id");
+
+    if (json_is_null(v)) {
+        fail_field(r, "organization_id", "missing", "Field required", r->json);
+        return NULL;
+    }
+
+    if (v->type != J_STR || !util_id_ok(v->s)) {
+        fail_field(r, "organization_id", "string_type", "Input should be a valid string"
+                   " of 1 to 255 bytes", v);
+        return NULL;
+    }
+
+    return v->s;
+}
+
+
+/* Model limits of metadata and of the budget, audit and commit. */
+
+static int
+org_finish(req_t *r, const char *ent, const char *id, const char *action)
+{
+    int          rc;
+    jv_t        *row;
+    PGresult    *res;
+    const char  *err;
+
+    tx_touch(r, ent);
+    res = tx_q(r, "SELECT json_build_object('metadata', o.metadata, 'model_max_budget',"
+               " coalesce(b.model_max_budget, '{}')) FROM organizations o LEFT JOIN"
+               " budgets b USING (budget_id) WHERE o.organization_id = $1", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    row = json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+                     &err);
+    PQclear(res);
+    rc = owner_submeters(r, ent, row);
+
+    if (rc != 0 || tx_audit(r, action, "LiteLLM_OrganizationTable", id, NULL,
+                            NULL) != 0)
+    {
+        return -1;
+    }
+
+    return tx_commit(r);
+}
+
+
+void
+api_organization_new(req_t *r)
+{
+    rowset_t     rs;
+    PGresult    *res;
+    const jv_t  *v;
+    const char  *id, *ent;
+
+    memset(&rs, 0, sizeof(rs));
+    v = json_get(r->json, "organization_alias");
+
+    if (json_is_null(v)) {
+        fail_field(r, "organization_alias", "missing", "Field required", r->json);
+        return;
+    }
+
+    v = json_get(r->json, "organization_id");
+    id = json_is_null(v) ? util_uuid(&r->a) : org_id(r);
+
+    if (id == NULL || budget_check(r) != 0
+        || fields_read(r, org_fields, &rs, 1) != 0
+        || fields_metadata(r, &rs, 1) != 0 || tx_begin(r) != 0
+        || budget_link(r, &rs, NULL, NULL) != 0)
+    {
+        return;
+    }
+
+    row_set(&rs, "organization_id", "text", id);
+    row_set(&rs, "created_by", "text", tx_actor(r));
+    row_set(&rs, "updated_by", "text", tx_actor(r));
+    res = tx_dynamic(r, row_insert(&r->a, "organizations", &rs, "ON CONFLICT DO NOTHING"
+                     " RETURNING ent"), rs.n, rs.val);
+
+    if (res == NULL) {
+        return;
+    }
+
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        fail_detail_error(r, 400, "Organization already exists, organization_id=%s", id);
+        return;
+    }
+
+    ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    PQclear(res);
+
+    if (org_finish(r, ent, id, "created") == 0) {
+        org_reply(r, id);
+    }
+}
+
+
+/* Limits may come nested under litellm_budget_table: lifts them up. */
+
+static void
+org_flatten(req_t *r)
+{
+    jv_t  *o, *c, *next;
+
+    o = json_get(r->json, "litellm_budget_table");
+
+    for (c = o && o->type == J_OBJ ? o->head : NULL; c; c = next) {
+        next = c->next;
+
+        if (json_get(r->json, c->key) == NULL && strcmp(c->key, "budget_reset_at")
+            && strcmp(c->key, "budget_id"))
+        {
+            json_set(r->json, c->key, json_copy(&r->a, c));
+        }
+    }
+}
+
+
+static int
+org_write(req_t *r, rowset_t *rs, const char *id)
+{
+    int          i;
+    PGresult    *res;
+    const char  *sql, *params[ROWSET_MAX + 1];
+
+    row_expr(rs, "updated_at", "now()");
+    row_set(rs, "updated_by", "text", tx_actor(r));
+    sql = row_update(&r->a, "organizations", rs, 1, "WHERE organization_id = $1");
+    params[0] = id;
+
+    for (i = 0; i < rs->n; i++) {
+        params[i + 1] = rs->val[i];
+    }
+
+    res = tx_dynamic(r, sql, rs->n + 1, params);
+    PQclear(res);
+
+    return res ? 0 : -1;
+}
+
+
+/* Of metadata, what is sent is merged. */
+
+static int
+org_metadata(req_t *r, rowset_t *rs)
+{
+    jv_t        *meta;
+    const jv_t  *v, *c;
+
+    v = json_get(r->json, "metadata");
+
+    if (!json_is_null(v) && v->type == J_OBJ) {
+        meta = rs->meta ? rs->meta : json_obj(&r->a);
+
+        for (c = v->head; c; c = c->next) {
+            if (json_get(meta, c->key) == NULL) {
+                json_set(meta, c->key, json_copy(&r->a, c));
+            }
+        }
+
+        rs->meta = meta;
+        json_del(r->json, "metadata");
+    }
+
+    return fields_metadata(r, rs, 0);
+}
+
+
+void
+api_organization_update(req_t *r)
+{
+    rowset_t     rs;
+    PGresult    *res;
+    const char  *id, *ent, *current;
+
+    memset(&rs, 0, sizeof(rs));
+    id = org_id(r);
+    org_flatten(r);
+
+    if (id == NULL || budget_check(r) != 0
+        || fields_read(r, org_fields, &rs, 0) != 0 || org_metadata(r, &rs) != 0
+        || tx_begin(r) != 0)
+    {
+        return;
+    }
+
+    res = tx_q(r, "SELECT ent, budget_id FROM organizations WHERE organization_id = $1"
+               ORG_LIVE " FOR UPDATE", id);
+
+    if (res == NULL) {
+        return;
+    }
+
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        fail_detail_error(r, 404, "Organization not found for organization_id=%s", id);
+        return;
+    }
+
+    ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    current = db_str(res, 0, 1) ? arena_str(&r->a, db_str(res, 0, 1)) : NULL;
+    PQclear(res);
+
+    if (budget_link(r, &rs, ent, current) == 0 && org_write(r, &rs, id) == 0
+        && org_finish(r, ent, id, "updated") == 0)
+    {
+        org_reply(r, id);
+    }
+}
+
+
+void
+api_organization_delete(req_t *r)
+{
+    jv_t        *out;
+    PGresult    *res;
+    const jv_t  *ids, *c;
+
+    ids = json_get(r->json, "organization_ids");
+
+    if (json_is_null(ids) || ids->type != J_ARR) {
+        fail_field(r, "organization_ids", ids ? "list_type" : "missing",
+                   ids ? "Input should be a valid list" : "Field required", r->json);
+        return;
+    }
+
+    if (tx_begin(r) != 0) {
+        return;
+    }
+
+    out = json_arr(&r->a);
+
+    for (c = ids->head; c; c = c->next) {
+        res = tx_q(r, "UPDATE organizations o SET deleted_at = now() WHERE"
+                   " organization_id = $1" ORG_LIVE " RETURNING ent, kt_org_json(o)",
+                   c->type == J_STR ? c->s : "");
+
+        if (res == NULL) {
+            return;
+        }
+
+        if (PQntuples(res) == 0) {
+            PQclear(res);
+            fail_detail_error(r, 404, "Organization=%s not found",
+                              c->type == J_STR ? c->s : "");
+            return;
+        }
+
+        tx_touch(r, PQgetvalue(res, 0, 0));
+        json_push(out, json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, 0, 1))));
+        PQclear(res);
+
+        if (tx_audit(r, "deleted", "LiteLLM_OrganizationTable", c->s, NULL, NULL) != 0) {
+            return;
+        }
+    }
+
+    if (tx_commit(r) == 0) {
+        reply_json(r, 200, out);
+    }
+}
+
+
+void
+api_organization_list(req_t *r)
+{
+    jv_t        *list;
+    const char  *id, *alias;
+
+    id = http_arg(r, "org_id");
+    alias = http_arg(r, "org_alias");
+    list = id ? org_rows(r, "organization_id = $1", id)
+              : org_rows(r, "($1::text IS NULL OR strpos(lower(organization_alias),"
+                         " lower($1)) > 0)", alias);
+
+    if (list) {
+        reply_json(r, 200, list);
+    }
+}
+
+
+void
+api_organization_info(req_t *r)
+{
+    jv_t        *list;
+    const char  *id;
+
+    id = http_arg(r, "organization_id");
+    list = org_rows(r, "organization_id = $1", id ? id : "");
+
+    if (list && list->head) {
+        reply_json(r, 200, list->head);
+
+    } else if (list) {
+        fail_detail_error(r, 404, "Organization not found");
+    }
+}
+
+
+void
+api_organization_info_list(req_t *r)
+{
+    size_t        i;
+    jv_t         *list;
+    const jv_t   *ids, *c;
+    const char  **names;
+
+    ids = json_get(r->json, "organizations");
+
+    if (json_is_null(ids) || ids->type != J_ARR || ids->n == 0) {
+        fail_detail_error(r, 400, "Specify list of organization id's to query. Passed"
+                          " in=%s", ids ? json_text(&r->a, ids) : "[]");
+        return;
+    }
+
+    names = arena_alloc(&r->a, (ids->n + 1) * sizeof(char *));
+
+    for (i = 0, c = ids->head; c; c = c->next) {
+        names[i++] = c->type == J_STR ? c->s : "";
+    }
+
+    list = org_rows(r, "organization_id = ANY ($1::text[])", db_array(&r->a, names, i));
+
+    if (list) {
+        reply_json(r, 200, list);
+    }
+}

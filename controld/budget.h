@@ -1,0 +1,40 @@
+/*
+ * Rows of budgets: limits that several objects may share, or that one object
+ * keeps there because it has no columns of its own for them.
+ */
+
+#ifndef CTL_BUDGET_H
+#define CTL_BUDGET_H
+
+#include "http.h"
+#include "fields.h"
+
+
+/* Checks the limits of the body; 0, or -1 after answering. */
+int budget_check(req_t *r);
+
+/*
+ * Creates a row with the limits of the body; id NULL draws one.  The id, or NULL
+ * after answering.
+ */
+const char *budget_create(req_t *r, const char *id);
+
+/* Writes the limits that the body has; 0, or -1 after answering. */
+int budget_change(req_t *r, const char *id);
+
+/*
+ * Sets budget_id of an object's row `rs` from the body: the budget that
+ * `budget_id` names, or one of the object's own for limits in the body.  ent and
+ * current are the object and the budget it has, NULL for a new one.  0, or -1
+ * after answering.
+ */
+int budget_link(req_t *r, rowset_t *rs, const char *ent, const char *current);
+
+/*
+ * Model limits of all that follow the budget.  Call it when the rows are written.
+ * 0, or -1 after answering.
+ */
+int budget_models(req_t *r, const char *id);
+
+
+#endif
