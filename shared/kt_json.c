@@ -439,3 +439,69 @@ kt_json_clean(const char *p, size_t len)
 
     return KT_OK;
 }
+
+
+/* The length of the character at p, 0 when there is no valid one. */
+
+static size_t
+kt_json_utf8_char(const unsigned char *p, size_t left)
+{
+    size_t  i, n;
+
+    if (p[0] < 0x80) {
+        return 1;
+    }
+
+    n = p[0] >= 0xc2 && p[0] <= 0xdf ? 2
+        : (p[0] & 0xf0) == 0xe0 ? 3
+        : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
+
+    if (n == 0 || n > left) {
+        return 0;
+    }
+
+    for (i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f)
+        || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+    {
+        return 0;
+    }
+
+    return n;
+}
+
+
+int
+kt_json_is_utf8(const unsigned char *p, size_t len)
+{
+    size_t    n;
+    uint64_t  v;
+
+    while (len) {
+
+        if (len >= 8) {
+            memcpy(&v, p, 8);
+
+            if ((v & KT_HIGHS) == 0) {
+                p += 8;
+                len -= 8;
+                continue;
+            }
+        }
+
+        n = kt_json_utf8_char(p, len);
+        if (n == 0) {
+            return 0;
+        }
+
+        p += n;
+        len -= n;
+    }
+
+    return 1;
+}

@@ -44,6 +44,9 @@ const unsigned char *kt_json_number(const unsigned char *p,
 const unsigned char *kt_json_word(const unsigned char *p,
     const unsigned char *end, const char *word, const char **err);
 
+/* 1 when the bytes are valid UTF-8: no overlong form, no surrogate. */
+int kt_json_is_utf8(const unsigned char *p, size_t len);
+
 /* Value of a hexadecimal digit, -1 when c is none. */
 int kt_json_hex(unsigned char c);
 

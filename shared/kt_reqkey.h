@@ -32,7 +32,15 @@ typedef enum {
     KT_REQKEY_MESSAGES,
     KT_REQKEY_INPUT,
     KT_REQKEY_PROMPT,
-    KT_REQKEY_METADATA
+    KT_REQKEY_METADATA,
+    KT_REQKEY_GENERATION,              /* Gemini's generationConfig         */
+    KT_REQKEY_SERVICE,
+    KT_REQKEY_BACKGROUND,
+    KT_REQKEY_REMOTE,                  /* previous_response_id and the like */
+    KT_REQKEY_MEDIA,                   /* asks for more than text           */
+    KT_REQKEY_SIZE,
+    KT_REQKEY_QUALITY,
+    KT_REQKEY_DOCUMENTS
 } kt_reqkey_id_t;
 
 

@@ -280,6 +280,11 @@ kt_reqscan(const unsigned char *p, size_t len, kt_reqscan_t *out)
         return kt_rs_broken(&s, KT_INVALID, "text behind the body");
     }
 
+    if (!kt_json_is_utf8(p, len)) {
+        s.p = p;
+        return kt_rs_broken(&s, KT_INVALID, "the body is not UTF-8");
+    }
+
     kt_rs_finish(&s);
 
     return s.rc;

@@ -8,11 +8,13 @@
 
 
 #include "kt_json.h"
+#include "kt_usage.h"
 
 
 #define KT_REQ_DEPTH     64            /* nested containers, body included  */
 #define KT_REQ_TEXT      256           /* decoded model or user, NUL added  */
 #define KT_REQ_TAGS      16
+#define KT_REQ_WORD      24            /* decoded size or quality, NUL added */
 #define KT_REQ_MAXTOK    ((int64_t) 1 << 31)
 #define KT_REQ_MAXN      1024
 
@@ -65,13 +67,25 @@ typedef struct {
     int64_t       text_bytes;          /* upper bound of prompt tokens      */
     int64_t       images;              /* image parts seen                  */
     int64_t       prompts;             /* elements of a "prompt" array      */
+    int64_t       docs;                /* elements of a "documents" array   */
+    int64_t       file_bytes;          /* of multipart files                */
+    int64_t       chars;               /* characters of an "input" string   */
+    kt_span_t     gen_cap;             /* generationConfig.maxOutputTokens  */
+    kt_service_t  service;             /* service_tier                      */
+    char          size[KT_REQ_WORD];   /* NUL terminated, "" when absent    */
+    char          quality[KT_REQ_WORD];
 
     unsigned      ntags;
     kt_span_t     tags[KT_REQ_TAGS];   /* strings of metadata.tags          */
 
     unsigned      stream:1;
+    unsigned      background:1;        /* answered before it is done        */
+    unsigned      remote:1;            /* refers to text kept elsewhere     */
+    unsigned      media_in:1;          /* audio or images within the text   */
+    unsigned      media_out:1;         /* asks for audio or images          */
     unsigned      empty:1;             /* the body is {}                    */
     unsigned      so_empty:1;          /* stream_options is {}              */
+    unsigned      form:1;              /* multipart; see kt_multipart.h     */
     unsigned      bad_json:1;          /* the text itself is malformed      */
 } kt_reqscan_t;
 
@@ -88,9 +102,13 @@ typedef struct {
  *
  * err and err_off are set for all but KT_OK.
  *
+ * max_tok, n: those of generationConfig count as well.  remote: one of
+ * previous_response_id, conversation, cachedContent is not null, or a part
+ * names a file or a video by id or address.
+ *
  * text_bytes: bytes inside the quotes of all string values under messages,
  * input, prompt, suffix, system, instructions, contents, systemInstruction,
- * query and documents, plus one per number under prompt and input (token
+ * query, documents, text_1 and text_2, plus one per number under prompt and input (token
  * ids), plus keys and literals nested deeper than a message part (arguments
  * of tool calls), plus the whole values of tools, functions,
  * response_format, tool_choice and text, plus 3.

@@ -69,12 +69,13 @@ kt_rs_integer(kt_rs_t *s, kt_span_t span, int64_t max, int64_t *v)
 }
 
 
+/* A cap goes to *cap, NULL means a number of answers. */
+
 static void
-kt_rs_number_of(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
+kt_rs_number_of(kt_rs_t *s, kt_rs_type_t type, kt_span_t span, kt_span_t *cap)
 {
     int64_t       v;
     keytoll_rc_t  rc;
-    const int     cap = s->key->id <= KT_REQKEY_CAP2;
 
     if (type == KT_RS_NULL) {
         return;
@@ -102,7 +103,7 @@ kt_rs_number_of(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         return;
     }
 
-    s->out->caps[s->key->id - KT_REQKEY_CAP0] = span;
+    *cap = span;
 
     if (v > s->out->max_tok) {
         s->out->max_tok = v;
@@ -150,15 +151,68 @@ kt_rs_model(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 }
 
 
-static void
-kt_rs_stream(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
-{
-    if (type == KT_RS_TRUE) {
-        s->out->stream = 1;
+/* A switch that is off when absent or null. */
 
-    } else if (type != KT_RS_FALSE && type != KT_RS_NULL) {
+static unsigned
+kt_rs_switch(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
+{
+    if (type != KT_RS_TRUE && type != KT_RS_FALSE && type != KT_RS_NULL) {
         kt_rs_refuse(s, KT_INVALID, s->key->type, span.off);
     }
+
+    return type == KT_RS_TRUE;
+}
+
+
+/* A short word; one that does not fit is none that we know. */
+
+static void
+kt_rs_word(kt_rs_t *s, kt_rs_type_t type, kt_span_t span, char *out)
+{
+    size_t  n;
+
+    if (type == KT_RS_NULL) {
+        return;
+    }
+
+    if (type != KT_RS_STRING) {
+        kt_rs_refuse(s, KT_INVALID, s->key->type, span.off);
+        return;
+    }
+
+    if (kt_reqscan_text(s->start, span, out, KT_REQ_WORD, &n) != KT_OK
+        || kt_json_clean(out, n) != KT_OK)
+    {
+        out[0] = '\0';
+    }
+}
+
+
+/* Characters of a string as written: an escape is one, its low half none. */
+
+static int64_t
+kt_rs_chars(const unsigned char *p, size_t len)
+{
+    size_t   i;
+    int64_t  n;
+
+    for (n = 0, i = 0; i < len; i++) {
+
+        if (p[i] != '\\') {
+            n += (p[i] & 0xc0) != 0x80;
+            continue;
+        }
+
+        if (p[++i] != 'u') {
+            n++;
+            continue;
+        }
+
+        n += (p[i + 1] | 0x20) != 'd' || kt_json_hex(p[i + 2]) < 12;
+        i += 4;
+    }
+
+    return n;
 }
 
 
@@ -187,6 +241,8 @@ kt_rs_options(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 static void
 kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 {
+    char  word[KT_REQ_WORD] = "";
+
     switch (s->key->id) {
 
     case KT_REQKEY_MODEL:
@@ -196,17 +252,57 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
     case KT_REQKEY_CAP0:
     case KT_REQKEY_CAP1:
     case KT_REQKEY_CAP2:
+        kt_rs_number_of(s, type, span,
+                        &s->out->caps[s->key->id - KT_REQKEY_CAP0]);
+        break;
+
     case KT_REQKEY_N:
     case KT_REQKEY_BEST_OF:
-        kt_rs_number_of(s, type, span);
+        kt_rs_number_of(s, type, span, NULL);
         break;
 
     case KT_REQKEY_STREAM:
-        kt_rs_stream(s, type, span);
+        s->out->stream = kt_rs_switch(s, type, span) & 1;
         break;
 
     case KT_REQKEY_SO:
         kt_rs_options(s, type, span);
+        break;
+
+    case KT_REQKEY_BACKGROUND:
+        s->out->background = kt_rs_switch(s, type, span) & 1;
+        break;
+
+    case KT_REQKEY_SERVICE:
+        kt_rs_word(s, type, span, word);
+        s->out->service = kt_usage_service(word, strlen(word));
+        break;
+
+    case KT_REQKEY_SIZE:
+        kt_rs_word(s, type, span, s->out->size);
+        break;
+
+    case KT_REQKEY_QUALITY:
+        kt_rs_word(s, type, span, s->out->quality);
+        break;
+
+    case KT_REQKEY_REMOTE:
+        s->out->remote |= type != KT_RS_NULL;
+        break;
+
+    case KT_REQKEY_MEDIA:
+        s->out->media_out |= type != KT_RS_NULL;
+        break;
+
+    case KT_REQKEY_PROMPT:
+        s->out->remote |= type == KT_RS_OPEN && s->start[span.off] == '{';
+        break;
+
+    case KT_REQKEY_INPUT:
+        if (type == KT_RS_STRING) {
+            s->out->chars = kt_rs_chars(s->start + span.off + 1, span.len - 2);
+        }
+
         break;
 
     case KT_REQKEY_USER:
@@ -255,9 +351,28 @@ kt_rs_usage_option(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 static void
 kt_rs_nested(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 {
-    if (s->sub == KT_RS_SUB_USAGE && s->depth == 2) {
-        kt_rs_usage_option(s, type, span);
-        return;
+    if (s->depth == 2) {
+        switch (s->sub) {
+
+        case KT_RS_SUB_USAGE:
+            kt_rs_usage_option(s, type, span);
+            return;
+
+        case KT_RS_SUB_CAP:
+            kt_rs_number_of(s, type, span, &s->out->gen_cap);
+            return;
+
+        case KT_RS_SUB_COUNT:
+            kt_rs_number_of(s, type, span, NULL);
+            return;
+
+        case KT_RS_SUB_MEDIA:
+            s->out->media_out |= type != KT_RS_NULL;
+            return;
+
+        default:
+            break;
+        }
     }
 
     if (type != KT_RS_STRING) {
@@ -280,17 +395,52 @@ kt_rs_nested(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 }
 
 
-/* Is the string one of the part types that carry an image? */
+/* The type of a part: one that carries an image, audio, or more than that. */
 
-static int
-kt_rs_is_image(kt_rs_t *s, kt_span_t span)
+static void
+kt_rs_part_type(kt_rs_t *s, kt_span_t span)
 {
     char    text[16];
     size_t  n;
 
-    return kt_reqscan_text(s->start, span, text, sizeof(text), &n) == KT_OK
-           && (kt_rs_is(text, n, "image_url") || kt_rs_is(text, n, "image")
-               || kt_rs_is(text, n, "input_image"));
+    if (kt_reqscan_text(s->start, span, text, sizeof(text), &n) != KT_OK) {
+        return;
+    }
+
+    if (kt_rs_is(text, n, "image_url") || kt_rs_is(text, n, "image")
+        || kt_rs_is(text, n, "input_image"))
+    {
+        s->out->images++;
+        s->out->media_in = 1;
+
+    } else if (kt_rs_is(text, n, "input_audio")
+               || kt_rs_is(text, n, "audio_url"))
+    {
+        s->out->media_in = 1;
+    }
+}
+
+
+/*
+ * The value of a key that names bytes (a picture, at most) or something to be
+ * fetched, whose length nobody knows.
+ */
+
+static void
+kt_rs_media(kt_rs_t *s, kt_rs_type_t type)
+{
+    if (type == KT_RS_NULL) {
+        return;
+    }
+
+    s->out->media_in = 1;
+
+    if (s->media_key == 2) {
+        s->out->remote = 1;
+
+    } else {
+        s->out->images++;
+    }
 }
 
 
@@ -301,13 +451,22 @@ kt_rs_text(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         && (type == KT_RS_STRING || type == KT_RS_OPEN))
     {
         s->out->prompts++;
+
+    } else if (s->key->id == KT_REQKEY_DOCUMENTS && s->depth == 2
+               && (type == KT_RS_STRING || type == KT_RS_OPEN))
+    {
+        s->out->docs++;
+    }
+
+    if (s->media_key) {
+        kt_rs_media(s, type);
     }
 
     if (type == KT_RS_STRING) {
         s->out->text_bytes += (int64_t) span.len - 2;
 
-        if (s->type_key && kt_rs_is_image(s, span)) {
-            s->out->images++;
+        if (s->type_key) {
+            kt_rs_part_type(s, span);
         }
 
         return;
@@ -350,6 +509,7 @@ kt_rs_value(kt_rs_t *s, kt_rs_type_t type, const unsigned char *p)
     }
 
     s->type_key = 0;
+    s->media_key = 0;
 }
 
 
@@ -396,14 +556,70 @@ kt_rs_key1(kt_rs_t *s, kt_span_t span)
 }
 
 
+#define SUB(parent, name, sub)                                                \
+    { KT_REQKEY_##parent, name, KT_RS_SUB_##sub,                              \
+      "duplicate key \"" name "\"", "key \"" name "\" in another case" }
+
+static const struct kt_rs_subkey_s {
+    kt_reqkey_id_t   parent;
+    const char      *name;
+    kt_rs_sub_t      sub;
+    const char      *dup;
+    const char      *cased;
+} kt_rs_subs[] = {
+    SUB(SO, "include_usage", USAGE),
+    SUB(METADATA, "user_id", USER_ID),
+    SUB(METADATA, "tags", TAGS),
+    SUB(GENERATION, "maxOutputTokens", CAP),
+    SUB(GENERATION, "max_output_tokens", CAP),
+    SUB(GENERATION, "candidateCount", COUNT),
+    SUB(GENERATION, "candidate_count", COUNT),
+    SUB(GENERATION, "responseModalities", MEDIA),
+    SUB(GENERATION, "response_modalities", MEDIA)
+};
+
+#undef SUB
+
+
+/* The key of depth 2, or one that differs from it only by case. */
+
+static const struct kt_rs_subkey_s *
+kt_rs_sub_find(kt_reqkey_id_t parent, const char *p, size_t len, int folded)
+{
+    char      name[24];
+    size_t    i, n;
+
+    for (i = 0; i < sizeof(kt_rs_subs) / sizeof(kt_rs_subs[0]); i++) {
+
+        n = strlen(kt_rs_subs[i].name);
+
+        if (kt_rs_subs[i].parent != parent || n != len) {
+            continue;
+        }
+
+        memcpy(name, kt_rs_subs[i].name, n);
+
+        if (folded) {
+            (void) kt_reqkey_fold(name, n);
+        }
+
+        if (memcmp(name, p, n) == 0) {
+            return &kt_rs_subs[i];
+        }
+    }
+
+    return NULL;
+}
+
+
 static void
 kt_rs_key2(kt_rs_t *s, kt_span_t span)
 {
     char          name[KT_REQKEY_LEN + 1];
     size_t        n;
-    const char   *dup;
     kt_rs_sub_t   sub;
-    const char   *cased;
+
+    const struct kt_rs_subkey_s  *k;
 
     s->sub = KT_RS_SUB_NONE;
 
@@ -414,42 +630,23 @@ kt_rs_key2(kt_rs_t *s, kt_span_t span)
     }
 
     sub = KT_RS_SUB_NONE;
-    dup = NULL;
+    k = kt_rs_sub_find(s->key->id, name, n, 0);
 
-    if (s->key->id == KT_REQKEY_SO) {
-        if (kt_rs_is(name, n, "include_usage")) {
-            sub = KT_RS_SUB_USAGE;
-            dup = "duplicate key \"include_usage\"";
+    if (k) {
+        sub = k->sub;
+
+        if (s->sub_seen & (1u << sub)) {
+            kt_rs_refuse(s, KT_DUPLICATE, k->dup, span.off);
+            return;
         }
 
-    } else if (kt_rs_is(name, n, "user_id")) {
-        sub = KT_RS_SUB_USER_ID;
-        dup = "duplicate key \"user_id\"";
+    } else {
+        /* a reader that ignores case would take it for what we act on */
 
-    } else if (kt_rs_is(name, n, "tags")) {
-        sub = KT_RS_SUB_TAGS;
-        dup = "duplicate key \"tags\"";
-    }
+        k = kt_rs_sub_find(s->key->id, name, kt_reqkey_fold(name, n), 1);
 
-    if (sub && (s->sub_seen & (1u << sub))) {
-        kt_rs_refuse(s, KT_DUPLICATE, dup, span.off);
-        return;
-    }
-
-    /* a reader that ignores case would take it for the key that we act on */
-
-    if (sub == KT_RS_SUB_NONE) {
-        n = kt_reqkey_fold(name, n);
-        cased = s->key->id == KT_REQKEY_SO
-                ? (kt_rs_is(name, n, "include_usage")
-                   ? "key \"include_usage\" in another case" : NULL)
-                : kt_rs_is(name, n, "user_id")
-                ? "key \"user_id\" in another case"
-                : kt_rs_is(name, n, "tags")
-                ? "key \"tags\" in another case" : NULL;
-
-        if (cased) {
-            kt_rs_refuse(s, KT_DUPLICATE, cased, span.off);
+        if (k) {
+            kt_rs_refuse(s, KT_DUPLICATE, k->cased, span.off);
             return;
         }
     }
@@ -459,10 +656,41 @@ kt_rs_key2(kt_rs_t *s, kt_span_t span)
 }
 
 
+/* A key within the text; 1: bytes follow, 2: a reference. */
+
+static void
+kt_rs_part_key(kt_rs_t *s, const char *name, size_t n)
+{
+    size_t  i;
+
+    static const struct {
+        const char  *name;
+        unsigned     kind;
+    } media[] = {
+        { "inlineData", 1 }, { "inline_data", 1 },
+        { "fileData", 2 }, { "file_data", 2 }, { "file_id", 2 },
+        { "file_uri", 2 }, { "fileUri", 2 }, { "file_url", 2 },
+        { "video_url", 2 }, { "audio_url", 2 }
+    };
+
+    if (kt_rs_is(name, n, "type")) {
+        s->type_key = 1;
+        return;
+    }
+
+    for (i = 0; i < sizeof(media) / sizeof(media[0]); i++) {
+        if (kt_rs_is(name, n, media[i].name)) {
+            s->media_key = media[i].kind;
+            return;
+        }
+    }
+}
+
+
 void
 kt_rs_key(kt_rs_t *s, const unsigned char *p)
 {
-    char       name[8];
+    char       name[16];
     size_t     n;
     kt_span_t  span;
 
@@ -479,17 +707,23 @@ kt_rs_key(kt_rs_t *s, const unsigned char *p)
     }
 
     if (s->depth == 2
-        && (s->key->id == KT_REQKEY_SO || s->key->id == KT_REQKEY_METADATA))
+        && (s->key->id == KT_REQKEY_SO || s->key->id == KT_REQKEY_METADATA
+            || s->key->id == KT_REQKEY_GENERATION))
     {
         kt_rs_key2(s, span);
         return;
     }
 
     if (s->key->flags & KT_REQKEY_TEXT) {
-        s->type_key = span.len >= 6 && span.len <= 26
-                      && kt_reqscan_text(s->start, span, name, sizeof(name),
-                                         &n) == KT_OK
-                      && kt_rs_is(name, n, "type");
+        s->type_key = 0;
+        s->media_key = 0;
+
+        if (span.len >= 6 && span.len <= 2 + 6 * (sizeof(name) - 1)
+            && kt_reqscan_text(s->start, span, name, sizeof(name), &n)
+               == KT_OK)
+        {
+            kt_rs_part_key(s, name, n);
+        }
 
         if (s->depth > KT_RS_PART) {
             s->out->text_bytes += (int64_t) span.len - 2;

@@ -18,7 +18,10 @@ typedef enum {
     KT_RS_SUB_NONE = 0,
     KT_RS_SUB_USER_ID,
     KT_RS_SUB_TAGS,
-    KT_RS_SUB_USAGE
+    KT_RS_SUB_USAGE,
+    KT_RS_SUB_CAP,
+    KT_RS_SUB_COUNT,
+    KT_RS_SUB_MEDIA
 } kt_rs_sub_t;
 
 
@@ -43,6 +46,7 @@ typedef struct {
     unsigned              sub_seen;    /* bit per kt_rs_sub_t               */
     kt_rs_sub_t           sub;
     unsigned              type_key;    /* the last key was "type"           */
+    unsigned              media_key;   /* ... names a file, a video, bytes  */
     const kt_reqkey_t    *key;         /* of depth 1, NULL for others       */
     size_t                raw_off;     /* where a value to be counted began */
     kt_span_t             user_id;     /* metadata.user_id                  */

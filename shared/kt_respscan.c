@@ -37,6 +37,7 @@ typedef enum {
     KT_RE_TO_KEY,
     KT_RE_TO_ID,
     KT_RE_TO_TYPE,
+    KT_RE_TO_TIER,
     KT_RE_TO_DELTA
 } kt_re_sink_t;
 
@@ -57,7 +58,11 @@ typedef enum {
     KT_RE_TYPE,
     KT_RE_ROLE,
     KT_RE_STOP,
-    KT_RE_ERROR
+    KT_RE_ERROR,
+    KT_RE_TIER,
+    KT_RE_DURATION,
+    KT_RE_META,
+    KT_RE_BILLED
 } kt_re_key_t;
 
 
@@ -79,7 +84,11 @@ static const struct {
     { "type", KT_RE_TYPE },
     { "role", KT_RE_ROLE },
     { "stop_reason", KT_RE_STOP },
-    { "error", KT_RE_ERROR }
+    { "error", KT_RE_ERROR },
+    { "service_tier", KT_RE_TIER },
+    { "duration", KT_RE_DURATION },
+    { "meta", KT_RE_META },
+    { "billed_units", KT_RE_BILLED }
 };
 
 #define KT_RE_NKEYS      (sizeof(kt_re_keys) / sizeof(kt_re_keys[0]))
@@ -159,6 +168,15 @@ kt_re_emit(kt_respscan_t *s, const unsigned char *p, size_t n)
 
     case KT_RE_TO_TYPE:
         kt_re_append(s->type, &s->type_len, KT_RESP_TYPE, p, n);
+        return;
+
+    case KT_RE_TO_TIER:
+        if (n > (size_t) (KT_RESP_WORD - s->tier_len)) {
+            n = (size_t) (KT_RESP_WORD - s->tier_len);
+        }
+
+        memcpy(s->tier + s->tier_len, p, n);
+        s->tier_len = (uint8_t) (s->tier_len + n);
         return;
 
     case KT_RE_TO_DELTA:
@@ -366,12 +384,25 @@ kt_re_is_usage(const kt_respscan_t *s)
         return s->path[1] == KT_RE_USAGE || s->path[1] == KT_RE_USAGE_META;
 
     case 2:
-        return s->path[2] == KT_RE_USAGE
-               && (s->path[1] == KT_RE_MESSAGE || s->path[1] == KT_RE_RESPONSE);
+        return (s->path[2] == KT_RE_USAGE
+                && (s->path[1] == KT_RE_MESSAGE
+                    || s->path[1] == KT_RE_RESPONSE))
+               || (s->path[2] == KT_RE_BILLED && s->path[1] == KT_RE_META);
 
     default:
         return 0;
     }
+}
+
+
+static int
+kt_re_is_tier(const kt_respscan_t *s)
+{
+    const unsigned  level = kt_re_level(s);
+
+    return (level == 1 && s->path[1] == KT_RE_TIER)
+           || (level == 2 && s->path[2] == KT_RE_TIER
+               && s->path[1] == KT_RE_RESPONSE);
 }
 
 
@@ -417,6 +448,11 @@ kt_re_choose_sink(kt_respscan_t *s)
         s->type_len = 0;
         s->type[0] = '\0';
         return KT_RE_TO_TYPE;
+    }
+
+    if (kt_re_is_tier(s)) {
+        s->tier_len = 0;
+        return KT_RE_TO_TIER;
     }
 
     if (!kt_re_is_delta(s)) {
@@ -553,6 +589,12 @@ kt_re_value(kt_respscan_t *s, unsigned char c)
                || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
     {
         s->state = KT_RE_WORD;
+        s->dur = kt_re_level(s) == 1 && s->path[1] == KT_RE_DURATION;
+
+        if (s->dur) {
+            s->duration[0] = (char) c;
+            s->dur_len = 1;
+        }
 
     } else {
         kt_re_bad(s);
@@ -650,6 +692,11 @@ kt_re_step(kt_respscan_t *s, const unsigned char *p, const unsigned char *end)
 
     case KT_RE_WORD:
         if (kt_re_is_word(*p)) {
+
+            if (s->dur && s->dur_len < KT_RESP_WORD) {
+                s->duration[s->dur_len++] = (char) *p;
+            }
+
             return p + 1;
         }
 

@@ -20,6 +20,7 @@
 #define KT_RESP_TYPE     40
 #define KT_RESP_USAGE    8192
 #define KT_RESP_KEY      24
+#define KT_RESP_WORD     24
 
 
 /* obj is the raw text of one usage object, valid during the call only. */
@@ -35,6 +36,9 @@ typedef struct {
     size_t           type_len;
     unsigned         nusage;           /* usage objects handed over         */
 
+    uint8_t          tier_len;
+    uint8_t          dur_len;
+
     unsigned         has_choices:1;    /* a top-level "choices" array       */
     unsigned         choices_empty:1;  /* it is []                          */
     unsigned         error:1;          /* top-level "error" is not null     */
@@ -44,6 +48,7 @@ typedef struct {
 
     /* private */
 
+    unsigned         dur:1;            /* the word is the duration          */
     unsigned         quiet:1;          /* the usage being read is too long  */
     unsigned         capture:1;
     unsigned         key_long:1;
@@ -67,6 +72,8 @@ typedef struct {
 
     char             id[KT_RESP_ID + 1];      /* NUL terminated             */
     char             type[KT_RESP_TYPE + 1];
+    char             tier[KT_RESP_WORD];      /* tier_len bytes             */
+    char             duration[KT_RESP_WORD];  /* dur_len bytes              */
     char             key[KT_RESP_KEY];
     unsigned char    cap[KT_RESP_USAGE];
 } kt_respscan_t;
@@ -79,9 +86,12 @@ typedef struct {
  *   id        "id", else the first of "message"."id", "response"."id",
  *             "responseId"; cut at KT_RESP_ID bytes
  *   type      "type", cut at KT_RESP_TYPE bytes
- *   usage     "usage", "message"."usage", "response"."usage" and
- *             "usageMetadata" when they are objects; longer than
- *             KT_RESP_USAGE bytes sets overflow and is not handed over
+ *   tier      "service_tier", also that of "response"; cut like type
+ *   duration  "duration", a number as written
+ *   usage     "usage", "message"."usage", "response"."usage",
+ *             "usageMetadata" and "meta"."billed_units" when they are objects;
+ *             longer than KT_RESP_USAGE bytes sets overflow and is not
+ *             handed over
  *   delta_bytes  strings under choices[].delta, choices[].text, "delta" and
  *             candidates[].content, except values of type, role, id and
  *             stop_reason

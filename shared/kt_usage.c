@@ -27,10 +27,28 @@ typedef enum {
     KT_U_GEMINI_OUT,
     KT_U_GEMINI_THOUGHTS,
     KT_U_GEMINI_CACHED,
+    KT_U_GEMINI_TOTAL,
+    KT_U_TOTAL,
+    KT_U_CACHE_5M,
+    KT_U_CACHE_1H,
+    KT_U_AUDIO_IN,
+    KT_U_AUDIO_OUT,
+    KT_U_IMAGE_IN,
+    KT_U_IMAGE_OUT,
+    KT_U_UNITS,
+    KT_U_SEARCHES,
+    KT_U_SECONDS,
     KT_U_FIELDS,
 
     KT_U_IN_DETAILS,                   /* objects                           */
     KT_U_OUT_DETAILS,
+    KT_U_CREATION,
+    KT_U_TOOLS,
+    KT_U_IN_MODAL,                     /* arrays of objects                 */
+    KT_U_OUT_MODAL,
+    KT_U_MODALITY,                     /* strings                           */
+    KT_U_MODAL_TOK,                    /* a number of such an object        */
+    KT_U_SERVICE,
     KT_U_NONE
 } kt_u_field_t;
 
@@ -54,6 +72,9 @@ typedef struct {
     unsigned       range;
     kt_u_field_t   key;                /* the field a value would be for    */
     kt_u_field_t   details;            /* the object that we are in         */
+    kt_u_field_t   modality;           /* of the element that we are in     */
+    int64_t        modal_tok;
+    int            service;            /* -1: none was told                 */
 } kt_u_t;
 
 
@@ -70,6 +91,16 @@ static const kt_u_name_t  kt_u_top[] = {
     { "candidatesTokenCount", KT_U_GEMINI_OUT },
     { "thoughtsTokenCount", KT_U_GEMINI_THOUGHTS },
     { "cachedContentTokenCount", KT_U_GEMINI_CACHED },
+    { "totalTokenCount", KT_U_GEMINI_TOTAL },
+    { "total_tokens", KT_U_TOTAL },
+    { "search_units", KT_U_UNITS },
+    { "num_search_queries", KT_U_SEARCHES },
+    { "seconds", KT_U_SECONDS },
+    { "service_tier", KT_U_SERVICE },
+    { "cache_creation", KT_U_CREATION },
+    { "server_tool_use", KT_U_TOOLS },
+    { "promptTokensDetails", KT_U_IN_MODAL },
+    { "candidatesTokensDetails", KT_U_OUT_MODAL },
     { "prompt_tokens_details", KT_U_IN_DETAILS },
     { "input_tokens_details", KT_U_IN_DETAILS },
     { "input_token_details", KT_U_IN_DETAILS },
@@ -83,11 +114,32 @@ static const kt_u_name_t  kt_u_in_details[] = {
     { "cached_tokens", KT_U_CACHED },
     { "cache_write_tokens", KT_U_CACHE_WRITE },
     { "cache_creation_tokens", KT_U_CACHE_WRITE },
+    { "audio_tokens", KT_U_AUDIO_IN },
+    { "image_tokens", KT_U_IMAGE_IN },
     { NULL, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_out_details[] = {
     { "reasoning_tokens", KT_U_REASONING },
+    { "audio_tokens", KT_U_AUDIO_OUT },
+    { "image_tokens", KT_U_IMAGE_OUT },
+    { NULL, KT_U_NONE }
+};
+
+static const kt_u_name_t  kt_u_creation[] = {
+    { "ephemeral_5m_input_tokens", KT_U_CACHE_5M },
+    { "ephemeral_1h_input_tokens", KT_U_CACHE_1H },
+    { NULL, KT_U_NONE }
+};
+
+static const kt_u_name_t  kt_u_tools[] = {
+    { "web_search_requests", KT_U_SEARCHES },
+    { NULL, KT_U_NONE }
+};
+
+static const kt_u_name_t  kt_u_modal[] = {
+    { "modality", KT_U_MODALITY },
+    { "tokenCount", KT_U_MODAL_TOK },
     { NULL, KT_U_NONE }
 };
 
@@ -120,6 +172,17 @@ kt_u_key(void *ctx, const unsigned char *p, size_t len)
 
     } else if (c->depth == 2 && c->details == KT_U_OUT_DETAILS) {
         c->key = kt_u_lookup(kt_u_out_details, p, len);
+
+    } else if (c->depth == 2 && c->details == KT_U_CREATION) {
+        c->key = kt_u_lookup(kt_u_creation, p, len);
+
+    } else if (c->depth == 2 && c->details == KT_U_TOOLS) {
+        c->key = kt_u_lookup(kt_u_tools, p, len);
+
+    } else if (c->depth == 3 && (c->details == KT_U_IN_MODAL
+                                 || c->details == KT_U_OUT_MODAL))
+    {
+        c->key = kt_u_lookup(kt_u_modal, p, len);
     }
 
     if (c->depth == 1 && c->key < KT_U_FIELDS) {
@@ -130,28 +193,107 @@ kt_u_key(void *ctx, const unsigned char *p, size_t len)
 }
 
 
-static int
-kt_u_number(void *ctx, const char *p, size_t len)
+int64_t
+kt_usage_ms(const char *p, size_t len)
+{
+    size_t   i, n;
+    int64_t  v;
+
+    for (v = 0, i = 0; i < len && p[i] >= '0' && p[i] <= '9'; i++) {
+        v = v * 10 + (p[i] - '0');
+
+        if (v > KT_USAGE_MAX / 1000) {
+            return -1;
+        }
+    }
+
+    if (i == 0 || (i < len && p[i] != '.')) {
+        return -1;
+    }
+
+    v *= 1000;
+
+    /* milliseconds, and one more for anything behind them */
+
+    for (n = 0, i++; i < len; i++, n++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return -1;
+        }
+
+        if (n < 3) {
+            v += (p[i] - '0') * (n == 0 ? 100 : n == 1 ? 10 : 1);
+
+        } else if (p[i] != '0') {
+            v++;
+            break;
+        }
+    }
+
+    for ( /* void */ ; i < len; i++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return -1;
+        }
+    }
+
+    return v;
+}
+
+
+kt_service_t
+kt_usage_service(const char *name, size_t len)
+{
+    if (len == 5 && memcmp(name, "batch", 5) == 0) {
+        return KT_SERVICE_BATCH;
+    }
+
+    if (len == 4 && memcmp(name, "flex", 4) == 0) {
+        return KT_SERVICE_FLEX;
+    }
+
+    return len == 8 && memcmp(name, "priority", 8) == 0
+           ? KT_SERVICE_PRIORITY : KT_SERVICE_STANDARD;
+}
+
+
+/* A count, or -1. */
+
+static int64_t
+kt_u_count(const char *p, size_t len)
 {
     size_t   i;
     int64_t  v;
-    kt_u_t  *c = ctx;
-
-    if (c->key >= KT_U_FIELDS) {
-        return 1;
-    }
 
     for (v = 0, i = 0; i < len; i++) {
         if (p[i] < '0' || p[i] > '9' || v > KT_USAGE_MAX) {
-            c->range = 1;
-            return 1;
+            return -1;
         }
 
         v = v * 10 + (p[i] - '0');
     }
 
-    if (v > KT_USAGE_MAX) {
+    return v > KT_USAGE_MAX ? -1 : v;
+}
+
+
+static int
+kt_u_number(void *ctx, const char *p, size_t len)
+{
+    int64_t  v;
+    kt_u_t  *c = ctx;
+
+    if (c->key >= KT_U_FIELDS && c->key != KT_U_MODAL_TOK) {
+        return 1;
+    }
+
+    v = c->key == KT_U_SECONDS ? kt_usage_ms(p, len) : kt_u_count(p, len);
+
+    if (v < 0) {
         c->range = 1;
+        return 1;
+    }
+
+    if (c->key == KT_U_MODAL_TOK) {
+        c->modal_tok = v;
         return 1;
     }
 
@@ -185,7 +327,48 @@ kt_u_boolean(void *ctx, int value)
 static int
 kt_u_string(void *ctx, const unsigned char *p, size_t len)
 {
+    kt_u_t  *c = ctx;
+
+    if (c->key == KT_U_SERVICE) {
+        c->service = (int) kt_usage_service((const char *) p, len);
+        return 1;
+    }
+
+    if (c->key == KT_U_MODALITY) {
+        c->modality = len == 5 && memcmp(p, "AUDIO", 5) == 0 ? KT_U_AUDIO_IN
+                      : len == 5 && memcmp(p, "IMAGE", 5) == 0 ? KT_U_IMAGE_IN
+                      : KT_U_NONE;
+        return 1;
+    }
+
     return kt_u_wrong(ctx);
+}
+
+
+/* The end of an element of promptTokensDetails or candidatesTokensDetails. */
+
+static void
+kt_u_modal_end(kt_u_t *c)
+{
+    kt_u_field_t  f;
+
+    f = c->modality;
+
+    if (f == KT_U_NONE) {
+        return;
+    }
+
+    if (c->details == KT_U_OUT_MODAL) {
+        f = f == KT_U_AUDIO_IN ? KT_U_AUDIO_OUT : KT_U_IMAGE_OUT;
+    }
+
+    if (c->v[f] > KT_USAGE_MAX - c->modal_tok) {
+        c->range = 1;
+        return;
+    }
+
+    c->v[f] += c->modal_tok;
+    c->has |= KT_U_BIT(f);
 }
 
 
@@ -202,6 +385,30 @@ kt_u_open(void *ctx)
     c->key = KT_U_NONE;
     c->depth++;
 
+    if (c->depth == 3) {
+        c->modality = KT_U_NONE;
+        c->modal_tok = 0;
+    }
+
+    return 1;
+}
+
+
+/* Arrays have meaning as lists of modalities only, objects not as those. */
+
+static int
+kt_u_open_object(void *ctx)
+{
+    kt_u_t  *c = ctx;
+
+    (void) kt_u_open(ctx);
+
+    if (c->depth == 2 && (c->details == KT_U_IN_MODAL
+                          || c->details == KT_U_OUT_MODAL))
+    {
+        c->details = KT_U_NONE;
+    }
+
     return 1;
 }
 
@@ -216,7 +423,12 @@ kt_u_open_array(void *ctx)
     }
 
     (void) kt_u_open(ctx);
-    c->details = KT_U_NONE;
+
+    if (c->depth != 2 || (c->details != KT_U_IN_MODAL
+                          && c->details != KT_U_OUT_MODAL))
+    {
+        c->details = KT_U_NONE;
+    }
 
     return 1;
 }
@@ -226,6 +438,12 @@ static int
 kt_u_close(void *ctx)
 {
     kt_u_t  *c = ctx;
+
+    if (c->depth == 3 && (c->details == KT_U_IN_MODAL
+                          || c->details == KT_U_OUT_MODAL))
+    {
+        kt_u_modal_end(c);
+    }
 
     c->depth--;
     c->key = KT_U_NONE;
@@ -241,7 +459,7 @@ static const yajl_callbacks  kt_u_callbacks = {
     NULL,
     kt_u_number,
     kt_u_string,
-    kt_u_open,
+    kt_u_open_object,
     kt_u_key,
     kt_u_close,
     kt_u_open_array,
@@ -258,6 +476,8 @@ kt_u_parse(kt_u_t *c, const unsigned char *json, size_t len)
     memset(c, 0, sizeof(kt_u_t));
     c->key = KT_U_NONE;
     c->details = KT_U_NONE;
+    c->modality = KT_U_NONE;
+    c->service = -1;
 
     while (len && (*json == ' ' || *json == '\n' || *json == '\r'
                    || *json == '\t'))
@@ -330,7 +550,15 @@ kt_u_apply_input(kt_usage_t *u, const kt_u_t *c, int anthropic)
             || kt_u_take(c, KT_U_CACHE_HIT, &u->cr_tok)
             || kt_u_take(c, KT_U_GEMINI_CACHED, &u->cr_tok));
 
-    (void) kt_u_take(c, KT_U_CACHE_WRITE, &u->cw_tok);
+    if (!kt_u_take(c, KT_U_CACHE_WRITE, &u->cw_tok)
+        && (c->has & (KT_U_BIT(KT_U_CACHE_5M) | KT_U_BIT(KT_U_CACHE_1H))))
+    {
+        u->cw_tok = c->v[KT_U_CACHE_5M] + c->v[KT_U_CACHE_1H];
+    }
+
+    (void) kt_u_take(c, KT_U_CACHE_1H, &u->cw1h_tok);
+    (void) kt_u_take(c, KT_U_AUDIO_IN, &u->ai_tok);
+    (void) kt_u_take(c, KT_U_IMAGE_IN, &u->ii_tok);
 
     if (kt_u_take(c, KT_U_PROMPT, &u->in_tok)) {
         u->has_in = 1;
@@ -343,6 +571,13 @@ kt_u_apply_input(kt_usage_t *u, const kt_u_t *c, int anthropic)
 
     } else if (kt_u_take(c, KT_U_INPUT, &u->plain_tok)) {
         u->in_tok = u->plain_tok;
+        u->has_in = 1;
+
+    } else if (!u->has_in && !u->has_out
+               && !(c->has & (KT_U_BIT(KT_U_COMPLETION)
+                              | KT_U_BIT(KT_U_OUTPUT)))
+               && kt_u_take(c, KT_U_TOTAL, &u->in_tok))
+    {
         u->has_in = 1;
     }
 
@@ -361,6 +596,8 @@ kt_u_apply_output(kt_usage_t *u, const kt_u_t *c)
                              | KT_U_BIT(KT_U_GEMINI_THOUGHTS);
 
     (void) kt_u_take(c, KT_U_REASONING, &u->rs_tok);
+    (void) kt_u_take(c, KT_U_AUDIO_OUT, &u->ao_tok);
+    (void) kt_u_take(c, KT_U_IMAGE_OUT, &u->io_tok);
 
     if (kt_u_take(c, KT_U_COMPLETION, &u->out_tok)
         || kt_u_take(c, KT_U_OUTPUT, &u->out_tok))
@@ -373,6 +610,31 @@ kt_u_apply_output(kt_usage_t *u, const kt_u_t *c)
         (void) kt_u_take(c, KT_U_GEMINI_THOUGHTS, &u->rs_tok);
         u->out_tok = u->cand_tok + u->rs_tok;
         u->has_out = 1;
+
+    } else if ((c->has & KT_U_BIT(KT_U_GEMINI_TOTAL)) && u->has_in
+               && !u->has_out && c->v[KT_U_GEMINI_TOTAL] >= u->in_tok)
+    {
+        /* a prompt that was blocked, or counted only */
+
+        u->out_tok = c->v[KT_U_GEMINI_TOTAL] - u->in_tok;
+        u->has_out = 1;
+    }
+}
+
+
+/* What is neither input nor output. */
+
+static void
+kt_u_apply_rest(kt_usage_t *u, const kt_u_t *c)
+{
+    (void) kt_u_take(c, KT_U_SEARCHES, &u->searches);
+
+    if (kt_u_take(c, KT_U_SECONDS, &u->dur_ms)) {
+        u->has_dur = 1;
+    }
+
+    if (kt_u_take(c, KT_U_UNITS, &u->units)) {
+        u->has_units = 1;
     }
 }
 
@@ -393,6 +655,11 @@ kt_usage_merge(kt_usage_t *u, kt_shape_t shape, const unsigned char *json,
         u->seen = 1;
         kt_u_apply_input(u, &c, kt_u_is_anthropic(u, shape, &c));
         kt_u_apply_output(u, &c);
+        kt_u_apply_rest(u, &c);
+    }
+
+    if (c.service >= 0) {
+        u->service = (unsigned) c.service;
     }
 
     return c.range ? KT_RANGE : KT_OK;

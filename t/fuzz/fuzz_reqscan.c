@@ -216,7 +216,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
              && shape.deepest <= KT_REQ_DEPTH);
 
     } else {
-        must(ours == (theirs && shape.deepest <= KT_REQ_DEPTH));
+        must(ours == (theirs && shape.deepest <= KT_REQ_DEPTH
+                      && kt_json_is_utf8(p, len)));
     }
 
     if (rc == KT_OK) {

@@ -11,7 +11,7 @@
 
 static const struct {
     const char    *name;
-    kt_price_t     price;              /* in, out, cr, cw, rs               */
+    int64_t        price[7];           /* in, out, cr, cw, rs, -, -         */
     int64_t        in, out, cr, cw, rs;
     keytoll_rc_t   rc;
     int64_t        cost, bound;
@@ -62,27 +62,44 @@ some(int64_t n)
 }
 
 
+static kt_price_t
+row(const int64_t *v)
+{
+    kt_price_t  p;
+
+    memset(&p, 0, sizeof(p));
+    p.in_pusd = v[0];
+    p.out_pusd = v[1];
+    p.cr_pusd = v[2];
+    p.cw_pusd = v[3];
+    p.rs_pusd = v[4];
+
+    return p;
+}
+
+
 int
 main(void)
 {
     int         i, below;
     size_t      k;
-    int64_t     nusd, most;
+    int64_t     nusd, most, v[5];
     kt_usage_t  u;
     kt_price_t  p;
 
     for (k = 0; k < sizeof(golden) / sizeof(golden[0]); k++) {
         memset(&u, 0, sizeof(u));
+        p = row(golden[k].price);
         u.in_tok = golden[k].in;
         u.out_tok = golden[k].out;
         u.cr_tok = golden[k].cr;
         u.cw_tok = golden[k].cw;
         u.rs_tok = golden[k].rs;
 
-        is_int(kt_price_cost(&golden[k].price, &u, &nusd), golden[k].rc,
+        is_int(kt_price_cost(&p, &u, &nusd), golden[k].rc,
                golden[k].name);
         is_int(nusd, golden[k].cost, "... costs");
-        is_int(kt_price_bound(&golden[k].price, u.in_tok, u.out_tok, &nusd),
+        is_int(kt_price_bound(&p, u.in_tok, u.out_tok, &nusd),
                golden[k].rc, "... has a bound");
         is_int(nusd, golden[k].bound, "... of");
     }
@@ -90,8 +107,11 @@ main(void)
     below = 1;
 
     for (i = 0; i < 100000; i++) {
-        p = (kt_price_t) { some(5000), some(5000), some(5000), some(5000),
-                           some(5000), 0, 0 };
+        for (k = 0; k < 5; k++) {
+            v[k] = some(5000);
+        }
+
+        p = row(v);
         memset(&u, 0, sizeof(u));
         u.in_tok = some(1000);
         u.out_tok = some(1000);
