@@ -38,10 +38,11 @@ prices_skip(prices_t *p, int *count, const char *name, const char *why)
 static int
 prices_entry(arena_t *a, prices_t *p, const jv_t *v)
 {
-    int          i;
-    int64_t      n[5], maxo;
+    int          i, extras;
+    jv_t        *more;
+    int64_t      n[5], maxo, extra[REGISTRY_EXTRAS];
     PGresult    *r;
-    const char  *num[5];
+    const char  *num[5], *bad;
     static const char *const  names[] = {
         "input_cost_per_token", "output_cost_per_token",
         "cache_read_input_token_cost", "cache_creation_input_token_cost",
@@ -61,8 +62,16 @@ prices_entry(arena_t *a, prices_t *p, const jv_t *v)
         num[i] = prices_num(a, n[i]);
     }
 
-    if (n[0] < 0 && n[1] < 0) {
-        prices_skip(p, &p->unpriced, v->key, "no price per token");
+    if (registry_extra(v, extra, &bad) != 0) {
+        prices_skip(p, &p->bad, v->key, bad);
+        return 0;
+    }
+
+    more = registry_extra_pick(a, v);
+    extras = more->head != NULL;
+
+    if (n[0] < 0 && n[1] < 0 && !extras) {
+        prices_skip(p, &p->unpriced, v->key, "no price");
         return 0;
     }
 
@@ -75,8 +84,8 @@ prices_entry(arena_t *a, prices_t *p, const jv_t *v)
     maxo = maxo < 0 ? registry_count(v, "max_tokens") : maxo;
     r = db_q("INSERT INTO models (model_id, model_name, source, provider, mode,"
         " input_pusd, output_pusd, cache_read_pusd, cache_write_pusd, reasoning_pusd,"
-        " max_output_tokens, max_input_tokens) VALUES ('import:' || $1, $1, 'import',"
-        " coalesce($2, ''), coalesce($3, 'chat'), $4, $5, $6, $7, $8, $9, $10)"
+        " max_output_tokens, max_input_tokens, model_info) VALUES ('import:' || $1, $1, 'import',"
+        " coalesce($2, ''), coalesce($3, 'chat'), $4, $5, $6, $7, $8, $9, $10, $11::jsonb)"
         " ON CONFLICT (model_name) WHERE source = 'import' DO UPDATE SET"
         " provider = EXCLUDED.provider, mode = EXCLUDED.mode,"
         " input_pusd = EXCLUDED.input_pusd, output_pusd = EXCLUDED.output_pusd,"
@@ -84,10 +93,11 @@ prices_entry(arena_t *a, prices_t *p, const jv_t *v)
         " cache_write_pusd = EXCLUDED.cache_write_pusd,"
         " reasoning_pusd = EXCLUDED.reasoning_pusd,"
         " max_output_tokens = EXCLUDED.max_output_tokens,"
-        " max_input_tokens = EXCLUDED.max_input_tokens, updated_at = now()",
+        " max_input_tokens = EXCLUDED.max_input_tokens,"
+        " model_info = EXCLUDED.model_info, updated_at = now()",
         v->key, json_str(v, "litellm_provider"), json_str(v, "mode"), num[0], num[1],
         num[2], num[3], num[4], prices_num(a, maxo),
-        prices_num(a, registry_count(v, "max_input_tokens")));
+        prices_num(a, registry_count(v, "max_input_tokens")), json_text(a, more));
     p->imported++;
 
     return db_done(r) ? 0 : -1;
@@ -134,7 +144,7 @@ prices_import(const char *path)
     db_rollback();
 
     if (rc == 0) {
-        printf("%d models: %d imported, %d without a price per token, %d with a"
+        printf("%d models: %d imported, %d without a price, %d with a"
                " value that is no price\n", p.total, p.imported, p.unpriced, p.bad);
     }
 

@@ -16,6 +16,57 @@
 #define REGISTRY_TRIES  50           /* pushes that may come between           */
 
 
+/* LiteLLM's names and those of the registry; a tier's go into an object of its own. */
+
+typedef struct {
+    const char  *name;
+    const char  *key;
+    int          above;              /* thousands of tokens, 0: not of a tier  */
+} registry_extra_t;
+
+#define TIER(n, k)                                                                  \
+    { "input_cost_per_token_above_" n "k_tokens", "in", k },                        \
+    { "output_cost_per_token_above_" n "k_tokens", "out", k },                      \
+    { "cache_read_input_token_cost_above_" n "k_tokens", "cr", k },                 \
+    { "cache_creation_input_token_cost_above_" n "k_tokens", "cw", k },             \
+    { "cache_creation_input_token_cost_above_1hr_above_" n "k_tokens", "cw1h", k }, \
+    { "output_cost_per_reasoning_token_above_" n "k_tokens", "rs", k }
+
+static const registry_extra_t  registry_extras[] = {
+    { "cache_creation_input_token_cost_above_1hr", "cw1h", 0 },
+    { "input_cost_per_audio_token", "ai", 0 },
+    { "output_cost_per_audio_token", "ao", 0 },
+    { "input_cost_per_image_token", "ii", 0 },
+    { "output_cost_per_image_token", "io", 0 },
+    { "input_cost_per_image", "img", 0 },
+    { "output_cost_per_image", "img", 0 },
+    { "input_cost_per_second", "sec", 0 },
+    { "output_cost_per_second", "sec", 0 },
+    { "input_cost_per_audio_per_second", "sec", 0 },
+    { "input_cost_per_character", "chr", 0 },
+    { "input_cost_per_query", "qry", 0 },
+    { "input_cost_per_request", "req", 0 },
+    { "search_context_cost_per_query", "web", 0 },
+    { "input_cost_per_token_batches", "bin", 0 },
+    { "output_cost_per_token_batches", "bout", 0 },
+    { "input_cost_per_token_flex", "fin", 0 },
+    { "output_cost_per_token_flex", "fout", 0 },
+    { "cache_read_input_token_cost_flex", "fcr", 0 },
+    { "input_cost_per_token_priority", "pin", 0 },
+    { "output_cost_per_token_priority", "pout", 0 },
+    { "cache_read_input_token_cost_priority", "pcr", 0 },
+    TIER("128", 128),
+    TIER("200", 200),
+    TIER("256", 256),
+    TIER("272", 272)
+};
+
+#undef TIER
+
+#define REGISTRY_NEXTRAS  (sizeof(registry_extras) / sizeof(registry_extras[0]))
+
+_Static_assert(REGISTRY_NEXTRAS <= REGISTRY_EXTRAS, "extra[] is too short");
+
 static arena_t   registry_arena;
 static model_t  *registry_static;       /* models.yaml, then model_list        */
 
@@ -39,6 +90,141 @@ registry_price(const jv_t *o, const char *name)
     }
 
     return v;
+}
+
+
+/* Web searches cost by the size of what they bring; the middle one is the default. */
+
+static int64_t
+registry_search(const jv_t *o)
+{
+    if (o->type != J_OBJ) {
+        return -2;
+    }
+
+    return registry_price(o, "search_context_size_medium");
+}
+
+
+int
+registry_extra(const jv_t *o, int64_t *extra, const char **bad)
+{
+    size_t       i;
+    const jv_t  *v;
+
+    for (i = 0; i < REGISTRY_EXTRAS; i++) {
+        extra[i] = -1;
+    }
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+        v = json_get(o, registry_extras[i].name);
+
+        if (json_is_null(v)) {
+            continue;
+        }
+
+        extra[i] = strcmp(registry_extras[i].key, "web") == 0
+                   ? registry_search(v) : registry_price(o, registry_extras[i].name);
+
+        if (extra[i] < -1) {
+            *bad = registry_extras[i].name;
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* The first price under a key of the registry, -1 when there is none. */
+
+static int64_t
+registry_extra_of(const int64_t *extra, const char *key)
+{
+    size_t  i;
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+        if (extra[i] >= 0 && registry_extras[i].above == 0
+            && strcmp(registry_extras[i].key, key) == 0)
+        {
+            return extra[i];
+        }
+    }
+
+    return -1;
+}
+
+
+static void
+registry_extra_set(jv_t *o, arena_t *a, const char *key, int64_t v)
+{
+    if (v >= 0 && json_get(o, key) == NULL) {
+        json_set(o, key, json_int(a, v));
+    }
+}
+
+
+/* In pico-USD, under the names that the registry has in Redis. */
+
+static jv_t *
+registry_extra_json(arena_t *a, const int64_t *extra)
+{
+    int      above;
+    jv_t    *o, *tiers, *tier;
+    size_t   i;
+
+    o = json_obj(a);
+    tiers = json_arr(a);
+    tier = NULL;
+    above = 0;
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+
+        if (extra[i] < 0) {
+            continue;
+        }
+
+        if (registry_extras[i].above == 0) {
+            registry_extra_set(o, a, registry_extras[i].key, extra[i]);
+            continue;
+        }
+
+        if (tier == NULL || above != registry_extras[i].above) {
+            above = registry_extras[i].above;
+            tier = json_obj(a);
+            json_set(tier, "above", json_int(a, above * 1000));
+            json_push(tiers, tier);
+        }
+
+        registry_extra_set(tier, a, registry_extras[i].key, extra[i]);
+    }
+
+    if (tier) {
+        json_set(o, "tiers", tiers);
+    }
+
+    return o;
+}
+
+
+jv_t *
+registry_extra_pick(arena_t *a, const jv_t *o)
+{
+    jv_t        *out;
+    size_t       i;
+    const jv_t  *v;
+
+    out = json_obj(a);
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+        v = json_get(o, registry_extras[i].name);
+
+        if (!json_is_null(v)) {
+            json_set(out, registry_extras[i].name, json_copy(a, v));
+        }
+    }
+
+    return out;
 }
 
 
@@ -73,6 +259,7 @@ registry_new(arena_t *a, const char *name, const char *source)
     m->name = arena_str(a, name);
     m->source = source;
     m->in_pusd = m->out_pusd = m->cr_pusd = m->cw_pusd = m->rs_pusd = -1;
+    memset(m->extra, 0xff, sizeof(m->extra));
     m->max_out = m->max_in = -1;
 
     return m;
@@ -82,6 +269,12 @@ registry_new(arena_t *a, const char *name, const char *source)
 static int
 registry_prices(model_t *m, const jv_t *o)
 {
+    const char  *bad;
+
+    if (registry_extra(o, m->extra, &bad) != 0) {
+        return -1;
+    }
+
     m->in_pusd = registry_price(o, "input_cost_per_token");
     m->out_pusd = registry_price(o, "output_cost_per_token");
     m->cr_pusd = registry_price(o, "cache_read_input_token_cost");
@@ -203,6 +396,8 @@ registry_entry(model_t *list, const char *name)
 static void
 registry_inherit(model_t *m, model_t *prices)
 {
+    int          own;
+    size_t       i;
     model_t     *p;
     const char  *base, *model;
 
@@ -222,12 +417,18 @@ registry_inherit(model_t *m, model_t *prices)
         return;
     }
 
-    if (m->in_pusd == -1 && m->out_pusd == -1) {
+    own = m->in_pusd != -1 || m->out_pusd != -1;
+
+    if (!own) {
         m->in_pusd = p->in_pusd;
         m->out_pusd = p->out_pusd;
         m->cr_pusd = m->cr_pusd == -1 ? p->cr_pusd : m->cr_pusd;
         m->cw_pusd = m->cw_pusd == -1 ? p->cw_pusd : m->cw_pusd;
         m->rs_pusd = m->rs_pusd == -1 ? p->rs_pusd : m->rs_pusd;
+    }
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+        m->extra[i] = own || m->extra[i] >= 0 ? m->extra[i] : p->extra[i];
     }
 
     m->max_out = m->max_out == -1 ? p->max_out : m->max_out;
@@ -317,6 +518,24 @@ registry_col(PGresult *r, int row, int col)
 }
 
 
+/* An import has them in model_info, a deployment in litellm_params. */
+
+static void
+registry_row_extra(model_t *m)
+{
+    const char  *bad;
+
+    if (registry_extra(strcmp(m->source, "api") ? m->info : m->params, m->extra, &bad)
+        != 0)
+    {
+        log_event(LOG_ERROR, "a price of a model can not be read", "model", m->name,
+                  "price", bad, NULL);
+        m->in_pusd = m->out_pusd = -1;
+        memset(m->extra, 0xff, sizeof(m->extra));
+    }
+}
+
+
 static model_t *
 registry_row(arena_t *a, PGresult *r, int row)
 {
@@ -337,6 +556,7 @@ registry_row(arena_t *a, PGresult *r, int row)
     m->rs_pusd = registry_col(r, row, 9);
     m->max_out = registry_col(r, row, 10);
     m->max_in = registry_col(r, row, 11);
+    registry_row_extra(m);
     m->team_id = json_str(m->info, "team_id");
 
     if (strcmp(m->source, "api") == 0) {
@@ -482,7 +702,14 @@ registry_field(jv_t *o, arena_t *a, const char *name, int64_t v)
 static int
 registry_priced(const model_t *m, const char *mode)
 {
-    if (strcmp(mode, "embedding") == 0) {
+    int            tokens;
+    const int64_t  *x = m->extra;
+
+    tokens = m->in_pusd >= 0
+             && (m->out_pusd >= 0 || registry_extra_of(x, "ao") >= 0
+                 || registry_extra_of(x, "io") >= 0);
+
+    if (strcmp(mode, "embedding") == 0 || strcmp(mode, "moderation") == 0) {
         return m->in_pusd >= 0;
     }
 
@@ -492,14 +719,47 @@ registry_priced(const model_t *m, const char *mode)
         return m->in_pusd >= 0 && m->out_pusd >= 0;
     }
 
+    if (strcmp(mode, "image_generation") == 0 || strcmp(mode, "image_edit") == 0) {
+        return tokens || registry_extra_of(x, "img") >= 0;
+    }
+
+    if (strcmp(mode, "audio_transcription") == 0) {
+        return tokens || registry_extra_of(x, "sec") >= 0;
+    }
+
+    if (strcmp(mode, "audio_speech") == 0) {
+        return tokens || registry_extra_of(x, "chr") >= 0;
+    }
+
+    if (strcmp(mode, "rerank") == 0) {
+        return m->in_pusd >= 0 || registry_extra_of(x, "qry") >= 0;
+    }
+
     return m->in_pusd >= 0 || m->out_pusd >= 0;
+}
+
+
+/* Free is what says so of every price it has. */
+
+static int
+registry_free(const model_t *m)
+{
+    size_t  i;
+
+    for (i = 0; i < REGISTRY_NEXTRAS; i++) {
+        if (m->extra[i] > 0) {
+            return 0;
+        }
+    }
+
+    return m->in_pusd == 0 && m->out_pusd == 0;
 }
 
 
 static jv_t *
 registry_json(arena_t *a, const model_t *m)
 {
-    jv_t        *o;
+    jv_t        *o, *v, *next;
     const char  *mode;
 
     o = json_obj(a);
@@ -517,11 +777,11 @@ registry_json(arena_t *a, const model_t *m)
         json_set(o, "noprice", json_int(a, 1));
 
     } else {
-        registry_field(o, a, "in", m->in_pusd < 0 ? 0 : m->in_pusd);
-        registry_field(o, a, "out", m->out_pusd < 0 ? 0 : m->out_pusd);
+        registry_field(o, a, "in", m->in_pusd);
+        registry_field(o, a, "out", m->out_pusd);
     }
 
-    if (m->in_pusd == 0 && m->out_pusd == 0) {
+    if (registry_free(m)) {
         json_set(o, "free", json_int(a, 1));
     }
 
@@ -530,6 +790,11 @@ registry_json(arena_t *a, const model_t *m)
     registry_field(o, a, "rs", m->rs_pusd);
     registry_field(o, a, "maxo", m->max_out);
     registry_field(o, a, "maxi", m->max_in);
+
+    for (v = registry_extra_json(a, m->extra)->head; v; v = next) {
+        next = v->next;
+        json_set(o, v->key, v);
+    }
 
     return o;
 }

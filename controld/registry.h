@@ -11,6 +11,9 @@
 #include "json.h"
 
 
+/* Prices beyond the five; the order is that of registry_extras[]. */
+#define REGISTRY_EXTRAS  60
+
 typedef struct model_s  model_t;
 
 struct model_s {
@@ -29,6 +32,7 @@ struct model_s {
     int64_t       cr_pusd;
     int64_t       cw_pusd;
     int64_t       rs_pusd;
+    int64_t       extra[REGISTRY_EXTRAS];
     int64_t       max_out;
     int64_t       max_in;
 };
@@ -53,6 +57,15 @@ int registry_push(int opening);
 /* Price of a LiteLLM number in pico-USD per token; -1: null or absent; -2: bad. */
 int64_t registry_price(const jv_t *o, const char *name);
 int64_t registry_count(const jv_t *o, const char *name);
+
+/*
+ * Reads the prices beyond the five into extra[REGISTRY_EXTRAS], -1 for those that
+ * are not there; 0, or -1: one of them is no price, *bad names it.
+ */
+int registry_extra(const jv_t *o, int64_t *extra, const char **bad);
+
+/* Those members of a LiteLLM price object, to be kept as they are. */
+jv_t *registry_extra_pick(arena_t *a, const jv_t *o);
 
 
 #endif

@@ -310,10 +310,7 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
     p = ngx_cpymem(p, &ctx->out_bound, sizeof(int64_t));
     ngx_memcpy(p, &ctx->out_typ, sizeof(int64_t));
 
-    ctx->flags = ctx->why ? 2
-                 : ctx->scan == NULL ? 4 | 8
-                 : !ctx->known ? 2
-                 : (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
+    ctx->flags = ngx_http_keytoll_flags(ctx);
 
     if (ngx_http_keytoll_customer(ctx) != NGX_OK
         || ngx_http_keytoll_tags(ctx) != NGX_OK)

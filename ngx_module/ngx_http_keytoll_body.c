@@ -15,6 +15,10 @@ typedef struct {
 } ngx_http_keytoll_edit_t;
 
 
+static void ngx_http_keytoll_scan_body(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx);
+static ngx_int_t ngx_http_keytoll_path(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_read_tags(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_gather(ngx_http_request_t *r,
@@ -31,10 +35,13 @@ static ngx_uint_t ngx_http_keytoll_edits(ngx_http_request_t *r,
 ngx_uint_t
 ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    keytoll_rc_t                   rc;
     ngx_http_keytoll_loc_conf_t   *klcf;
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (ctx->too_large) {
+        return KT_BODY_TOO_LARGE;
+    }
 
     if (r->request_body == NULL) {
         return KT_INTERNAL;
@@ -56,7 +63,9 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return KT_BODY_TOO_LARGE;
     }
 
-    if (ctx->class == NGX_HTTP_KEYTOLL_OTHER) {
+    if (ctx->class == KT_ROUTE_OTHER || ctx->class == KT_ROUTE_READ
+        || ctx->class == KT_ROUTE_REALTIME)
+    {
         return KT_ADMITTED;
     }
 
@@ -65,14 +74,12 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return KT_INTERNAL;
     }
 
-    rc = kt_reqscan(ctx->body, ctx->body_len, ctx->scan);
+    if (ctx->why == NULL) {
+        ngx_http_keytoll_scan_body(ctx);
+    }
 
-    if (rc != KT_OK) {
-        ctx->why = ctx->scan->err ? ctx->scan->err : "malformed JSON";
-        ctx->why_off = ctx->scan->err_off;
-
-    } else if (ctx->scan->model_len == 0) {
-        ctx->why = "model is required";
+    if (ctx->why == NULL) {
+        ngx_http_keytoll_read_model(ctx);
     }
 
     if (ctx->why == NULL) {
@@ -84,11 +91,88 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return KT_BODY_INVALID;
     }
 
-    ctx->model.data = (u_char *) ctx->scan->model;
-    ctx->model.len = ctx->scan->model_len;
-    ctx->streaming = ctx->scan->stream;
+    ctx->streaming = ctx->scan->stream || ctx->route.stream;
 
     return KT_ADMITTED;
+}
+
+
+static void
+ngx_http_keytoll_scan_body(ngx_http_keytoll_ctx_t *ctx)
+{
+    keytoll_rc_t  rc;
+
+    switch (ctx->type) {
+
+    case KT_TYPE_PLAIN:
+    case KT_TYPE_FORM:
+        rc = kt_reqscan(ctx->body, ctx->body_len, ctx->scan);
+        break;
+
+    case KT_TYPE_MULTIPART:
+        if (ctx->route.form) {
+            rc = kt_multipart(ctx->body, ctx->body_len, ctx->boundary,
+                              ctx->boundary_len, ctx->scan);
+            break;
+        }
+
+        ctx->why = "this route takes JSON";
+        return;
+
+    default:
+        ctx->why = "the Content-Type is malformed";
+        return;
+    }
+
+    if (rc != KT_OK) {
+        ctx->why = ctx->scan->err ? ctx->scan->err : "malformed JSON";
+        ctx->why_off = ctx->scan->err_off;
+    }
+}
+
+
+/*
+ * The model of the path is what a provider goes by that has it there; another
+ * one in the body is overwritten with it.
+ */
+
+static void
+ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_str_t  *uri;
+
+    if (ctx->route.model.len) {
+        uri = &ctx->request->uri;
+
+        ctx->model.data = uri->data + ctx->route.model.off;
+        ctx->model.len = ctx->route.model.len;
+
+        if (ctx->model.len >= KT_REQ_TEXT
+            || kt_json_clean((char *) ctx->model.data, ctx->model.len)
+               != KT_OK)
+        {
+            ctx->why = "the model of the path is out of range";
+        }
+
+        return;
+    }
+
+    ctx->model.data = (u_char *) ctx->scan->model;
+    ctx->model.len = ctx->scan->model_len;
+
+    if (ctx->model.len) {
+        return;
+    }
+
+    if (ctx->class == KT_ROUTE_MODERATIONS) {
+
+        /* the provider's own choice, said aloud */
+
+        ngx_str_set(&ctx->model, "omni-moderation-latest");
+
+    } else if (ctx->class != KT_ROUTE_COUNT) {
+        ctx->why = "model is required";
+    }
 }
 
 
@@ -234,8 +318,16 @@ ngx_http_keytoll_splice(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     ngx_chain_t              *cl;
     ngx_http_keytoll_edit_t   e[4];
 
+    if (!ctx->strip) {
+        ngx_http_keytoll_accept_gzip(ctx);
+    }
+
     if (ctx->scan == NULL) {
         return NGX_OK;
+    }
+
+    if (ngx_http_keytoll_path(r, ctx) != NGX_OK) {
+        return NGX_ERROR;
     }
 
     n = ngx_http_keytoll_edits(r, ctx, e);
@@ -298,45 +390,146 @@ ngx_http_keytoll_splice(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* Puts the model that the provider shall read into a path that names one. */
+
+static ngx_int_t
+ngx_http_keytoll_path(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    u_char     *p, *uri;
+    kt_span_t  *m;
+
+    m = &ctx->route.model;
+
+    if (m->len == 0 || ctx->upstream_model.len == 0
+        || (m->len == ctx->upstream_model.len
+            && ngx_memcmp(r->uri.data + m->off, ctx->upstream_model.data,
+                          m->len)
+               == 0))
+    {
+        return NGX_OK;
+    }
+
+    uri = ngx_pnalloc(r->pool, r->uri.len + ctx->upstream_model.len);
+    if (uri == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_cpymem(uri, r->uri.data, m->off);
+    p = ngx_cpymem(p, ctx->upstream_model.data, ctx->upstream_model.len);
+    p = ngx_cpymem(p, r->uri.data + m->off + m->len,
+                   r->uri.len - m->off - m->len);
+
+    r->uri.data = uri;
+    r->uri.len = p - uri;
+    r->valid_unparsed_uri = 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * The model of the body: an alias, or a spelling that a lax parser could
+ * misread, or none where there should be one.  Returns the number of edits.
+ */
+
+static ngx_uint_t
+ngx_http_keytoll_edit_model(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_http_keytoll_edit_t *e)
+{
+    size_t         quote, len;
+    u_char        *p, *raw;
+    ngx_str_t     *name;
+    ngx_uint_t     prefix;
+    kt_reqscan_t  *s;
+
+    s = ctx->scan;
+    name = ctx->upstream_model.len ? &ctx->upstream_model : &ctx->model;
+
+    if (s->model_span.len == 0) {
+
+        if (ctx->route.model.len || name->len == 0 || s->form) {
+            return 0;
+        }
+
+        p = ngx_pnalloc(r->pool,
+                        ngx_http_keytoll_json_len(name->data, name->len)
+                        + sizeof("\"model\":\"\","));
+        e->off = s->insert_at;
+        e->len = 0;
+        e->text.data = p;
+
+        if (p) {
+            p = ngx_cpymem(p, "\"model\":\"", sizeof("\"model\":\"") - 1);
+            p = ngx_http_keytoll_json(p, name->data, name->len);
+            *p++ = '"';
+
+            if (!s->empty) {
+                *p++ = ',';
+            }
+
+            e->text.len = p - e->text.data;
+        }
+
+        return 1;
+    }
+
+    /* Gemini's bodies call it "models/name" */
+
+    quote = s->form ? 0 : 1;
+    raw = ctx->body + s->model_span.off + quote;
+    len = s->model_span.len - 2 * quote;
+
+    prefix = ctx->route.gemini && s->model_len > 7
+             && ngx_strncmp(s->model, "models/", 7) == 0;
+
+    if (prefix && len > 7 && ngx_strncmp(raw, "models/", 7) == 0) {
+        raw += 7;
+        len -= 7;
+    }
+
+    if (len == name->len && ngx_memcmp(raw, name->data, len) == 0) {
+        return 0;
+    }
+
+    p = ngx_pnalloc(r->pool,
+                    ngx_http_keytoll_json_len(name->data, name->len)
+                    + sizeof("\"models/\""));
+    e->off = s->model_span.off;
+    e->len = s->model_span.len;
+    e->text.data = p;
+
+    if (p == NULL) {
+        return 1;
+    }
+
+    if (s->form) {
+        p = ngx_cpymem(p, name->data, name->len);
+
+    } else {
+        *p++ = '"';
+        p = prefix ? ngx_cpymem(p, "models/", 7) : p;
+        p = ngx_http_keytoll_json(p, name->data, name->len);
+        *p++ = '"';
+    }
+
+    e->text.len = p - e->text.data;
+
+    return 1;
+}
+
+
 /* The edits in body order. */
 
 static ngx_uint_t
 ngx_http_keytoll_edits(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_edit_t *e)
 {
-    size_t                    raw;
-    u_char                   *p;
-    ngx_str_t                *name;
     ngx_uint_t                n;
     kt_reqscan_t             *s;
     ngx_http_keytoll_edit_t   t;
 
     s = ctx->scan;
-    n = 0;
-
-    /* the model: an alias, or a spelling that a lax parser could misread */
-
-    name = ctx->upstream_model.len ? &ctx->upstream_model : &ctx->model;
-    raw = s->model_span.len - 2;
-
-    if (raw != name->len
-        || ngx_memcmp(ctx->body + s->model_span.off + 1, name->data, raw) != 0)
-    {
-        e[n].off = s->model_span.off;
-        e[n].len = s->model_span.len;
-        p = ngx_pnalloc(r->pool,
-                        ngx_http_keytoll_json_len(name->data, name->len) + 2);
-        e[n].text.data = p;
-
-        if (p) {
-            *p++ = '"';
-            p = ngx_http_keytoll_json(p, name->data, name->len);
-            *p++ = '"';
-            e[n].text.len = p - e[n].text.data;
-        }
-
-        n++;
-    }
+    n = ngx_http_keytoll_edit_model(r, ctx, e);
 
     if (!ctx->strip) {
         return n;

@@ -16,6 +16,8 @@
 
 static ngx_uint_t ngx_http_keytoll_sent(ngx_http_request_t *r);
 static void ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx);
+static kt_usage_t ngx_http_keytoll_priced(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_tokens(ngx_http_keytoll_ctx_t *ctx);
 static u_char *ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v);
 static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t final, ngx_str_t *out);
@@ -138,8 +140,7 @@ ngx_http_keytoll_sent(ngx_http_request_t *r)
 static void
 ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
 {
-    int64_t      out, est;
-    kt_usage_t  *u;
+    kt_usage_t  *u, priced;
 
     u = &ctx->usage;
 
@@ -159,45 +160,23 @@ ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
         return;
     }
 
-    if (ctx->class == NGX_HTTP_KEYTOLL_OTHER) {
+    if (ctx->scan == NULL || ctx->class == KT_ROUTE_COUNT) {
+        ngx_memzero(u, sizeof(kt_usage_t));
         ctx->cost_nusd = 0;
         return;
     }
 
-    est = ctx->delta_bytes ? ngx_max(ctx->events, (ctx->delta_bytes + 2) / 3)
-          : ctx->read_json ? (int64_t) (ctx->body_bytes / 4) : 0;
-
-    if (ctx->unreadable) {
-        est = ngx_max(ctx->out_typ, (int64_t) (ctx->body_bytes / 4));
+    if (!ctx->tier_seen && !u->has_service) {
+        u->service = ctx->scan->service;
     }
 
-    if (ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS) {
-        est = 0;
-    }
+    priced = ngx_http_keytoll_priced(ctx);
 
-    if (u->has_in && (u->has_out || ctx->class == NGX_HTTP_KEYTOLL_EMBEDDINGS)
-        && (ctx->last || ctx->class != NGX_HTTP_KEYTOLL_MESSAGES))
-    {
-        /* exact */
-
-    } else {
-        ctx->estimated = 1;
+    if (ctx->estimated) {
         ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_ESTIMATED, 1);
-
-        if (!u->has_in) {
-            u->in_tok = ctx->in_typ;
-        }
-
-        out = ngx_max(u->out_tok, est);
-
-        if (ctx->out_bound > 0 && out > ctx->out_bound) {
-            out = ngx_max(u->out_tok, ctx->out_bound);
-        }
-
-        u->out_tok = out;
     }
 
-    if (kt_price_cost(&ctx->price, u, &ctx->cost_nusd) != KT_OK) {
+    if (kt_price_cost(&ctx->price, &priced, &ctx->cost_nusd) != KT_OK) {
 
         /* cannot be counted: never less than what was held for it */
 
@@ -207,11 +186,152 @@ ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/*
+ * The usage that is paid for: units where the model has a price for them and
+ * the answer did not count tokens that have one, else tokens.
+ */
+
+static kt_usage_t
+ngx_http_keytoll_priced(ngx_http_keytoll_ctx_t *ctx)
+{
+    kt_usage_t   *u, units;
+    kt_price_t   *p;
+    ngx_uint_t    tokens;
+
+    u = &ctx->usage;
+    p = &ctx->price;
+
+    tokens = u->has_in && p->has_in && p->has_out;
+
+    ngx_memzero(&units, sizeof(kt_usage_t));
+    units.searches = u->searches;
+
+    switch (ctx->route.pay) {
+
+    case KT_PAY_IMAGE:
+        if (p->has_image && !tokens) {
+            units.images = ctx->scan->n;
+            return units;
+        }
+
+        break;
+
+    case KT_PAY_SPEECH:
+        if (p->has_char && !tokens) {
+            units.chars = ctx->scan->chars;
+            return units;
+        }
+
+        break;
+
+    case KT_PAY_AUDIO:
+        if (p->has_second && !tokens) {
+            ctx->estimated = !u->has_dur;
+            u->dur_ms = u->has_dur ? u->dur_ms : ctx->dur_ms;
+            units.dur_ms = u->dur_ms;
+            return units;
+        }
+
+        break;
+
+    case KT_PAY_QUERY:
+        if (p->has_query) {
+            ctx->estimated = !u->has_units;
+            u->units = u->has_units ? u->units : ctx->units;
+            units.units = u->units;
+            return units;
+        }
+
+        break;
+
+    default:
+        break;
+    }
+
+    ngx_http_keytoll_tokens(ctx);
+
+    units = *u;
+    units.units = 0;
+    units.dur_ms = 0;
+
+    return units;
+}
+
+
+/* Completes what the answer did not tell, or not to its end. */
+
+static void
+ngx_http_keytoll_tokens(ngx_http_keytoll_ctx_t *ctx)
+{
+    int64_t      out, est;
+    kt_usage_t  *u;
+    ngx_uint_t   input;
+
+    u = &ctx->usage;
+    input = ctx->route.pay == KT_PAY_INPUT || ctx->route.pay == KT_PAY_QUERY;
+
+    if (u->has_in && (u->has_out || input) && (ctx->last || ctx->final)) {
+        return;
+    }
+
+    ctx->estimated = 1;
+
+    if (!u->has_in) {
+        u->in_tok = ctx->in_typ;
+    }
+
+    if (input) {
+        return;
+    }
+
+    switch (ctx->route.pay) {
+
+    case KT_PAY_IMAGE:
+    case KT_PAY_SPEECH:
+        est = ctx->out_typ;
+        break;
+
+    default:
+        out = ctx->delta_bytes;
+
+        if (ctx->read_json && ctx->resp && !ctx->last) {
+            out += ctx->resp->delta_bytes;
+        }
+
+        est = out ? ngx_max(ctx->events, (out + 2) / 3)
+              : ctx->read_json ? (int64_t) (ctx->plain_bytes / 4) : 0;
+
+        if (ctx->unreadable) {
+            est = ngx_max(ctx->out_typ, (int64_t) (ctx->body_bytes / 4));
+        }
+
+        if (ctx->scan->background && !u->has_out) {
+
+            /* it goes on when the answer has long been given */
+
+            est = ctx->out_bound;
+        }
+    }
+
+    out = ngx_max(u->out_tok, est);
+
+    if (ctx->out_bound > 0 && out > ctx->out_bound) {
+        out = ngx_max(u->out_tok, ctx->out_bound);
+    }
+
+    u->out_tok = out;
+}
+
+
 static char *
 ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx)
 {
     if (!ctx->header) {
         return ctx->request->err_status ? "error" : "aborted";
+    }
+
+    if (ctx->status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+        return "complete";
     }
 
     if (ctx->status < 200 || ctx->status > 299) {

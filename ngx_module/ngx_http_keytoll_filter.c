@@ -23,11 +23,14 @@ static ngx_int_t ngx_http_keytoll_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_int_t ngx_http_keytoll_pass(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
-static void ngx_http_keytoll_scan_json(ngx_http_keytoll_ctx_t *ctx,
+static ngx_int_t ngx_http_keytoll_coding(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_scan_buf(ngx_http_keytoll_ctx_t *ctx,
     ngx_buf_t *b);
+static void ngx_http_keytoll_scan(ngx_http_keytoll_ctx_t *ctx, u_char *p,
+    size_t len);
+static void ngx_http_keytoll_keep_facts(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_keep_id(ngx_http_keytoll_ctx_t *ctx);
-static void ngx_http_keytoll_scan_sse(ngx_http_keytoll_ctx_t *ctx,
-    ngx_buf_t *b);
 static ngx_int_t ngx_http_keytoll_strip(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t **out);
 static ngx_int_t ngx_http_keytoll_strip_buf(ngx_http_request_t *r,
@@ -96,6 +99,40 @@ ngx_http_keytoll_header_filter(ngx_http_request_t *r)
 }
 
 
+/* NGX_DECLINED when the answer is encoded in a way that we cannot read. */
+
+static ngx_int_t
+ngx_http_keytoll_coding(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_str_t  *v;
+
+    if (r->headers_out.content_encoding == NULL
+        || r->headers_out.content_encoding->hash == 0)
+    {
+        return NGX_OK;
+    }
+
+    v = &r->headers_out.content_encoding->value;
+
+    if (v->len == 0
+        || (v->len == 8
+            && ngx_strncasecmp(v->data, (u_char *) "identity", 8) == 0))
+    {
+        return NGX_OK;
+    }
+
+    if ((v->len == 4 && ngx_strncasecmp(v->data, (u_char *) "gzip", 4) == 0)
+        || (v->len == 6
+            && ngx_strncasecmp(v->data, (u_char *) "x-gzip", 6) == 0))
+    {
+        ctx->strip = 0;
+        return ngx_http_keytoll_inflate_init(r, ctx);
+    }
+
+    return NGX_DECLINED;
+}
+
+
 /* How the body will be read, if at all. */
 
 static void
@@ -104,19 +141,16 @@ ngx_http_keytoll_choose(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     ngx_str_t  *ct;
 
     if (r->headers_out.status < 200 || r->headers_out.status > 299
-        || ctx->class == NGX_HTTP_KEYTOLL_OTHER)
+        || ctx->scan == NULL)
     {
         ctx->strip = 0;
         return;
     }
 
-    if (r->headers_out.content_encoding
-        && r->headers_out.content_encoding->value.len)
-    {
+    if (ngx_http_keytoll_coding(r, ctx) != NGX_OK) {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "keytoll: the upstream sent \"Content-Encoding: %V\", "
-                      "its usage cannot be read; set "
-                      "\"proxy_set_header Accept-Encoding ''\"",
+                      "its usage cannot be read",
                       &r->headers_out.content_encoding->value);
         ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNREADABLE, 1);
         ctx->unreadable = 1;
@@ -183,11 +217,8 @@ ngx_http_keytoll_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
             continue;
         }
 
-        if (ctx->read_json) {
-            ngx_http_keytoll_scan_json(ctx, cl->buf);
-
-        } else if (ctx->read_sse) {
-            ngx_http_keytoll_scan_sse(ctx, cl->buf);
+        if (ctx->read_json || ctx->read_sse) {
+            ngx_http_keytoll_scan_buf(ctx, cl->buf);
         }
     }
 
@@ -261,14 +292,102 @@ ngx_http_keytoll_pass(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
 
 static void
-ngx_http_keytoll_scan_json(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b)
+ngx_http_keytoll_scan_buf(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b)
 {
+    kt_sse_event_t  ev;
+
     if (ngx_buf_in_memory(b) && b->last > b->pos) {
-        kt_respscan_feed(ctx->resp, b->pos, b->last - b->pos);
+
+        if (ctx->zs == NULL) {
+            ngx_http_keytoll_scan(ctx, b->pos, b->last - b->pos);
+
+        } else if (ngx_http_keytoll_inflate(ctx, b->pos, b->last - b->pos,
+                                            ngx_http_keytoll_scan)
+                   != NGX_OK)
+        {
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNREADABLE, 1);
+            ctx->unreadable = 1;
+            ctx->read_json = 0;
+            ctx->read_sse = 0;
+            return;
+        }
     }
 
-    if (ctx->last) {
-        ngx_http_keytoll_keep_id(ctx);
+    if (!b->last_buf) {
+        return;
+    }
+
+    if (ctx->read_json) {
+        ngx_http_keytoll_keep_facts(ctx);
+
+    } else if (kt_sse_end(&ctx->sse, &ev) == KT_OK) {
+        (void) ngx_http_keytoll_event(ctx, &ev);
+    }
+}
+
+
+/* A piece of the answer, in plain text. */
+
+static void
+ngx_http_keytoll_scan(ngx_http_keytoll_ctx_t *ctx, u_char *p, size_t len)
+{
+    u_char          *last;
+    size_t           used;
+    kt_sse_event_t   ev;
+
+    ctx->plain_bytes += len;
+
+    if (ctx->read_json) {
+        kt_respscan_feed(ctx->resp, p, len);
+        return;
+    }
+
+    for (last = p + len; p < last; p += used) {
+        if (kt_sse_next(&ctx->sse, p, last - p, &used, &ev) == KT_OK) {
+            (void) ngx_http_keytoll_event(ctx, &ev);
+        }
+    }
+}
+
+
+/* What the scanner found besides usage, before it starts over. */
+
+static void
+ngx_http_keytoll_keep_facts(ngx_http_keytoll_ctx_t *ctx)
+{
+    int64_t         ms;
+    kt_respscan_t  *s;
+
+    s = ctx->resp;
+
+    ngx_http_keytoll_keep_id(ctx);
+
+    if (s->tier_len) {
+        ctx->usage.service = kt_usage_service(s->tier, s->tier_len);
+        ctx->tier_seen = 1;
+    }
+
+    if (s->dur_len && !ctx->usage.has_dur) {
+        ms = kt_usage_ms(s->duration, s->dur_len);
+
+        if (ms >= 0) {
+            ctx->usage.dur_ms = ms;
+            ctx->usage.has_dur = 1;
+        }
+    }
+
+    if (s->delta_bytes) {
+        ctx->delta_bytes += s->delta_bytes;
+        ctx->events++;
+    }
+
+    /* the last usage of a stream comes alone, or with its response */
+
+    if (s->nusage && (s->choices_empty
+                      || (s->type_len > 9
+                          && ngx_strncmp(s->type, "response.", 9) == 0)))
+    {
+        ctx->final = 1;
     }
 }
 
@@ -303,29 +422,6 @@ ngx_http_keytoll_keep_id(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-static void
-ngx_http_keytoll_scan_sse(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b)
-{
-    u_char          *p;
-    size_t           used;
-    kt_sse_event_t   ev;
-
-    if (!ngx_buf_in_memory(b)) {
-        return;
-    }
-
-    for (p = b->pos; p < b->last; p += used) {
-        if (kt_sse_next(&ctx->sse, p, b->last - p, &used, &ev) == KT_OK) {
-            (void) ngx_http_keytoll_event(ctx, &ev);
-        }
-    }
-
-    if (b->last_buf && kt_sse_end(&ctx->sse, &ev) == KT_OK) {
-        (void) ngx_http_keytoll_event(ctx, &ev);
-    }
-}
-
-
 /*
  * One complete event.  Returns 1 for the one that only our own
  * include_usage made the provider send: usage and no choices.
@@ -342,12 +438,7 @@ ngx_http_keytoll_event(ngx_http_keytoll_ctx_t *ctx, kt_sse_event_t *ev)
 
     if (ev->has_data && !kt_sse_is_done(ev)) {
 
-        if (s->delta_bytes) {
-            ctx->delta_bytes += s->delta_bytes;
-            ctx->events++;
-        }
-
-        ngx_http_keytoll_keep_id(ctx);
+        ngx_http_keytoll_keep_facts(ctx);
 
         ours = s->done && s->choices_empty && s->nusage;
     }
@@ -376,6 +467,8 @@ ngx_http_keytoll_usage(void *data, const unsigned char *obj, size_t len)
                           ctx->class == NGX_HTTP_KEYTOLL_MESSAGES
                           ? KT_SHAPE_ANTHROPIC : KT_SHAPE_ANY,
                           obj, len);
+
+    ctx->final |= ctx->read_json && !ctx->route.stream;
 }
 
 

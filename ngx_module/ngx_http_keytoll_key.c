@@ -31,6 +31,7 @@ static ngx_http_keytoll_source_t  ngx_http_keytoll_sources[] = {
 
 static ngx_int_t ngx_http_keytoll_source_index(ngx_table_elt_t *h);
 static ngx_int_t ngx_http_keytoll_scheme(ngx_str_t *value, ngx_uint_t required);
+static ngx_uint_t ngx_http_keytoll_takes_gzip(ngx_str_t *value);
 static ngx_uint_t ngx_http_keytoll_shape(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_str_t *key);
 
@@ -229,12 +230,13 @@ ngx_http_keytoll_shape(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
  * Proxying copies every request header but those in its hash of known names;
  * "Keep-Alive" is in that hash of every proxying module, so a header renamed
  * to it stays behind.  Removing elements would move others that
- * r->headers_in points to.  Accept-Encoding stays behind as well: usage is read
- * from plain text.
+ * r->headers_in points to.  Accept-Encoding stays behind as well, but see
+ * ngx_http_keytoll_accept_gzip().
  */
 
 void
-ngx_http_keytoll_strip_headers(ngx_http_request_t *r)
+ngx_http_keytoll_strip_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -265,6 +267,9 @@ ngx_http_keytoll_strip_headers(ngx_http_request_t *r)
                       != 0)
         {
             continue;
+
+        } else if (ngx_http_keytoll_takes_gzip(&h[i].value)) {
+            ctx->accept = &h[i];
         }
 
         ngx_str_set(&h[i].key, "Keep-Alive");
@@ -274,6 +279,64 @@ ngx_http_keytoll_strip_headers(ngx_http_request_t *r)
     }
 
     r->headers_in.authorization = NULL;
+}
+
+
+/* Asks the provider for what the client takes and we can read: gzip. */
+
+void
+ngx_http_keytoll_accept_gzip(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_table_elt_t  *h;
+
+    h = ctx->accept;
+
+    if (h == NULL) {
+        return;
+    }
+
+    ngx_str_set(&h->key, "Accept-Encoding");
+    ngx_str_set(&h->value, "gzip");
+    h->lowcase_key = (u_char *) "accept-encoding";
+    h->hash = ngx_hash_key((u_char *) "accept-encoding",
+                           sizeof("accept-encoding") - 1);
+}
+
+
+/* A member "gzip" without parameters, or with "q=1". */
+
+static ngx_uint_t
+ngx_http_keytoll_takes_gzip(ngx_str_t *value)
+{
+    u_char  *p, *last, *end;
+
+    last = value->data + value->len;
+
+    for (p = value->data; p < last; p = end + 1) {
+
+        end = ngx_strlchr(p, last, ',');
+        if (end == NULL) {
+            end = last;
+        }
+
+        while (p < end && *p == ' ') {
+            p++;
+        }
+
+        if (end - p < 4 || ngx_strncasecmp(p, (u_char *) "gzip", 4) != 0) {
+            continue;
+        }
+
+        for (p += 4; p < end && *p == ' '; p++) { /* void */ }
+
+        if (p == end
+            || (end - p >= 4 && ngx_strncmp(p, ";q=1", 4) == 0))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

@@ -96,6 +96,13 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       offsetof(ngx_http_keytoll_loc_conf_t, max_body),
       NULL },
 
+    { ngx_string("keytoll_websocket"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, websocket),
+      NULL },
+
     { ngx_string("keytoll_status"),
       NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_keytoll_status,
@@ -237,6 +244,7 @@ ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf)
     klcf->failure = NGX_CONF_UNSET_UINT;
     klcf->abort = NGX_CONF_UNSET_UINT;
     klcf->max_body = NGX_CONF_UNSET_SIZE;
+    klcf->websocket = NGX_CONF_UNSET;
     klcf->status = NGX_CONF_UNSET_UINT;
 
     return klcf;
@@ -255,6 +263,7 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->abort, prev->abort,
                               NGX_HTTP_KEYTOLL_ABORT_DRAIN);
     ngx_conf_merge_size_value(conf->max_body, prev->max_body, 8 << 20);
+    ngx_conf_merge_value(conf->websocket, prev->websocket, 0);
 
     return NGX_CONF_OK;
 }
@@ -632,6 +641,9 @@ ngx_http_keytoll_init(ngx_conf_t *cf)
     }
 
     *h = ngx_http_keytoll_log_handler;
+
+    ngx_http_keytoll_next_request_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_keytoll_request_filter;
 
     return ngx_http_keytoll_filter_init(cf);
 }

@@ -29,13 +29,16 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <poll.h>
+#include <zlib.h>
 
 #include "kt_key.h"
+#include "kt_multipart.h"
 #include "kt_price.h"
 #include "kt_reason.h"
 #include "kt_record.h"
 #include "kt_reqscan.h"
 #include "kt_respscan.h"
+#include "kt_route.h"
 #include "kt_schema.h"
 #include "kt_sse.h"
 #include "kt_usage.h"
@@ -119,18 +122,19 @@ typedef struct {
     ngx_uint_t                     failure;
     ngx_uint_t                     abort;
     size_t                         max_body;
+    ngx_flag_t                     websocket;
     ngx_uint_t                     status;
 } ngx_http_keytoll_loc_conf_t;
 
 
-typedef enum {
-    NGX_HTTP_KEYTOLL_CHAT = 0,
-    NGX_HTTP_KEYTOLL_COMPLETIONS,
-    NGX_HTTP_KEYTOLL_EMBEDDINGS,
-    NGX_HTTP_KEYTOLL_MESSAGES,
-    NGX_HTTP_KEYTOLL_OTHER,
-    NGX_HTTP_KEYTOLL_CLASSES
-} ngx_http_keytoll_class_e;
+/* Classes of routes; more of them under their own names in kt_route.h. */
+
+#define NGX_HTTP_KEYTOLL_CHAT          KT_ROUTE_CHAT
+#define NGX_HTTP_KEYTOLL_COMPLETIONS   KT_ROUTE_COMPLETIONS
+#define NGX_HTTP_KEYTOLL_EMBEDDINGS    KT_ROUTE_EMBEDDINGS
+#define NGX_HTTP_KEYTOLL_MESSAGES      KT_ROUTE_MESSAGES
+#define NGX_HTTP_KEYTOLL_OTHER         KT_ROUTE_OTHER
+#define NGX_HTTP_KEYTOLL_CLASSES       KT_ROUTES
 
 
 typedef struct {
@@ -139,6 +143,7 @@ typedef struct {
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;     /* -1 unknown            */
+    int64_t                        max_in_tok;
 } ngx_http_keytoll_model_t;
 
 
@@ -207,7 +212,8 @@ typedef enum {
 typedef struct {
     ngx_http_request_t            *request;
     ngx_http_keytoll_state_e       state;
-    ngx_http_keytoll_class_e       class;
+    kt_route_class_t               class;
+    kt_route_t                     route;
     void                          *pending;     /* the admit under way       */
     ngx_queue_t                    queue;       /* admits to send, or active */
     ngx_uint_t                     queued;
@@ -221,6 +227,10 @@ typedef struct {
     kt_reqscan_t                  *scan;
     ngx_str_t                      tags[KT_REQ_TAGS];   /* decoded           */
     ngx_uint_t                     ntags;
+    kt_type_t                      type;        /* of the body               */
+    size_t                         boundary_len;
+    char                           boundary[KT_BOUNDARY_MAX];
+    ngx_table_elt_t               *accept;      /* client takes gzip         */
     const char                    *why;         /* the body is not valid     */
     size_t                         why_off;
     ngx_str_t                      model;
@@ -233,6 +243,8 @@ typedef struct {
     int64_t                        in_typ;
     int64_t                        out_bound;
     int64_t                        out_typ;
+    int64_t                        units;       /* of ranking, estimated     */
+    int64_t                        dur_ms;      /* of audio, estimated       */
     int64_t                        bound_nusd;
     int64_t                        typ_nusd;
     int64_t                        in_nusd;     /* the input estimate        */
@@ -268,7 +280,9 @@ typedef struct {
     size_t                         held_size;
     ngx_chain_t                   *free;
     ngx_chain_t                   *busy;
+    z_stream                      *zs;          /* the answer is compressed  */
     off_t                          body_bytes;
+    off_t                          plain_bytes; /* as read, decompressed     */
     int64_t                        delta_bytes;
     int64_t                        events;
     int64_t                        cost_nusd;
@@ -284,6 +298,9 @@ typedef struct {
     unsigned                       gone:1;      /* client left; draining     */
     unsigned                       unreserved:1;
     unsigned                       estimated:1;
+    unsigned                       too_large:1; /* the request's body        */
+    unsigned                       tier_seen:1; /* the answer named its tier */
+    unsigned                       final:1;     /* usage will not grow       */
     unsigned                       unreadable:1;/* the answer is encoded     */
     unsigned                       header:1;
     unsigned                       pass_hold:1; /* held too long to hold on  */
@@ -302,10 +319,13 @@ uint64_t ngx_http_keytoll_now_ms(void);
 
 /* request.c */
 
+extern ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
 extern ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES];
 
 ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytoll_request_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
 ngx_http_keytoll_ctx_t *ngx_http_keytoll_get_ctx(ngx_http_request_t *r);
 void ngx_http_keytoll_resume(ngx_http_keytoll_ctx_t *ctx);
 
@@ -313,7 +333,9 @@ void ngx_http_keytoll_resume(ngx_http_keytoll_ctx_t *ctx);
 
 ngx_uint_t ngx_http_keytoll_read_key(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
-void ngx_http_keytoll_strip_headers(ngx_http_request_t *r);
+void ngx_http_keytoll_strip_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_accept_gzip(ngx_http_keytoll_ctx_t *ctx);
 ngx_uint_t ngx_http_keytoll_mask_url(ngx_http_request_t *r);
 
 /* body.c */
@@ -333,6 +355,7 @@ void ngx_http_keytoll_admit_init(void);
 
 /* estimate.c */
 
+int64_t ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_estimate(ngx_http_keytoll_ctx_t *ctx);
 
 /* lease.c */
@@ -357,6 +380,14 @@ ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
 /* filter.c */
 
 ngx_int_t ngx_http_keytoll_filter_init(ngx_conf_t *cf);
+
+/* inflate.c */
+
+ngx_int_t ngx_http_keytoll_inflate_init(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_inflate(ngx_http_keytoll_ctx_t *ctx, u_char *p,
+    size_t len, void (*scan)(ngx_http_keytoll_ctx_t *ctx, u_char *p,
+    size_t len));
 
 /* event.c */
 

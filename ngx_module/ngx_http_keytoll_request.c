@@ -13,29 +13,28 @@
 #include "ngx_http_keytoll_module.h"
 
 
-typedef struct {
-    ngx_str_t                      path;
-    ngx_http_keytoll_class_e       class;
-} ngx_http_keytoll_route_t;
+ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
 
+
+/* In the order of kt_route_class_t. */
 
 ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES] = {
     ngx_string("chat"),
     ngx_string("completions"),
     ngx_string("embeddings"),
     ngx_string("messages"),
+    ngx_string("responses"),
+    ngx_string("gemini"),
+    ngx_string("images"),
+    ngx_string("speech"),
+    ngx_string("audio"),
+    ngx_string("moderations"),
+    ngx_string("rerank"),
+    ngx_string("score"),
+    ngx_string("count"),
+    ngx_string("read"),
+    ngx_string("realtime"),
     ngx_string("other")
-};
-
-
-/* Compared with the end of the URI, so "/v1" and other prefixes may stand. */
-
-static ngx_http_keytoll_route_t  ngx_http_keytoll_routes[] = {
-    { ngx_string("/chat/completions"), NGX_HTTP_KEYTOLL_CHAT },
-    { ngx_string("/completions"), NGX_HTTP_KEYTOLL_COMPLETIONS },
-    { ngx_string("/embeddings"), NGX_HTTP_KEYTOLL_EMBEDDINGS },
-    { ngx_string("/messages"), NGX_HTTP_KEYTOLL_MESSAGES },
-    { ngx_null_string, NGX_HTTP_KEYTOLL_OTHER }
 };
 
 
@@ -46,8 +45,14 @@ static ngx_int_t ngx_http_keytoll_start(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_http_keytoll_ctx_t *ngx_http_keytoll_create_ctx(
     ngx_http_request_t *r);
-static ngx_http_keytoll_class_e ngx_http_keytoll_classify(ngx_str_t *uri);
-static ngx_uint_t ngx_http_keytoll_encoded(ngx_http_request_t *r);
+static void ngx_http_keytoll_classify(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+static ngx_uint_t ngx_http_keytoll_request_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+static ngx_uint_t ngx_http_keytoll_upgrade(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_table_elt_t *h);
+static ngx_uint_t ngx_http_keytoll_type(ngx_http_keytoll_ctx_t *ctx,
+    ngx_table_elt_t *h);
 static void ngx_http_keytoll_body_done(ngx_http_request_t *r);
 static ngx_int_t ngx_http_keytoll_wait(ngx_http_request_t *r);
 static void ngx_http_keytoll_detach(void *data);
@@ -163,22 +168,18 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REQUESTS, 1);
 
-    ctx->class = ngx_http_keytoll_classify(&r->uri);
-
-    if (r->method != NGX_HTTP_POST) {
-        ctx->class = NGX_HTTP_KEYTOLL_OTHER;
-    }
+    ngx_http_keytoll_classify(r, ctx);
 
     reason = ngx_http_keytoll_read_key(r, ctx);
 
-    ngx_http_keytoll_strip_headers(r);
+    ngx_http_keytoll_strip_headers(r, ctx);
 
     if (r->args.len && ngx_http_keytoll_mask_url(r)) {
         reason = KT_KEY_IN_URL;
     }
 
-    if (reason == KT_ADMITTED && ngx_http_keytoll_encoded(r)) {
-        reason = KT_BODY_ENCODED;
+    if (reason == KT_ADMITTED) {
+        reason = ngx_http_keytoll_request_headers(r, ctx);
     }
 
     if (reason == KT_ADMITTED
@@ -295,41 +296,40 @@ ngx_http_keytoll_get_ctx(ngx_http_request_t *r)
 }
 
 
-static ngx_http_keytoll_class_e
-ngx_http_keytoll_classify(ngx_str_t *uri)
+static void
+ngx_http_keytoll_classify(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_str_t                  path;
-    ngx_http_keytoll_route_t  *route;
+    kt_route_find((char *) r->uri.data, r->uri.len,
+                  (r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD)) != 0,
+                  &ctx->route);
 
-    path = *uri;
-
-    if (path.len > 1 && path.data[path.len - 1] == '/') {
-        path.len--;
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD|NGX_HTTP_POST))) {
+        ctx->route.class = KT_ROUTE_OTHER;
     }
 
-    uri = &path;
-
-    for (route = ngx_http_keytoll_routes; route->path.len; route++) {
-        if (uri->len >= route->path.len
-            && ngx_memcmp(uri->data + uri->len - route->path.len,
-                          route->path.data, route->path.len)
-               == 0)
-        {
-            return route->class;
-        }
-    }
-
-    return NGX_HTTP_KEYTOLL_OTHER;
+    ctx->class = ctx->route.class;
 }
 
 
 static ngx_uint_t
-ngx_http_keytoll_encoded(ngx_http_request_t *r)
+ngx_http_keytoll_is_header(ngx_table_elt_t *h, char *name, size_t len)
 {
-    ngx_uint_t        i;
+    return h->key.len == len
+           && ngx_strncasecmp(h->key.data, (u_char *) name, len) == 0;
+}
+
+
+/* Headers that change how the provider reads the body, or what it is. */
+
+static ngx_uint_t
+ngx_http_keytoll_request_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_uint_t        i, types, reason;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
+    types = 0;
     part = &r->headers_in.headers.part;
     h = part->elts;
 
@@ -337,7 +337,7 @@ ngx_http_keytoll_encoded(ngx_http_request_t *r)
 
         if (i >= part->nelts) {
             if (part->next == NULL) {
-                return 0;
+                return KT_ADMITTED;
             }
 
             part = part->next;
@@ -345,18 +345,138 @@ ngx_http_keytoll_encoded(ngx_http_request_t *r)
             i = 0;
         }
 
-        if (h[i].key.len == sizeof("content-encoding") - 1
-            && ngx_strncasecmp(h[i].key.data, (u_char *) "content-encoding",
-                               h[i].key.len)
-               == 0
-            && !(h[i].value.len == sizeof("identity") - 1
-                 && ngx_strncasecmp(h[i].value.data, (u_char *) "identity",
-                                    h[i].value.len)
-                    == 0))
-        {
-            return 1;
+        reason = KT_ADMITTED;
+
+        if (ngx_http_keytoll_is_header(&h[i], "content-encoding", 16)) {
+
+            if (h[i].value.len != sizeof("identity") - 1
+                || ngx_strncasecmp(h[i].value.data, (u_char *) "identity",
+                                   h[i].value.len)
+                   != 0)
+            {
+                return KT_BODY_ENCODED;
+            }
+
+        } else if (ngx_http_keytoll_is_header(&h[i], "content-type", 12)) {
+
+            if (types++) {
+                ctx->why = "two Content-Type headers";
+            }
+
+            reason = ngx_http_keytoll_type(ctx, &h[i]);
+
+        } else if (ngx_http_keytoll_is_header(&h[i], "upgrade", 7)) {
+            reason = ngx_http_keytoll_upgrade(r, ctx, &h[i]);
+        }
+
+        if (reason != KT_ADMITTED) {
+            return reason;
         }
     }
+}
+
+
+/*
+ * curl calls JSON a form unless it is told; a provider that believed it would
+ * read another body than we do.
+ */
+
+static ngx_uint_t
+ngx_http_keytoll_type(ngx_http_keytoll_ctx_t *ctx, ngx_table_elt_t *h)
+{
+    ctx->type = kt_content_type((char *) h->value.data, h->value.len,
+                                ctx->boundary, &ctx->boundary_len);
+
+    if (ctx->type == KT_TYPE_FORM && ctx->class != KT_ROUTE_OTHER) {
+        ngx_str_set(&h->value, "application/json");
+    }
+
+    return ctx->type == KT_TYPE_CHARSET ? KT_BODY_ENCODED : KT_ADMITTED;
+}
+
+
+/*
+ * Nobody counts what passes once a connection has been upgraded.  A WebSocket
+ * is let through where the operator says so, any other protocol is not asked
+ * for.
+ */
+
+static ngx_uint_t
+ngx_http_keytoll_upgrade(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_table_elt_t *h)
+{
+    u_char                       *last;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    last = h->value.data + h->value.len;
+
+    if (ngx_strlcasestrn(h->value.data, last, (u_char *) "websocket", 9 - 1)
+        == NULL)
+    {
+        ngx_str_null(&h->value);
+        return KT_ADMITTED;
+    }
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (!klcf->websocket) {
+        return KT_ROUTE_DENIED;
+    }
+
+    ctx->route.class = KT_ROUTE_REALTIME;
+    ctx->class = KT_ROUTE_REALTIME;
+
+    return KT_ADMITTED;
+}
+
+
+/*
+ * A chunked body tells its length at the end only.  One that has grown too
+ * large is not kept, and is at its end for the reader, so that it is answered
+ * at once.
+ */
+
+ngx_int_t
+ngx_http_keytoll_request_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t                  *cl;
+    ngx_http_keytoll_ctx_t       *ctx;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_keytoll_module);
+
+    if (ctx == NULL || ctx->state != NGX_HTTP_KEYTOLL_BODY) {
+        return ngx_http_keytoll_next_request_filter(r, in);
+    }
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    for (cl = in; cl; cl = cl->next) {
+        ctx->body_len += ngx_buf_size(cl->buf);
+    }
+
+    if (ctx->body_len <= klcf->max_body && !ctx->too_large) {
+        return ngx_http_keytoll_next_request_filter(r, in);
+    }
+
+    ctx->too_large = 1;
+    r->keepalive = 0;
+
+#if (NGX_HTTP_V2)
+    if (r->stream) {
+        return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+#endif
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    r->lingering_close = 1;
+    r->request_body->rest = 0;
+    r->request_body->last_saved = 1;
+
+    return NGX_OK;
 }
 
 

@@ -173,8 +173,9 @@ kt_content_type(const char *p, size_t len, char *boundary, size_t *n)
     tlen = (size_t) (p - type);
 
     kind = kt_mp_is(type, tlen, "multipart/form-data") ? KT_TYPE_MULTIPART
-           : (tlen >= 10 && strncasecmp(type, "multipart/", 10) == 0)
-             || kt_mp_is(type, tlen, "application/x-www-form-urlencoded")
+           : tlen >= 10 && strncasecmp(type, "multipart/", 10) == 0
+           ? KT_TYPE_BAD
+           : kt_mp_is(type, tlen, "application/x-www-form-urlencoded")
            ? KT_TYPE_FORM : KT_TYPE_PLAIN;
 
     charsets = 0;

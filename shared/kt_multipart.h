@@ -17,7 +17,7 @@
 typedef enum {
     KT_TYPE_PLAIN = 0,                 /* JSON, none, or unknown: read as JSON */
     KT_TYPE_MULTIPART,
-    KT_TYPE_FORM,                      /* another form: not JSON            */
+    KT_TYPE_FORM,                      /* application/x-www-form-urlencoded */
     KT_TYPE_CHARSET,                   /* text that is not UTF-8            */
     KT_TYPE_BAD                        /* malformed or ambiguous            */
 } kt_type_t;

@@ -660,6 +660,7 @@ kt_usage_merge(kt_usage_t *u, kt_shape_t shape, const unsigned char *json,
 
     if (c.service >= 0) {
         u->service = (unsigned) c.service;
+        u->has_service = 1;
     }
 
     return c.range ? KT_RANGE : KT_OK;

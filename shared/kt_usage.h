@@ -61,6 +61,7 @@ typedef struct {
     unsigned  has_in:1;
     unsigned  has_out:1;
     unsigned  has_dur:1;
+    unsigned  has_service:1;
     unsigned  has_units:1;
     unsigned  anthropic:1;
 } kt_usage_t;

@@ -159,7 +159,8 @@ print $fh <<'END';
    "litellm_provider": "openai", "mode": "chat"},
  "imp-free": {"input_cost_per_token": 0, "output_cost_per_token": 0.0, "litellm_provider": "x"},
  "imp-tiny": {"input_cost_per_token": 1e-12, "output_cost_per_token": 4e-13},
- "imp-image": {"input_cost_per_image": 0.02, "litellm_provider": "openai"},
+ "imp-none": {"max_tokens": 20, "litellm_provider": "openai"},
+ "imp-image": {"input_cost_per_image": 0.02, "litellm_provider": "openai", "mode": "image_generation"},
  "imp-bad": {"input_cost_per_token": "cheap", "output_cost_per_token": 1},
  "gpt-4o": {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "litellm_provider": "openai"},
  "imp-half": {"input_cost_per_token": 1e-07, "mode": "embedding", "litellm_provider": "openai"}}
@@ -167,21 +168,22 @@ END
 close $fh;
 my ($rc, $out) = $k->run('import-prices', $file, '-c', "$k->{dir}/controld.yaml");
 is $rc, 0, 'import-prices';
-like $out, qr/7 models: 5 imported, 1 without a price per token, 1 with a value that is no price/,
+like $out, qr/8 models: 6 imported, 1 without a price, 1 with a value that is no price/,
     'reports counts';
-like $out, qr/imp-image.*\n.*imp-bad|imp-bad.*\n.*imp-image/, 'and what it could not price';
+like $out, qr/imp-none.*\n.*imp-bad|imp-bad.*\n.*imp-none/, 'and what it could not price';
 ok $k->until(sub { (registry())[1]{'imp-1'} }), 'a running daemon publishes it';
 (undef, $reg) = registry();
 is_deeply $reg->{'imp-1'}, { n => 'imp-1', p => 'openai', mode => 'chat', in => 2500000,
     out => 10000000, cr => 1250000, cw => 3125000, rs => 20000000, maxo => 4096, maxi => 128000 },
     'exact to the pico-USD';
+is_deeply [ @{ $reg->{'imp-image'} }{qw(img noprice free)} ], [ 20000000000, undef, undef ], 'a price per image';
 is $reg->{'imp-free'}{free}, 1, 'free';
 is_deeply [ @{ $reg->{'imp-tiny'} }{qw(in out)} ], [ 1, 0 ], 'rounded below a pico-USD';
-is_deeply [ @{ $reg->{'imp-half'} }{qw(in out)} ], [ 100000, 0 ], 'one price is enough';
+is_deeply [ @{ $reg->{'imp-half'} }{qw(in out)} ], [ 100000, undef ], 'one price is enough';
 is $reg->{'gpt-4o'}{in}, 1000000, 'an imported price replaces the file\'s';
 is $reg->{'from-config'}{in}, 150000, 'and leaves others alone';
 ($rc, $out) = $k->run('import-prices', $file, '-c', "$k->{dir}/controld.yaml");
-is $k->sql("SELECT count(*) FROM models WHERE source = 'import'"), 5, 'again: no duplicates';
+is $k->sql("SELECT count(*) FROM models WHERE source = 'import'"), 6, 'again: no duplicates';
 ($rc, $out) = $k->run('import-prices', "$file.no", '-c', "$k->{dir}/controld.yaml");
 is $rc, 1, 'a missing file fails';
 

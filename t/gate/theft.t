@@ -53,11 +53,11 @@ is($g->chat($strict->(), body => '{"model":"gpt-4o-mini","max_tokens":1,"message
 # routes whose body is not read
 my $listed = $g->key(models => ['gpt-4o-mini']);
 my $tpm = $g->key(tpm => 100000);
-for my $path ('/v1/responses', '/v1/audio/speech', '/v1/x') {
+for my $path ('/v1/files', '/v1/batches', '/v1/x') {
     is(http_call($port, 'POST', $path, ['Authorization', "Bearer $listed"], '{"model":"claude-x"}')->{status}, 400, "$path: not with an allow-list");
     is(http_call($port, 'POST', $path, ['Authorization', "Bearer $tpm"], '{"model":"claude-x"}')->{status}, 400, "$path: not with a token limit");
 }
-for my $path ('/v1/chat/completions/', '/messages', '/v1/messages/') {
+for my $path ('/v1/chat/completions/', '/messages', '/v1/messages/', '/v1/responses', '/v1/audio/speech', '/V1/Chat/Completions') {
     is(http_call($port, 'POST', $path, ['Authorization', "Bearer $listed"], '{"model":"claude-x","max_tokens":1,"messages":[]}')->{status}, 403, "$path: the allow-list binds");
 }
 

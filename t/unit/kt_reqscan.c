@@ -42,7 +42,10 @@ strictness(void)
         { KT_OK, "{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u00fF\"}" },
         { KT_OK, "{\"a\":true,\"b\":false,\"c\":null}" },
         { KT_OK, "{\"a\":1,\"a\":2}" },
-        { KT_OK, "{\"a\":\"\x7f\xff\"}" },
+        { KT_OK, "{\"a\":\"\x7f\xc3\xa9\"}" },
+        { KT_INVALID, "{\"a\":\"\xff\"}" },
+        { KT_INVALID, "{\"a\":\"\xc0\xaf\"}" },
+        { KT_INVALID, "{\"a\":\"\xed\xa0\x80\"}" },
         { KT_INVALID, "" },
         { KT_INVALID, "  " },
         { KT_INVALID, "[]" },
@@ -181,7 +184,17 @@ refusals(void)
         { KT_INVALID, "{\"model\":{}}", "\"model\" has the wrong type" },
         { KT_RANGE, "{\"model\":\"a\\u0000\"}", "\"model\" is out of range" },
         { KT_RANGE, "{\"model\":\"a\\n\"}", "\"model\" is out of range" },
-        { KT_RANGE, "{\"model\":\"\xff\"}", "\"model\" is out of range" },
+        { KT_RANGE, "{\"model\":\"\x7f\"}", "\"model\" is out of range" },
+        { KT_DUPLICATE, "{\"generationConfig\":{\"maxOutputTokens\":1,"
+          "\"max_output_tokens\":9}}", "duplicate key \"max_output_tokens\"" },
+        { KT_DUPLICATE, "{\"generationConfig\":{},\"generation_config\":{}}",
+          "duplicate key \"generation_config\"" },
+        { KT_DUPLICATE, "{\"generationConfig\":{\"maxoutputTokens\":1}}",
+          "key \"maxOutputTokens\" in another case" },
+        { KT_INVALID, "{\"background\":1}",
+          "\"background\" has the wrong type" },
+        { KT_INVALID, "{\"service_tier\":1}",
+          "\"service_tier\" has the wrong type" },
         { KT_RANGE, "{\"model\":\"\\ud800\"}", "\"model\" is out of range" },
         { KT_INVALID, "{\"max_tokens\":1.0}",
           "\"max_tokens\" has the wrong type" },
@@ -365,6 +378,47 @@ text(void)
 }
 
 
+static void
+shapes(void)
+{
+#define scan_of(text)                                                         \
+    kt_reqscan((const unsigned char *) text, sizeof(text) - 1, &r)
+
+    is_int(scan_of("{\"contents\":[{\"parts\":[{\"inlineData\":{\"data\":"
+                   "\"AAAA\"}},{\"text\":\"x\"}]}],\"generationConfig\":"
+                   "{\"maxOutputTokens\":77,\"candidateCount\":3,"
+                   "\"responseModalities\":[\"AUDIO\"]}}"), KT_OK, "Gemini");
+    is_int(r.max_tok, 77, "its cap");
+    ok(r.gen_cap.len == 2 && r.caps[2].len == 0, "is its own");
+    is_int(r.n, 3, "its candidates");
+    ok(r.media_out && r.media_in && r.images == 1, "its media");
+
+    is_int(scan_of("{\"input\":\"\\u00e9\\ud83d\\ude00\xc3\xa9x\\n\","
+                   "\"service_tier\":\"priority\",\"background\":true}"),
+           KT_OK, "speech");
+    is_int(r.chars, 5, "characters, not bytes");
+    ok(r.service == KT_SERVICE_PRIORITY && r.background, "its tier");
+
+    is_int(scan_of("{\"documents\":[\"a\",{\"text\":\"b\"},\"c\"]}"), KT_OK,
+           "rerank");
+    is_int(r.docs, 3, "documents");
+
+    (void) scan_of("{\"previous_response_id\":null}");
+    ok(!r.remote, "null refers to nothing");
+    (void) scan_of("{\"previous_response_id\":\"resp_1\"}");
+    ok(r.remote, "a response before this one");
+    (void) scan_of("{\"input\":[{\"content\":[{\"type\":\"input_file\","
+                   "\"file_id\":\"f\"}]}]}");
+    ok(r.remote, "a file by its id");
+    (void) scan_of("{\"messages\":[{\"content\":[{\"fil\\u0065_id\":1}]}]}");
+    ok(r.remote, "escaped");
+    (void) scan_of("{\"prompt\":\"x\",\"size\":\"1024x1024\",\"quality\":"
+                   "\"hd\"}");
+    is_str(r.size, "1024x1024", "size");
+    is_str(r.quality, "hd", "quality");
+}
+
+
 int
 main(void)
 {
@@ -373,6 +427,8 @@ main(void)
     refusals();
     fields();
     text();
+
+    shapes();
 
     return tap_done();
 }
