@@ -538,9 +538,9 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     case KT_UNPRICED:
         id = ngx_http_keytoll_plain_id(r, &f->id);
         return ngx_sprintf(p, "%V: %V has a money limit, and no price is known "
-                           "for %s. Add the model with a price by "
-                           "`/model/new`.", &f->kind, &id,
-                           ctx->scan ? ctx->scan->model : "this route");
+                           "for %V%s. Add the model with a price by "
+                           "`/model/new`.", &f->kind, &id, &ctx->model,
+                           ctx->model.len ? " on this route" : "this route");
 
     case KT_KEY_CONFLICT:
         return ngx_sprintf(p, "Two different API keys were passed in. Send "
