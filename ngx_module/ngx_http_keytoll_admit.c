@@ -16,7 +16,7 @@
 
 
 #define NGX_HTTP_KEYTOLL_CALL         128       /* requests in one call      */
-#define NGX_HTTP_KEYTOLL_GROUP_ARGS   8
+#define NGX_HTTP_KEYTOLL_GROUP_ARGS   9
 #define NGX_HTTP_KEYTOLL_GROUP_HEAD   6         /* of a reply, then verdicts */
 #define NGX_HTTP_KEYTOLL_TRIES        50        /* STALE answers in a row    */
 #define NGX_HTTP_KEYTOLL_CREDIT       1000000   /* a call costs 1 credit     */
@@ -72,8 +72,12 @@ static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
 static u_char *ngx_http_keytoll_hold_head(u_char *p,
     ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_alias(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
 static void ngx_http_keytoll_late(ngx_http_keytoll_call_t *call,
     ngx_uint_t last);
+static ngx_int_t ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out,
+    redisReply *v);
 static void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
 static void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
@@ -311,6 +315,7 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
     ngx_memcpy(p, &ctx->out_typ, sizeof(int64_t));
 
     ctx->flags = ngx_http_keytoll_flags(ctx);
+    ctx->flags |= ctx->aliased ? 16 : 0;
 
     if (ngx_http_keytoll_customer(ctx) != NGX_OK
         || ngx_http_keytoll_tags(ctx) != NGX_OK)
@@ -410,6 +415,7 @@ ngx_http_keytoll_send_call(ngx_http_keytoll_call_t *call)
         a->len = p - a->data; a++;
         *a++ = ctx->customer;
         *a++ = ctx->tag_names;
+        *a++ = ctx->provider;
         a->data = p; p = ngx_sprintf(p, "%ui", g->n);
         a->len = p - a->data; a++;
 
@@ -640,6 +646,10 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_pending_t *pending,
         ngx_http_keytoll_unavailable(ctx, KT_ENTITY_MISSING);
         return;
 
+    case KT_ALIAS:
+        ngx_http_keytoll_alias(ctx, verdict);
+        return;
+
     case KT_MODEL_UNKNOWN:
         ngx_http_keytoll_answer(ctx, ctx->why ? KT_BODY_INVALID : code,
                                 verdict);
@@ -648,6 +658,32 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_pending_t *pending,
     default:
         ngx_http_keytoll_answer(ctx, code, verdict);
     }
+}
+
+
+/* The key has another name for a model: priced by that, asked once more. */
+
+static void
+ngx_http_keytoll_alias(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
+{
+    if (ctx->aliased || verdict->elements < 2
+        || verdict->element[1]->len >= KT_REQ_TEXT
+        || ngx_http_keytoll_copy(ctx->request->pool, &ctx->model,
+                                 verdict->element[1])
+           != NGX_OK)
+    {
+        ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
+        return;
+    }
+
+    ctx->aliased = 1;
+    ngx_str_null(&ctx->upstream_model);
+    ngx_str_null(&ctx->provider);
+
+    ngx_queue_insert_tail(&ngx_http_keytoll_waiting, &ctx->queue);
+    ctx->queued = 1;
+
+    ngx_http_keytoll_redis_post();
 }
 
 

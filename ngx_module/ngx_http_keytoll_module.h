@@ -290,6 +290,7 @@ typedef struct {
 
     unsigned                       active:1;    /* in the list of renewals   */
     unsigned                       known:1;     /* model is in the registry  */
+    unsigned                       aliased:1;   /* model is what it stood for */
     unsigned                       streaming:1;
     unsigned                       strip:1;     /* take our usage event out  */
     unsigned                       read_json:1;

@@ -30,6 +30,7 @@ typedef enum {
     KT_CREDITS,
     KT_UNPRICED,               /* a limit, and no price or model to count by */
     KT_ENTITY_MISSING,         /* a level of the key is not in Redis        */
+    KT_ALIAS,                  /* the model is another; ask again with it   */
 
     KT_KEY_MISSING,            /* from here on decided without Redis        */
     KT_KEY_MALFORMED,

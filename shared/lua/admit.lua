@@ -1,11 +1,13 @@
 -- ------------------------------------------------------------------ admit
 
-local function allowed(p, model)
+-- A wildcard may name the provider: openai/* covers gpt-4o if openai serves it.
+local function allowed(p, model, provider)
     if p.exact[model] then
         return true
     end
+    local full = #p.globs > 0 and provider ~= "" and provider .. "/" .. model
     for _, g in ipairs(p.globs) do
-        if find(model, g) then
+        if find(model, g) or (full and find(full, g)) then
             return true
         end
     end
@@ -97,17 +99,24 @@ local function tokens(p, r)
 end
 
 
--- What the key's policy says about whom to ask: their names, whose money counts.  A pure function of policy and model, so remembered.
+-- What the key's policy says about whom to ask: their names, whose money
+-- counts, before whom tags and the end user come.  A pure function of policy
+-- and model, so remembered.
 local function plan(p, model)
     local plans = p.plans
     local id = p.sub and model or ""
     if plans and plans[id] then
         return plans[id]
     end
-    local names, counted = {}, {}
+    local names, counted, tags_at, last = {}, {}, nil, nil
     local function want(name, money)
-        names[#names + 1] = name
-        counted[#names] = money
+        local n = #names + 1
+        names[n], counted[n] = name, money
+        if name == "global" then
+            last = n
+        elseif sub(name, 1, 7) == "member:" or sub(name, 1, 5) == "user:" then
+            tags_at = tags_at or n
+        end
     end
     for _, w in ipairs(p.win or {}) do want(w, true) end
     for _, s in ipairs(p.sub or {}) do
@@ -120,7 +129,9 @@ local function plan(p, model)
             want(f, true)
         end
     end
-    local made = { names = names, counted = counted }
+    last = last or #names + 1
+    local made = { names = names, counted = counted, maybe = {},
+                   tags_at = min(tags_at or last, last), last = last }
     if not plans or p.plans_n > 64 then
         plans = {}
         p.plans, p.plans_n = plans, 0
@@ -130,24 +141,33 @@ local function plan(p, model)
 end
 
 
--- Extra windows and model limits of a team, user or other level.
-local function gather_more(b, list, e, r)
-    local extra = {}
-    for _, w in ipairs(e.p.win or {}) do extra[#extra + 1] = w end
-    for _, s in ipairs(e.p.sub or {}) do
-        if s.m == r.model then extra[#extra + 1] = s.e end
+-- The same with the tags and the end user of one request, who need not exist.
+local function plan_for(made, r)
+    if r.customer == "" and r.tags == "" then
+        return made
     end
-    for _, name in ipairs(extra) do
-        local x = b.ents[name] or get(b.pre, name)
-        if x and x.missing then x = nil end
-        b.ents[name] = b.ents[name] or x
-        if x and not x.p.gone then
-            x.money = e.money
-            list[#list + 1] = x
-        elseif not x and not r.any then
-            return name
+    local names, counted, maybe, seen = {}, {}, {}, {}
+    local function want(name, money, may)
+        local n = #names + 1
+        names[n], counted[n], maybe[n] = name, money, may
+    end
+    for i = 1, #made.names + 1 do
+        if i == made.tags_at then
+            for tag in r.tags:gmatch("[^\t]+") do
+                if not seen[tag] then
+                    seen[tag] = true
+                    want(tag, true, true)
+                end
+            end
+        end
+        if i == made.last and r.customer ~= "" then
+            want(r.customer, true, true)
+        end
+        if made.names[i] then
+            want(made.names[i], made.counted[i])
         end
     end
+    return { names = names, counted = counted, maybe = maybe }
 end
 
 
@@ -168,31 +188,51 @@ local function fetch(b, names)
     local got = call("MGET", unpack(keys))
     for i = 1, #new do
         local bytes = got[2 * i - 1]
-        if bytes then
-            b.ents[new[i]] = load(new[i], bytes, got[2 * i])
-                             or { name = new[i], p = {}, missing = true }
+        local e = known(b.pre, new[i], bytes, got[2 * i], b.now_s)
+        if bytes and not e then
+            e = { name = new[i], p = {}, missing = true }
+        end
+        b.ents[new[i]] = e
+    end
+end
+
+
+-- Windows and model limits of a team, user or other level, behind all others.
+local function gather_more(b, list, r)
+    local extra, money = {}, {}
+    for i = 2, #list do
+        local e = list[i]
+        for _, w in ipairs(e.p.win or {}) do
+            extra[#extra + 1], money[#extra + 1] = w, e.money
+        end
+        for _, s in ipairs(e.p.sub or {}) do
+            if s.m == r.model then
+                extra[#extra + 1], money[#extra + 1] = s.e, e.money
+            end
+        end
+    end
+    fetch(b, extra)
+    for i = 1, #extra do
+        local x = b.ents[extra[i]]
+        if x and not x.missing and not x.p.gone then
+            x.money = money[i]
+            list[#list + 1] = x
+        elseif (not x or x.missing) and not r.any then
+            return extra[i]
         end
     end
 end
 
 
--- The entities of a request in check order; nil and a name when one is gone,
--- but with r.any those that are left.
+-- The entities of a request in check order: the key, its windows and model
+-- limit, team and organization, tags, user or member, end user, proxy, then
+-- windows and model limits of all but the key.  nil and a name when one is
+-- gone, but with r.any those that are left.
 local function gather(b, key, r)
     local list = { key }
-    local made = plan(key.p, r.model)
-    local names, must = made.names, #made.names
+    local made = plan_for(plan(key.p, r.model), r)
+    local names, maybe = made.names, made.maybe
     key.money = true
-    if r.customer ~= "" or r.tags ~= "" then
-        names = { unpack(names) }
-        if r.customer ~= "" then names[#names + 1] = r.customer end
-        local seen = {}
-        for tag in r.tags:gmatch("[^\t]+") do
-            if not seen[tag] then
-                seen[tag], names[#names + 1] = true, tag
-            end
-        end
-    end
     if #names == 0 then
         return list
     end
@@ -201,22 +241,22 @@ local function gather(b, key, r)
     for i = 1, #names do
         local e = b.ents[names[i]]
         if not e or e.missing then
-            if (i <= must or e) and not r.any then
+            if (e or not maybe[i]) and not r.any then
                 return nil, MISSING, { name = names[i], p = {} }
             end
         elseif not e.p.gone then
-            e.money = i > must or made.counted[i]
+            e.money = made.counted[i]
+            e.whole = e.whole or e.p
+            e.p = e.money and e.whole or rates_only(e.whole)
             list[#list + 1] = e
             more = more or e.p.sub or e.p.win
-        elseif i <= must and not r.any then
+        elseif not maybe[i] and not r.any then
             return nil, ENT_BLOCKED, e
         end
     end
-    for i = 2, more and #list or 1 do
-        local missing = gather_more(b, list, list[i], r)
-        if missing then
-            return nil, MISSING, { name = missing, p = {} }
-        end
+    local missing = more and gather_more(b, list, r)
+    if missing then
+        return nil, MISSING, { name = missing, p = {} }
     end
     return list
 end
@@ -238,7 +278,9 @@ local function check_access(list, r, now_ms, path)
         if p.blocked or (p.status and p.status ~= "active") then
             return refuse(i == 1 and KEY_BLOCKED or ENT_BLOCKED, e, now_ms)
         end
-        if p.exact and r.model ~= "" and not allowed(p, r.model) then
+        if p.exact and r.model ~= ""
+           and not allowed(p, r.model, r.provider)
+        then
             return refuse(i == 1 and KEY_MODEL or ENT_MODEL, e, now_ms)
         end
         if p.expires_ms and p.expires_ms <= now_ms then
@@ -477,7 +519,10 @@ local function admit_group(b, g, key)
                 todo[#todo + 1] = x
             end
         end
-        if #todo > 0 then
+        local aliases = #todo > 0 and not g.resolved and key.p.aliases
+        if aliases and aliases[g.model] then
+            no = { ALIAS, aliases[g.model] }
+        elseif #todo > 0 then
             local code, who
             g.master = key.p.master
             list, code, who = gather(b, key, g)
@@ -519,11 +564,13 @@ end
 -- kt_admit: 1 registry gen the caller priced with, 2 lease ms, then groups of
 -- requests that differ only in cost: token, model, route class, path, flags
 -- (1 free model, 2 model unknown, 4 no price, 8 a route whose body is not
--- read), customer entity, tag entities by \t, n; then n times rid, amounts
+-- read, 16 the model is what an alias meant), customer entity, tag entities by
+-- \t, the model's provider, n; then n times rid, amounts
 -- (hold.lua) and the event should it be lost.  At most 128 requests.
 -- Returns {0, now ms, group...}, each group {receipt of those admitted, rates,
 -- alias, key used, key limit, 1 if anything limits it, verdict...}; a verdict
--- is 0, {0, another receipt} or
+-- is 0, {0, another receipt}, {19, the model that the key's alias means: price
+-- that and ask again with flag 16} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, need,
 -- now_ms, allowed models by \t, expires ms, status}.
 -- For all at once {code, ...}: NOT_READY, or STALE with the generation.
@@ -534,13 +581,15 @@ local function kt_admit(keys, a)
     while a[i] do
         local flags, q = tonumber(a[i + 4]), {}
         local g = { name = "key:" .. a[i], model = a[i + 1], class = a[i + 2],
-                    path = a[i + 3], customer = a[i + 5], tags = a[i + 6], q = q,
+                    path = a[i + 3], customer = a[i + 5], tags = a[i + 6],
+                    provider = a[i + 7], q = q,
                     free = has(flags, 1), unknown = has(flags, 2),
-                    unpriced = has(flags, 4), unread = has(flags, 8) }
+                    unpriced = has(flags, 4), unread = has(flags, 8),
+                    resolved = has(flags, 16) }
         groups[#groups + 1] = g
         ask[n + 1], ask[n + 2], n = pre .. "e:" .. g.name, pre .. "c:" .. g.name, n + 2
-        local count = tonumber(a[i + 7])
-        i = i + 8
+        local count = tonumber(a[i + 8])
+        i = i + 9
         for k = 1, count do
             q[k] = { rid = a[i], amounts = a[i + 1], event = a[i + 2] }
             ask[n + 1], n, i = pre .. "h:" .. a[i], n + 1, i + 3

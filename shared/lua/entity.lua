@@ -37,6 +37,20 @@ local function policy(bytes)
 end
 
 
+-- What a level counts for that is asked for its rates only: a user on the keys
+-- of a team.
+local function rates_only(p)
+    local r = p.rates
+    if not r then
+        r = { v = p.v, t = p.t, name = p.name, blocked = p.blocked, rpm = p.rpm,
+              tpm = p.tpm, par = p.par, tpm_type = p.tpm_type,
+              strict = p.strict, kind = p.kind, len_s = p.len_s }
+        p.rates = r
+    end
+    return r
+end
+
+
 -- The counters: used, held (hi, lo each), period id and end s, parallel leases,
 -- the current second, requests and tokens of the window, and of this second.
 local COUNTERS = "<i8i8i8i8i8i8i8i8i8i8i8i8"
@@ -62,12 +76,6 @@ end
 local function dump(e)
     return pack(COUNTERS, e.uh, e.ul, e.hh, e.hl, e.pid, e.pend, e.par, e.sec,
                 e.rsum, e.tsum, e.rcur, e.tcur)
-end
-
-
-local function get(pre, name)
-    local got = call("MGET", pre .. "e:" .. name, pre .. "c:" .. name)
-    return got[1] and load(name, got[1], got[2])
 end
 
 
@@ -125,3 +133,47 @@ local function end_of(p, base, at_s)
 end
 
 
+local DEFAULT = "default:customer"
+
+-- An end user that no policy is known of has the default one, if there is any:
+-- counters from nothing, or from c, in the period of the default.  nil without
+-- a default.
+local function stranger(pre, name, c, now_s)
+    if sub(name, 1, 9) ~= "customer:" or find(name, "~", 10, true) then
+        return nil
+    end
+    local got = call("MGET", pre .. "e:" .. DEFAULT, pre .. "c:" .. DEFAULT)
+    local d = got[1] and load(DEFAULT, got[1], got[2])
+    if not d or d.p.gone then
+        return nil
+    end
+    local e = load(name, got[1], c or got[2])
+    roll(d, now_s)
+    if not c then
+        e.uh, e.ul, e.hh, e.hl, e.par = 0, 0, 0, 0, 0
+        e.sec, e.rsum, e.tsum, e.rcur, e.tcur = 0, 0, 0, 0, 0
+        e.pid, e.pend = d.pid, d.pend
+    elseif (e.pend == 0) ~= (d.pend == 0) then     -- the rule has changed since
+        e.pend = d.pend
+    end
+    return e
+end
+
+
+-- The entity of these two values, an end user also without them.
+local function known(pre, name, bytes, c, now_s)
+    local e
+    if bytes then
+        e = load(name, bytes, c)
+        if not (e and e.p.gone) then
+            return e
+        end
+    end
+    return stranger(pre, name, c, now_s) or e
+end
+
+
+local function get(pre, name, now_s)
+    local got = call("MGET", pre .. "e:" .. name, pre .. "c:" .. name)
+    return known(pre, name, got[1], got[2], now_s)
+end

@@ -2,7 +2,8 @@
 
 local FIELDS = { "v", "t", "blocked", "status", "expires_ms", "strict", "gt",
                  "limit", "soft", "unit", "rpm", "tpm", "par", "tpm_type",
-                 "models", "name", "refs", "sub", "win", "routes", "master" }
+                 "models", "name", "refs", "sub", "win", "routes", "master",
+                 "aliases" }
 
 -- An amount from outside: decimal digits, exact as a pair.
 local function checked(v)
@@ -75,10 +76,18 @@ local function kt_policy_set(keys, a)
         local j = cjson.decode(a[i + 1])
         local p, per = compile(j)
         local bytes = cmsgpack.pack(p)
-        local e = get(pre, name)
+        local got = call("MGET", pre .. "e:" .. name, pre .. "c:" .. name)
+        local e = got[1] and load(name, got[1], got[2])
         if e and e.p.v > p.v then
             out[#out + 1] = "stale"
         else
+            if (not got[1] or e and e.p.gone) and got[2]
+               and sub(name, 1, 9) == "customer:"
+            then
+                -- heard of before it had a policy: it keeps what it used
+                e = stranger(pre, name, got[2], now_s)
+                    or load(name, bytes, got[2])
+            end
             if e and not e.p.gone then
                 change(e, policy(bytes), per, now_s, pre)
             else
@@ -99,8 +108,9 @@ local function kt_policy_del(keys, a)
     local pre, out = prefix(keys), {}
     for i = 1, #a, 2 do
         local name, v = a[i], tonumber(a[i + 1])
-        local old = get(pre, name)
-        if old and old.p.v > v then
+        local old = call("GET", pre .. "e:" .. name)
+        old = old and policy(old)
+        if old and old.v > v then
             out[#out + 1] = "stale"
         else
             call("SET", pre .. "e:" .. name,
@@ -121,7 +131,7 @@ local function kt_state(keys, a)
     local pre, out = prefix(keys), {}
     local now_s = clock()
     for i, name in ipairs(a) do
-        local e = get(pre, name)
+        local e = get(pre, name, now_s)
         if not e or e.p.gone then
             out[i] = false
         else
@@ -148,7 +158,7 @@ local function kt_used_set(keys, a)
     end
     local now_s = clock()
     for i = 1, #a, 3 do
-        local e = get(pre, a[i])
+        local e = get(pre, a[i], now_s)
         if e and not e.p.gone then
             e.pid = tonumber(a[i + 1])
             e.uh, e.ul = amount(checked(a[i + 2]))
@@ -177,7 +187,7 @@ local function kt_adjust(keys, a)
     elseif call("SISMEMBER", hour, a[1]) == 1 then
         return "dup"
     end
-    local e = get(pre, a[2])
+    local e = get(pre, a[2], now_s)
     if not e or e.p.gone then
         return "none"
     end

@@ -11,7 +11,8 @@ local function resolve(b, it, now_s)
         return
     end
     local list = gather(b, e, { model = it.receipt:match("^2\t%d+\t([^\n]*)"),
-                                customer = "", tags = "", any = true })
+                                customer = "", tags = "", any = true,
+                                provider = "" })
     local out = { it.receipt:match("^[^\n]*\n") }
     for i, x in ipairs(list) do
         roll(x, now_s)
@@ -121,7 +122,8 @@ end
 
 -- Applies the items, writes the entities and one stream entry.
 local function commit(pre, items, now_s)
-    local b, sets, stream, n = { pre = pre, ents = {} }, {}, {}, 0
+    local b = { pre = pre, ents = {}, now_s = now_s }
+    local sets, stream, n = {}, {}, 0
     load_all(b, items, now_s)
     for _, it in ipairs(items) do
         if it.event ~= "" then
@@ -320,7 +322,7 @@ local function kt_renew(keys, a)
             take_hold(it, hold)
             local _, lines = parse_receipt(it.receipt)
             for _, l in ipairs(lines) do
-                local e = get(pre, l.name)
+                local e = get(pre, l.name, now_s)
                 if e and not e.p.gone then
                     roll(e, now_s)
                     if e.pid == l.pid and l.is.hold then

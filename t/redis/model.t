@@ -23,6 +23,7 @@ my %TOKEN = map { $_ => token("sk-model-$_") } 1 .. 5;
 my @KEYS = map { "key:$TOKEN{$_}" } 1 .. 5;
 my @MODELS = qw(m1 m2 vendor/m3 a=b);
 my %CHEAP = (bound => 70, typ => 60, ucr => 1_000_000, est => 5, in_bound => 9, in_typ => 8, out_bound => 7, out_typ => 6);
+my @STRANGERS = map { "customer:new$_" } 1 .. 3;
 my @BIG = (9_007_199_254_740_993, 123_456_789_012_345_678, 999_999_999, 1_000_000_000);
 
 sub one { return $_[rand @_] }
@@ -49,6 +50,7 @@ sub period {
 sub shape {
     my $name = shift;
     my ($t) = $name =~ /^(\w+)/;
+    $t = 'customer' if $t eq 'default';
     $t = $name =~ /~w~/ ? 'window' : 'model' if $name =~ /~/;
     my %p = (v => $ver++, t => $t, name => one('', "alias of $t"), period => period());
     if (chance($t eq 'global' ? 0.2 : 0.45)) {
@@ -79,6 +81,7 @@ sub shape {
     );
     $p{refs} = $ref{$name} if $ref{$name};
     $p{refs} = [@{ $p{refs} }[0 .. $#{ $p{refs} } - 1], 'org:absent'] if $ref{$name} && chance(0.02);
+    $p{aliases} = { one(@MODELS) => one(@MODELS, 'elsewhere') } if $t eq 'key' && chance(0.2);
     if ($name =~ /^(?:key:\w+|team:t1|user:u2)$/ && chance(0.5)) {
         $p{win} = ["$name~w~1d"] if chance(0.6);
         $p{sub} = [{ m => 'm1', e => "$name~m~m1" }] if chance(0.6);
@@ -105,9 +108,10 @@ sub state_of {
 
 sub compare_states {
     my $what = shift;
-    my $got = $r->fcall('kt_state', @names);
-    for my $i (0 .. $#names) {
-        is_same(state_of($got->[$i]), $m->state($names[$i]) // 'none', "$what: state of $names[$i]");
+    my @all = (@names, @STRANGERS);
+    my $got = $r->fcall('kt_state', @all);
+    for my $i (0 .. $#all) {
+        is_same(state_of($got->[$i]), $m->state($all[$i]) // 'none', "$what: state of $all[$i]");
     }
 }
 
@@ -133,7 +137,7 @@ sub request {
     my $k = int 1 + rand 5;
     return (
         token => chance(0.02) ? token('nobody') : $TOKEN{$k}, model => one(@MODELS), gen => $m->{gen}, class => one(qw(chat chat messages)),
-        flags => chance(0.05) ? one(1, 2, 4) : 0, customer => chance(0.2) ? 'customer:c1' : chance(0.05) ? 'customer:none' : '',
+        flags => (chance(0.05) ? one(1, 2, 4) : 0) + (chance(0.5) ? 16 : 0), customer => chance(0.2) ? 'customer:c1' : chance(0.2) ? one(@STRANGERS) : '', provider => one('', 'vendor'),
         tags => chance(0.15) ? "tag:a\ttag:none" : '', lease => one(1500, 30000, 60000, 60000),
     );
 }
@@ -165,6 +169,7 @@ sub compare_verdict {
         return;
     }
     return if $got->{code} == 2;
+    return is_same($got->{target}, $want->{target}, "$what: what the alias means") if exists $want->{target};
     is_same($got->{ent}, $want->{ent}, "$what: entity named");
     for (qw(limit used held end need retry)) {
         is_same($got->{$_}, $want->{$_}, "$what: $_ of the refusal") if exists $want->{$_};
@@ -263,7 +268,7 @@ sub op_renew {
 }
 
 sub op_policy {
-    my @set = map { my $n = chance(0.5) ? one(@KEYS) : one(@names); $n => shape($n) } 1 .. one(1, 1, 3);
+    my @set = map { my $n = chance(0.5) ? one(@KEYS) : chance(0.05) ? one(@STRANGERS) : one(@names); $n => shape($n) } 1 .. one(1, 1, 3);
     $set[1]{v} -= 1 + int rand 30 if chance(0.1);
     my @got = @{ $r->fcall('kt_policy_set', map { ref $_ ? $Keytoll::Test::JSON->encode($_) : $_ } @set) };
     my @want;
@@ -280,9 +285,10 @@ sub op_policy {
 }
 
 sub op_delete {
-    my $n = one(grep { $_ ne 'global' } @names);
+    my $n = chance(0.1) ? one(@STRANGERS) : one(grep { $_ ne 'global' } @names);
     my $v = $ver++ - (chance(0.1) ? 40 : 0);
     is_same($r->fcall('kt_policy_del', $n, $v)->[0], $m->policy_del($n, $v), "policy del $n");
+    $broken{$n} = 1 if $n =~ /^customer:/;
     op_repair() if chance(0.8);
 }
 
@@ -362,7 +368,7 @@ sub sequence {
     $m = Keytoll::Model->new(now => $s->now, gen => $s->{gen});
     (@settled, @live, %seed_used, %broken) = ();
     ($picture, $ver) = (undef, 100);
-    @names = ('global', 'user:u%201', 'org:o1', 'member:t1/u2', 'customer:c1', 'tag:a', base());
+    @names = ('global', 'default:customer', 'user:u%201', 'org:o1', 'member:t1/u2', 'customer:c1', 'tag:a', base());
     for my $n (@names) {
         my $p = shape($n);
         is_same($r->fcall('kt_policy_set', $n, $Keytoll::Test::JSON->encode($p))->[0], $m->policy_set($n, $p), "policy set $n");
@@ -413,7 +419,7 @@ for my $run (@runs) {
 }
 note(join ', ', map { "$_ $count{$_}" } sort keys %count);
 ok($count{$_}, "the sequences met \"$_\"") for defined $ENV{KEYTOLL_SEED} ? () : qw(admitted budget held credits rpm tpm parallel key_model ent_model
-    ent_blocked key_blocked key_expired key_unknown not_ready stale unpriced model_unknown route swept failover many),
+    alias ent_blocked key_blocked key_expired key_unknown not_ready stale unpriced model_unknown route swept failover many),
     'settle 0', 'settle 1', 'settle 2', 'policy stale';
 pass(sprintf '%d sequences of %d operations agree in %.0f s, seeds from %d', scalar @runs, $OPS, time - $from, $first) if !grep { !$_ } Test::More->builder->summary;
 

@@ -15,7 +15,7 @@ use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32
 use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
-    parallel model_unknown credits unpriced missing);
+    parallel model_unknown credits unpriced missing alias);
 my %CODE = map { $NAMES[$_] => $_ } 0 .. $#NAMES;
 
 sub new {
@@ -88,6 +88,14 @@ sub policy_set {
     my $e = $self->{ent}{$name};
     return 'stale' if $e && $e->{p}{v} > $p->{v};
     my $per = $p->{period} && $p->{period}{kind} ne 'none' ? $p->{period} : undef;
+    if ((!$e || $e->{gone}) && $self->{strange}{$name}) {
+        my $s = $self->known($name);
+        $s = $self->{strange}{$name} if !$s || $s->{gone};
+        delete $self->{strange}{$name};
+        delete $s->{strange};
+        $s->{p} = $p if !$self->live('default:customer');
+        $e = $self->{ent}{$name} = $s;
+    }
     if (!$e || $e->{gone}) {
         $e = $self->{ent}{$name} = { name => $name, used => $p->{used} // 0, held => 0, pid => $per ? $per->{id} : 0,
             end => $per ? $per->{end_s} : 0, par => 0, rpm => {}, tpm => {} };
@@ -107,13 +115,35 @@ sub policy_del {
     my $e = $self->{ent}{$name};
     return 'stale' if $e && $e->{p}{v} > $v;
     $self->{ent}{$name} = { name => $name, gone => 1, p => { v => $v } };
+    delete $self->{strange}{$name};
     return 'ok';
 }
 
 sub live {
     my ($self, $name) = @_;
-    my $e = $self->{ent}{$name};
+    my $e = $self->known($name);
     return $e && !$e->{gone} ? $e : undef;
+}
+
+# What a stranger counted is kept, whoever looks at him only leaves no trace.
+sub keep {
+    my ($self, $e) = @_;
+    $self->{strange}{ $e->{name} } = $e if $e->{strange};
+}
+
+# An end user without a policy has the default one, in its running period.
+sub known {
+    my ($self, $name) = @_;
+    my $e = $self->{ent}{$name};
+    return $e if $e && !$e->{gone} || $name !~ /^customer:/;
+    my $d = $self->live('default:customer') or return $e;
+    $self->roll($d);
+    if (my $s = $self->{strange}{$name} && { %{ $self->{strange}{$name} } }) {
+        $s->{p} = $d->{p};
+        $s->{end} = $d->{end} if !$s->{end} != !$d->{end};
+        return $s;
+    }
+    return { name => $name, p => $d->{p}, used => 0, held => 0, pid => $d->{pid}, end => $d->{end}, par => 0, rpm => {}, tpm => {}, strange => 1 };
 }
 
 sub adjust {
@@ -123,6 +153,7 @@ sub adjust {
     $self->roll($e);
     return 'below' if $e->{used} + $delta < 0;
     $e->{used} += $delta;
+    $self->keep($e);
     $self->{done}{$rid} = 1;
     push @{ $self->{stream} }, [$event, "2\t" . $self->sec * 1000 . "\t\n$name\t$e->{pid}\t48\n", "adj $name $delta"];
     return 'ok';
@@ -138,39 +169,52 @@ sub refuse {
 # The entities of a request, in order; or a refusal.
 sub entities {
     my ($self, $key, %a) = @_;
-    my (@list, @deep) = { e => $key, money => 1 };
+    my (@list, @deep) = { e => $key, p => $key->{p}, money => 1 };
     my $extra = sub {
         my $p = shift;
         return (@{ $p->{win} // [] }, map { $_->{e} } grep { $_->{m} eq $a{model} } @{ $p->{sub} // [] });
     };
     my @want = map { { n => $_, must => 1, money => 1 } } $extra->($key->{p});
-    push @want, map { ref $_ ? { n => $_->{e}, must => 1, money => $_->{money} } : { n => $_, must => 1, money => 1 } } @{ $key->{p}{refs} // [] };
-    push @want, map { { n => $_, must => 0, money => 1 } } grep { length } $a{customer} // '', split /\t/, $a{tags} // '';
-    my %missing;
+    my @refs = map { ref $_ ? { n => $_->{e}, must => 1, money => $_->{money} } : { n => $_, must => 1, money => 1 } } @{ $key->{p}{refs} // [] };
+    my %seen;
+    my @tags = map { { n => $_, must => 0, money => 1 } } grep { length && !$seen{$_}++ } split /\t/, $a{tags} // '';
+    my @customer = map { { n => $_, must => 0, money => 1 } } grep { length } $a{customer} // '';
+    my $person = sub { $_[0]{n} =~ /^(?:member|user):/ };
+    my $proxy = sub { $_[0]{n} eq 'global' };
+    while (@refs && !$person->($refs[0]) && !$proxy->($refs[0])) { push @want, shift @refs }
+    push @want, @tags;
+    while (@refs && !$proxy->($refs[0])) { push @want, shift @refs }
+    push @want, @customer, @refs;
     for my $w (@want) {
-        my $e = $self->{ent}{ $w->{n} };
+        my $e = $self->known($w->{n});
         if (!$e) {
             return refuse('missing', { name => $w->{n} }) if $w->{must} && !$a{any};
         } elsif ($e->{gone}) {
             return refuse('ent_blocked', $e) if $w->{must} && !$a{any};
         } else {
-            push @list, { e => $e, money => $w->{money} };
+            my $p = $e->{p};
+            $p = { map { exists $p->{$_} ? ($_ => $p->{$_}) : () } qw(v t name blocked rpm tpm par tpm_type strict period) } unless $w->{money};
+            push @list, { e => $e, p => $p, money => $w->{money} };
         }
     }
     for my $l (@list[1 .. $#list]) {
-        for my $n ($extra->($l->{e}{p})) {
+        for my $n ($extra->($l->{p})) {
             my $e = $self->{ent}{$n};
             return refuse('missing', { name => $n }) unless $e || $a{any};
-            push @deep, { e => $e, money => $l->{money} } if $e && !$e->{gone};
+            push @deep, { e => $e, p => $e->{p}, money => $l->{money} } if $e && !$e->{gone};
         }
     }
     return [@list, @deep];
 }
 
 sub model_ok {
-    my ($p, $model) = @_;
+    my ($p, $model, $provider) = @_;
     my @m = @{ $p->{models} // [] } or return 1;
-    return scalar grep { my $re = join '.*', map { quotemeta } split /\*/, $_, -1; $model =~ /^$re$/s } @m;
+    for my $m (@m) {
+        my $re = join '.*', map { quotemeta } split /\*/, $m, -1;
+        return 1 if $model =~ /^$re$/s || $m =~ /\*/ && $provider ne '' && "$provider/$model" =~ /^$re$/s;
+    }
+    return 0;
 }
 
 sub route_ok {
@@ -216,14 +260,16 @@ sub admit {
     my $key = $self->live("key:$a{token}") or return refuse('key_unknown');
     return { code => 0, receipt => $self->{hold}{ $a{rid} }{receipt} } if $self->{hold}{ $a{rid} };
     return refuse('missing') if exists $self->{tomb}{ $a{rid} };
+    my $alias = ($key->{p}{aliases} // {})->{ $a{model} };
+    return { code => $CODE{alias}, target => $alias } if defined $alias && !($a{flags} & 16);
 
     my $list = $self->entities($key, %a);
     return $list unless ref $list eq 'ARRAY';
 
     for my $l (@$list) {
-        my ($e, $p) = ($l->{e}, $l->{e}{p});
+        my ($e, $p) = @$l{qw(e p)};
         return refuse($e == $key ? 'key_blocked' : 'ent_blocked', $e) if $p->{blocked} || ($p->{status} // 'active') ne 'active';
-        return refuse($e == $key ? 'key_model' : 'ent_model', $e) if $a{model} ne '' && !model_ok($p, $a{model});
+        return refuse($e == $key ? 'key_model' : 'ent_model', $e) if $a{model} ne '' && !model_ok($p, $a{model}, $a{provider} // '');
         return refuse('key_expired', $e) if defined $p->{expires_ms} && $p->{expires_ms} <= $self->{now};
     }
     return refuse('route', $key) unless route_ok($key->{p}, $a{class}, $a{path});
@@ -231,7 +277,7 @@ sub admit {
     my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
     my (@hold, @bit);
     for my $i (0 .. $#$list) {
-        my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
+        my ($e, $p) = @{ $list->[$i] }{qw(e p)};
         $self->roll($e);
         next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
         return refuse('unpriced', $e) if $a{flags} & 4;
@@ -242,7 +288,7 @@ sub admit {
     }
 
     for my $l (@$list) {
-        my ($e, $p) = ($l->{e}, $l->{e}{p});
+        my ($e, $p) = @$l{qw(e p)};
         next if $exempt->($p);
         if (defined $p->{rpm}) {
             my $n = $self->in_window($e->{rpm});
@@ -262,7 +308,7 @@ sub admit {
     my $receipt = "2\t$self->{now}\t$a{model}\n";
     my @lines;
     for my $i (0 .. $#$list) {
-        my ($e, $p) = ($list->[$i]{e}, $list->[$i]{e}{p});
+        my ($e, $p) = @{ $list->[$i] }{qw(e p)};
         my ($bits, $tok) = (0, 0);
         unless ($exempt->($p)) {
             if (defined $p->{rpm}) { $bits |= RPM; $e->{rpm}{ $self->sec }++ }
@@ -273,6 +319,7 @@ sub admit {
         $bits |= defined $hold[$i] ? $bit[$i] // 0 : NOHOLD;
         $bits |= STRICT if $p->{strict};
         $e->{held} += $hold[$i] // 0;
+        $self->keep($e) if defined $hold[$i] || $bits & (RPM | TPM | PAR);
         push @lines, { name => $e->{name}, pid => $e->{pid}, held => $hold[$i] // 0, tok => $tok, bits => $bits };
         $receipt .= join("\t", @{ $lines[-1] }{qw(name pid bits)}) . "\n";
     }
@@ -342,6 +389,7 @@ sub charge {
             }
             $e->{rpm}{$at}-- if $it->{event} eq '' && $l->{bits} & RPM && defined $e->{p}{rpm} && $young && ($e->{rpm}{$at} // 0) > 0;
         }
+        $self->keep($e);
         next unless $same && $l->{bits} & MONEY;
         $e->{used} += $l->{bits} & UCR ? $it->{ucr} : $it->{cost} - ($o{back} // 0);
     }
@@ -409,6 +457,7 @@ sub renew {
                 $self->roll($e);
                 $e->{held} += $l->{held} if $e->{pid} == $l->{pid} && !($l->{bits} & NOHOLD);
                 $e->{par}++ if $l->{bits} & PAR;
+                $self->keep($e);
             }
             $self->{hold}{$rid} = { receipt => $receipt, lines => \@lines, est => $a->{est}, event => $event };
         }
@@ -424,8 +473,8 @@ sub state {
     my $e = $self->live($name) or return undef;
     $self->roll($e);
     my $p = $e->{p};
-    return join ' ', $p->{v}, $e->{used}, $e->{held}, $p->{limit} // '-', $e->{pid}, $e->{end}, $self->in_window($e->{rpm}), $p->{rpm} // '-',
-        $self->in_window($e->{tpm}), $p->{tpm} // '-', $e->{par}, $p->{par} // '-', $p->{blocked} ? 1 : 0, $p->{unit} // 'nusd';
+    return join ' ', $p->{v}, $e->{used}, $e->{held}, $p->{limit} // '-', $e->{pid}, $e->{end}, defined $p->{rpm} ? $self->in_window($e->{rpm}) : 0, $p->{rpm} // '-',
+        defined $p->{tpm} ? $self->in_window($e->{tpm}) : 0, $p->{tpm} // '-', $e->{par}, $p->{par} // '-', $p->{blocked} ? 1 : 0, $p->{unit} // 'nusd';
 }
 
 1;

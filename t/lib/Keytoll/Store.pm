@@ -83,7 +83,7 @@ sub complete {
     my ($self, %a) = @_;
     $a{rid} //= rid($self->now);
     my %d = (model => 'm1', gen => $self->{gen}, class => 'chat', path => '/v1/chat/completions', bound => 0, ucr => 1_000_000,
-        in_bound => 0, out_bound => 0, est => 0, lease => 60000, flags => 0, customer => '', tags => '');
+        in_bound => 0, out_bound => 0, est => 0, lease => 60000, flags => 0, customer => '', tags => '', provider => '');
     $a{$_} //= $d{$_} for keys %d;
     $a{typ} //= $a{bound};
     $a{in_typ} //= $a{in_bound};
@@ -103,7 +103,7 @@ sub amounts {
 sub group {
     my ($self, @requests) = @_;
     my @r = map { { $self->complete(%$_) } } @requests;
-    return (\@r, @{ $r[0] }{qw(token model class path flags customer tags)}, scalar @r, map { ($_->{rid}, amounts(%$_), $_->{event}) } @r);
+    return (\@r, @{ $r[0] }{qw(token model class path flags customer tags provider)}, scalar @r, map { ($_->{rid}, amounts(%$_), $_->{event}) } @r);
 }
 
 sub verdict {
@@ -112,6 +112,8 @@ sub verdict {
     if ($v{code} == 0) {
         @v{qw(receipt rates alias used limit limited)} = @$group;
         $v{receipt} = $v->[1] if ref $v;
+    } elsif ($v{code} == 19) {
+        $v{target} = $v->[1];
     } else {
         @v{qw(ent alias limit used held end retry need now models expires status)} = @$v[1 .. 12];
     }
