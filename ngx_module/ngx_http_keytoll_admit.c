@@ -205,80 +205,6 @@ ngx_http_keytoll_admit_flush(void)
 }
 
 
-static ngx_int_t
-ngx_http_keytoll_customer(ngx_http_keytoll_ctx_t *ctx)
-{
-    size_t      len;
-    ngx_str_t  *out;
-
-    out = &ctx->customer;
-    ngx_str_null(out);
-
-    if (ctx->scan == NULL || ctx->scan->user_len == 0) {
-        return NGX_OK;
-    }
-
-    out->data = ngx_pnalloc(ctx->request->pool, KT_ENT_MAX);
-    if (out->data == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (kt_ent_name("customer", ctx->scan->user, ctx->scan->user_len,
-                    (char *) out->data, KT_ENT_MAX, &len)
-        != KT_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    out->len = len;
-
-    return NGX_OK;
-}
-
-
-/* metadata.tags of the body as entity names, separated by tabs. */
-
-static ngx_int_t
-ngx_http_keytoll_tags(ngx_http_keytoll_ctx_t *ctx)
-{
-    size_t       len;
-    u_char      *p;
-    ngx_str_t   *out;
-    ngx_uint_t   i;
-
-    out = &ctx->tag_names;
-    ngx_str_null(out);
-
-    if (ctx->ntags == 0) {
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(ctx->request->pool, ctx->ntags * (KT_ENT_MAX + 1));
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    out->data = p;
-
-    for (i = 0; i < ctx->ntags; i++) {
-
-        if (kt_ent_name("tag", (char *) ctx->tags[i].data, ctx->tags[i].len,
-                        (char *) p, KT_ENT_MAX, &len)
-            != KT_OK)
-        {
-            return NGX_ERROR;
-        }
-
-        p += len;
-        *p++ = '\t';
-    }
-
-    out->len = p - out->data;
-
-    return NGX_OK;
-}
-
-
 static u_char *
 ngx_http_keytoll_amount(u_char *p, int64_t v)
 {
@@ -317,9 +243,7 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
     ctx->flags = ngx_http_keytoll_flags(ctx);
     ctx->flags |= ctx->aliased ? 16 : 0;
 
-    if (ngx_http_keytoll_customer(ctx) != NGX_OK
-        || ngx_http_keytoll_tags(ctx) != NGX_OK)
-    {
+    if (ngx_http_keytoll_name_identity(ctx) != NGX_OK) {
         return NGX_ERROR;
     }
 

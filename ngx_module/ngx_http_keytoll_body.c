@@ -19,8 +19,6 @@ static void ngx_http_keytoll_scan_body(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_path(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
-static void ngx_http_keytoll_read_tags(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_gather(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_uint_t ngx_http_keytoll_edits(ngx_http_request_t *r,
@@ -66,7 +64,8 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     if (ctx->class == KT_ROUTE_OTHER || ctx->class == KT_ROUTE_READ
         || ctx->class == KT_ROUTE_REALTIME)
     {
-        return KT_ADMITTED;
+        ngx_http_keytoll_read_identity(r, ctx);
+        return ctx->why ? KT_BODY_INVALID : KT_ADMITTED;
     }
 
     ctx->scan = ngx_palloc(r->pool, sizeof(kt_reqscan_t));
@@ -83,7 +82,7 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     }
 
     if (ctx->why == NULL) {
-        ngx_http_keytoll_read_tags(r, ctx);
+        ngx_http_keytoll_read_identity(r, ctx);
     }
 
     if (ctx->why) {
@@ -173,39 +172,6 @@ ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx)
     } else if (ctx->class != KT_ROUTE_COUNT) {
         ctx->why = "model is required";
     }
-}
-
-
-/* Tags are names of entities: text that can stand in a name. */
-
-static void
-ngx_http_keytoll_read_tags(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
-{
-    size_t      n;
-    u_char     *p;
-    ngx_uint_t  i;
-
-    for (i = 0; i < ctx->scan->ntags; i++) {
-
-        p = ngx_pnalloc(r->pool, KT_ID_MAX + 1);
-
-        if (p == NULL
-            || kt_reqscan_text(ctx->body, ctx->scan->tags[i], (char *) p,
-                               KT_ID_MAX + 1, &n)
-               != KT_OK
-            || n == 0
-            || kt_json_clean((char *) p, n) != KT_OK)
-        {
-            ctx->why = "a tag of metadata.tags is empty, longer than 255 "
-                       "bytes or not text";
-            return;
-        }
-
-        ctx->tags[i].data = p;
-        ctx->tags[i].len = n;
-    }
-
-    ctx->ntags = i;
 }
 
 
@@ -397,25 +363,25 @@ ngx_http_keytoll_path(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
     u_char     *p, *uri;
     kt_span_t  *m;
+    ngx_str_t  *name;
 
     m = &ctx->route.model;
+    name = ctx->upstream_model.len ? &ctx->upstream_model : &ctx->model;
 
-    if (m->len == 0 || ctx->upstream_model.len == 0
-        || (m->len == ctx->upstream_model.len
-            && ngx_memcmp(r->uri.data + m->off, ctx->upstream_model.data,
-                          m->len)
-               == 0))
+    if (m->len == 0 || name->len == 0
+        || (m->len == name->len
+            && ngx_memcmp(r->uri.data + m->off, name->data, m->len) == 0))
     {
         return NGX_OK;
     }
 
-    uri = ngx_pnalloc(r->pool, r->uri.len + ctx->upstream_model.len);
+    uri = ngx_pnalloc(r->pool, r->uri.len + name->len);
     if (uri == NULL) {
         return NGX_ERROR;
     }
 
     p = ngx_cpymem(uri, r->uri.data, m->off);
-    p = ngx_cpymem(p, ctx->upstream_model.data, ctx->upstream_model.len);
+    p = ngx_cpymem(p, name->data, name->len);
     p = ngx_cpymem(p, r->uri.data + m->off + m->len,
                    r->uri.len - m->off - m->len);
 

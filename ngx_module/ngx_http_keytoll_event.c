@@ -363,21 +363,14 @@ ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
     u_char              *p;
     ngx_str_t            user, addr, alias;
     kt_usage_t          *u;
-    kt_reqscan_t        *s;
     ngx_http_request_t  *r;
 
     r = ctx->request;
-    s = ctx->scan;
     u = &ctx->usage;
     addr = r->connection->addr_text;
     alias = ctx->alias;
 
-    ngx_str_null(&user);
-
-    if (s) {
-        user.data = (u_char *) s->user;
-        user.len = s->user_len;
-    }
+    user = ctx->end_user;
 
     len = 768 + ngx_http_keytoll_json_len(ctx->model.data, ctx->model.len)
           + ngx_http_keytoll_json_len(ctx->upstream_model.data,

@@ -89,6 +89,13 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       offsetof(ngx_http_keytoll_loc_conf_t, abort),
       &ngx_http_keytoll_aborts },
 
+    { ngx_string("keytoll_user_header"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_conf_set_str_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, user_header),
+      NULL },
+
     { ngx_string("keytoll_max_body"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_size_slot,
@@ -263,6 +270,7 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_uint_value(conf->abort, prev->abort,
                               NGX_HTTP_KEYTOLL_ABORT_DRAIN);
     ngx_conf_merge_size_value(conf->max_body, prev->max_body, 8 << 20);
+    ngx_conf_merge_str_value(conf->user_header, prev->user_header, "");
     ngx_conf_merge_value(conf->websocket, prev->websocket, 0);
 
     return NGX_CONF_OK;

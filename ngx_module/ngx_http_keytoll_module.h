@@ -122,6 +122,7 @@ typedef struct {
     ngx_uint_t                     failure;
     ngx_uint_t                     abort;
     size_t                         max_body;
+    ngx_str_t                      user_header;
     ngx_flag_t                     websocket;
     ngx_uint_t                     status;
 } ngx_http_keytoll_loc_conf_t;
@@ -227,6 +228,7 @@ typedef struct {
     kt_reqscan_t                  *scan;
     ngx_str_t                      tags[KT_REQ_TAGS];   /* decoded           */
     ngx_uint_t                     ntags;
+    ngx_str_t                      end_user;
     kt_type_t                      type;        /* of the body               */
     size_t                         boundary_len;
     char                           boundary[KT_BOUNDARY_MAX];
@@ -345,6 +347,12 @@ ngx_uint_t ngx_http_keytoll_read_body(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+
+/* identity.c */
+
+void ngx_http_keytoll_read_identity(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 
 /* admit.c */
 

@@ -40,7 +40,10 @@ typedef enum {
     KT_REQKEY_MEDIA,                   /* asks for more than text           */
     KT_REQKEY_SIZE,
     KT_REQKEY_QUALITY,
-    KT_REQKEY_DOCUMENTS
+    KT_REQKEY_DOCUMENTS,
+    KT_REQKEY_TAGS,
+    KT_REQKEY_LITELLM,                 /* litellm_metadata                 */
+    KT_REQKEY_SAFETY                   /* safety_identifier                */
 } kt_reqkey_id_t;
 
 

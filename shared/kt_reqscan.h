@@ -45,7 +45,9 @@ typedef struct {
     size_t        model_len;
     char          model[KT_REQ_TEXT];  /* decoded, NUL terminated           */
 
-    size_t        user_len;            /* "user", else metadata.user_id     */
+    size_t        user_len;            /* user, else litellm_metadata.user,
+                                          metadata.user_id,
+                                          safety_identifier                 */
     char          user[KT_REQ_TEXT];
 
     int64_t       max_tok;             /* largest cap present, -1 absent    */
@@ -76,7 +78,8 @@ typedef struct {
     char          quality[KT_REQ_WORD];
 
     unsigned      ntags;
-    kt_span_t     tags[KT_REQ_TAGS];   /* strings of metadata.tags          */
+    kt_span_t     tags[KT_REQ_TAGS];   /* strings of tags, metadata.tags and
+                                          litellm_metadata.tags             */
 
     unsigned      stream:1;
     unsigned      background:1;        /* answered before it is done        */

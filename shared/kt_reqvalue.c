@@ -305,6 +305,13 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 
         break;
 
+    case KT_REQKEY_SAFETY:
+        if (type == KT_RS_STRING) {
+            s->safety = span;
+        }
+
+        break;
+
     case KT_REQKEY_USER:
         if (type == KT_RS_STRING
             && kt_rs_ident(s, span, s->out->user, &s->out->user_len) != KT_OK)
@@ -346,6 +353,18 @@ kt_rs_usage_option(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 }
 
 
+static void
+kt_rs_tag(kt_rs_t *s, kt_span_t span)
+{
+    if (s->out->ntags == KT_REQ_TAGS) {
+        kt_rs_refuse(s, KT_RANGE, "too many tags", span.off);
+        return;
+    }
+
+    s->out->tags[s->out->ntags++] = span;
+}
+
+
 /* A value below a member: options, tags, user_id, text. */
 
 static void
@@ -384,13 +403,15 @@ kt_rs_nested(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         return;
     }
 
-    if (s->sub == KT_RS_SUB_TAGS && s->depth == 3 && !(s->is_obj & 4)) {
-        if (s->out->ntags == KT_REQ_TAGS) {
-            kt_rs_refuse(s, KT_RANGE, "too many tags", span.off);
-            return;
-        }
+    if (s->sub == KT_RS_SUB_USER && s->depth == 2) {
+        s->litellm = span;
+        return;
+    }
 
-        s->out->tags[s->out->ntags++] = span;
+    if ((s->sub == KT_RS_SUB_TAGS || s->sub == KT_RS_SUB_LTAGS)
+        && s->depth == 3 && !(s->is_obj & 4))
+    {
+        kt_rs_tag(s, span);
     }
 }
 
@@ -502,6 +523,11 @@ kt_rs_value(kt_rs_t *s, kt_rs_type_t type, const unsigned char *p)
 
     } else if (s->sub) {
         kt_rs_nested(s, type, span);
+
+    } else if (s->key->id == KT_REQKEY_TAGS && type == KT_RS_STRING
+               && s->depth == 2 && !(s->is_obj & 2))
+    {
+        kt_rs_tag(s, span);
     }
 
     if (s->key->flags & KT_REQKEY_TEXT) {
@@ -570,6 +596,8 @@ static const struct kt_rs_subkey_s {
     SUB(SO, "include_usage", USAGE),
     SUB(METADATA, "user_id", USER_ID),
     SUB(METADATA, "tags", TAGS),
+    SUB(LITELLM, "user", USER),
+    SUB(LITELLM, "tags", LTAGS),
     SUB(GENERATION, "maxOutputTokens", CAP),
     SUB(GENERATION, "max_output_tokens", CAP),
     SUB(GENERATION, "candidateCount", COUNT),
@@ -708,6 +736,7 @@ kt_rs_key(kt_rs_t *s, const unsigned char *p)
 
     if (s->depth == 2
         && (s->key->id == KT_REQKEY_SO || s->key->id == KT_REQKEY_METADATA
+            || s->key->id == KT_REQKEY_LITELLM
             || s->key->id == KT_REQKEY_GENERATION))
     {
         kt_rs_key2(s, span);
@@ -758,18 +787,33 @@ kt_rs_end(kt_rs_t *s, int empty)
 }
 
 
-/* The fallback identity counts only when there is no user. */
+/* Other identities count only when those before them are not there. */
 
 void
 kt_rs_finish(kt_rs_t *s)
 {
-    if (s->out->user_len || s->user_id.len == 0) {
-        return;
-    }
+    size_t  i;
 
-    if (kt_rs_ident(s, s->user_id, s->out->user, &s->out->user_len) != KT_OK) {
-        kt_rs_refuse(s, KT_RANGE, "\"user_id\" is out of range",
-                     s->user_id.off);
+    const struct {
+        kt_span_t    span;
+        const char  *range;
+    } other[] = {
+        { s->litellm, "\"litellm_metadata.user\" is out of range" },
+        { s->user_id, "\"user_id\" is out of range" },
+        { s->safety, "\"safety_identifier\" is out of range" }
+    };
+
+    for (i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
+        if (s->out->user_len) {
+            return;
+        }
+
+        if (other[i].span.len
+            && kt_rs_ident(s, other[i].span, s->out->user, &s->out->user_len)
+               != KT_OK)
+        {
+            kt_rs_refuse(s, KT_RANGE, other[i].range, other[i].span.off);
+        }
     }
 }
 

@@ -18,6 +18,8 @@ typedef enum {
     KT_RS_SUB_NONE = 0,
     KT_RS_SUB_USER_ID,
     KT_RS_SUB_TAGS,
+    KT_RS_SUB_USER,
+    KT_RS_SUB_LTAGS,
     KT_RS_SUB_USAGE,
     KT_RS_SUB_CAP,
     KT_RS_SUB_COUNT,
@@ -50,6 +52,8 @@ typedef struct {
     const kt_reqkey_t    *key;         /* of depth 1, NULL for others       */
     size_t                raw_off;     /* where a value to be counted began */
     kt_span_t             user_id;     /* metadata.user_id                  */
+    kt_span_t             litellm;     /* litellm_metadata.user             */
+    kt_span_t             safety;      /* safety_identifier                 */
     keytoll_rc_t          rc;          /* first unacceptable value          */
 } kt_rs_t;
 

@@ -316,6 +316,22 @@ fields(void)
     is_int(scan("{\"user\":7,\"metadata\":{\"user_id\":\"eve\"}}"), KT_OK,
            "user of another type");
     is_str(r.user, "eve", "... falls back to user_id");
+    (void) scan("{\"safety_identifier\":\"s\",\"metadata\":{\"user_id\":\"m\"},"
+                "\"litellm_metadata\":{\"user\":\"l\",\"tags\":[\"t1\"]},"
+                "\"user\":\"u\",\"tags\":[\"t2\",3,[\"no\"]]}");
+    is_str(r.user, "u", "user comes first");
+    is_int(r.ntags, 2, "tags of litellm_metadata and of the body");
+    (void) scan("{\"safety_identifier\":\"s\",\"metadata\":{\"user_id\":\"m\"},"
+                "\"litellm_metadata\":{\"user\":\"l\"}}");
+    is_str(r.user, "l", "then litellm_metadata.user");
+    (void) scan("{\"safety_identifier\":\"s\",\"metadata\":{\"user_id\":\"m\"}}");
+    is_str(r.user, "m", "then metadata.user_id");
+    (void) scan("{\"safety_identifier\":\"s\"}");
+    is_str(r.user, "s", "then safety_identifier");
+    is_int(scan("{\"litellm_metadata\":{\"user\":\"a\",\"user\":\"b\"}}"),
+           KT_DUPLICATE, "none of them twice");
+    is_int(scan("{\"tags\":[],\"tags\":[]}"), KT_DUPLICATE, "nor the tags");
+
     is_int(scan("{\"metadata\":\"x\"}"), KT_OK, "metadata of another type");
     is_int(scan("{\"metadata\":[\"tags\",[\"x\"]]}"), KT_OK, "... an array");
     is_int(r.ntags, 0, "... holds no tags");
