@@ -146,19 +146,29 @@ CREATE TRIGGER customer_default_moved AFTER UPDATE ON customer_default FOR EACH 
 CREATE TRIGGER customer_default_made AFTER INSERT OR DELETE ON customer_default
     FOR EACH ROW EXECUTE FUNCTION kt_customer_default_changed();
 
--- The reverse of kt_encode().
-CREATE FUNCTION kt_decode(id text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT CASE WHEN id !~ '%' THEN id ELSE (
-        SELECT convert_from(string_agg(CASE WHEN m[1] ~ '^%..$' THEN decode(substr(m[1], 2), 'hex')
+-- The reverse of kt_encode(); null for what it never makes.
+CREATE FUNCTION kt_decode(id text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    IF id !~ '%' THEN
+        RETURN id;
+    END IF;
+    RETURN (SELECT convert_from(string_agg(CASE WHEN m[1] ~ '^%..$' THEN decode(substr(m[1], 2), 'hex')
                                             ELSE convert_to(m[1], 'UTF8') END, ''::bytea ORDER BY i), 'UTF8')
-          FROM regexp_matches(id, '%[0-9A-F]{2}|[^%]+', 'g') WITH ORDINALITY AS x(m, i)) END $$;
+              FROM regexp_matches(id, '%[0-9A-F]{2}|[^%]+', 'g') WITH ORDINALITY AS x(m, i));
+EXCEPTION WHEN character_not_in_repertoire OR invalid_parameter_value THEN
+    RETURN NULL;
+END $$;
 
 -- An end user that was only heard of gets a row when it is first booked, so that a rebuild
 -- finds what it used.
 CREATE FUNCTION kt_customer_seen() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    id text := kt_decode(substr(NEW.ent, 10));
 BEGIN
-    WITH n AS (INSERT INTO customers (user_id) VALUES (kt_decode(substr(NEW.ent, 10)))
-               ON CONFLICT DO NOTHING RETURNING ent)
+    IF id IS NULL OR NOT kt_id_ok(id) OR kt_ent('customer', id) <> NEW.ent THEN
+        RETURN NULL;
+    END IF;
+    WITH n AS (INSERT INTO customers (user_id) VALUES (id) ON CONFLICT DO NOTHING RETURNING ent)
     INSERT INTO outbox (ent, op, version) SELECT ent, 'set', 0 FROM n;
     RETURN NULL;
 END $$;
