@@ -537,6 +537,13 @@ ngx_http_keytoll_init_zone(ngx_shm_zone_t *zone, void *data)
         return NGX_ERROR;
     }
 
+    if (ngx_http_keytoll_cache_init(pool, shm,
+                                    pool->pfree * ngx_pagesize)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     pool->data = shm;
     zone->data = shm;
 
@@ -681,6 +688,7 @@ ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
 
     ngx_http_keytoll_admit_init();
     ngx_http_keytoll_lease_init(cycle);
+    ngx_http_keytoll_watch_init(cycle);
 
     if (ngx_http_keytoll_journal_init(cycle) != NGX_OK
         || ngx_http_keytoll_redis_init(cycle) != NGX_OK)
@@ -707,6 +715,7 @@ ngx_http_keytoll_exit_process(ngx_cycle_t *cycle)
     }
 
     (void) ngx_http_keytoll_journal_sync();
+    ngx_http_keytoll_watch_exit();
     ngx_http_keytoll_redis_exit();
     ngx_http_keytoll_gauge()->pid = 0;
 }

@@ -5,8 +5,9 @@
  * Types and entry points shared by the module's files.  One request:
  *
  *   request.c  PRECONTENT handler: key.c reads the key, body.c the body
- *   admit.c    asks Redis (redis.c) for what estimate.c and registry.c say it
- *              may cost; lease.c keeps the grant alive
+ *   admit.c    asks (call.c, redis.c) for what estimate.c and registry.c say
+ *              it may cost, unless cache.c knows the answer, which watch.c
+ *              keeps true; lease.c keeps the grant alive
  *   verdict.c  answers refusals; otherwise journal.c writes D, nginx proxies
  *   filter.c   counts usage as the response passes
  *   event.c    turns the end of the request into a settlement, settle.c
@@ -84,6 +85,9 @@ typedef enum {
     NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS,
     NGX_HTTP_KEYTOLL_N_REPLAYED,
     NGX_HTTP_KEYTOLL_N_ADOPTED,
+    NGX_HTTP_KEYTOLL_N_CACHE_HITS,
+    NGX_HTTP_KEYTOLL_N_CACHE_STORED,
+    NGX_HTTP_KEYTOLL_N_CACHE_EMPTIED,
     NGX_HTTP_KEYTOLL_N_MAX
 } ngx_http_keytoll_counter_e;
 
@@ -97,7 +101,11 @@ typedef struct {
 } ngx_http_keytoll_gauge_t;
 
 
+typedef struct ngx_http_keytoll_cache_s  ngx_http_keytoll_cache_t;
+
+
 typedef struct {
+    ngx_http_keytoll_cache_t      *cache;
     ngx_atomic_t                   n[NGX_HTTP_KEYTOLL_N_MAX];
     ngx_atomic_t                   refused[KT_REASON_MAX];
     ngx_http_keytoll_gauge_t       worker[NGX_MAX_PROCESSES];
@@ -210,12 +218,25 @@ typedef enum {
 } ngx_http_keytoll_state_e;
 
 
+typedef struct ngx_http_keytoll_ctx_s  ngx_http_keytoll_ctx_t;
+
+
+/* One request of a call of kt_admit under way. */
+
 typedef struct {
+    ngx_http_keytoll_ctx_t        *ctx;         /* NULL: nobody waits        */
+    ngx_uint_t                     passed;      /* without the answer        */
+    ngx_uint_t                     next;        /* of its group              */
+    u_char                         rid[KT_RID_LEN];
+} ngx_http_keytoll_pending_t;
+
+
+struct ngx_http_keytoll_ctx_s {
     ngx_http_request_t            *request;
     ngx_http_keytoll_state_e       state;
     kt_route_class_t               class;
     kt_route_t                     route;
-    void                          *pending;     /* the admit under way       */
+    ngx_http_keytoll_pending_t    *pending;     /* its place in a call       */
     ngx_queue_t                    queue;       /* admits to send, or active */
     ngx_uint_t                     queued;
 
@@ -307,7 +328,7 @@ typedef struct {
     unsigned                       unreadable:1;/* the answer is encoded     */
     unsigned                       header:1;
     unsigned                       pass_hold:1; /* held too long to hold on  */
-} ngx_http_keytoll_ctx_t;
+};
 
 
 /* module.c */
@@ -358,9 +379,44 @@ ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
+void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
+void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
+    redisReply *receipt);
+void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t reason);
+void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
+    redisReply *reply);
 void ngx_http_keytoll_dispatch_flush(ngx_uint_t written);
 void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_init(void);
+
+/* call.c */
+
+void ngx_http_keytoll_call_add(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_call_send(void);
+void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
+
+/* cache.c */
+
+ngx_int_t ngx_http_keytoll_cache_init(ngx_slab_pool_t *pool,
+    ngx_http_keytoll_shm_t *shm, size_t size);
+uint64_t ngx_http_keytoll_cache_mark(void);
+void ngx_http_keytoll_cache_changed(u_char *name, size_t len);
+void ngx_http_keytoll_cache_flush(void);
+ngx_uint_t ngx_http_keytoll_cache_unknown(u_char *token);
+ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t reason, redisReply *reply, uint64_t mark);
+void ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited);
+ngx_uint_t ngx_http_keytoll_cache_unlimited(u_char *token);
+
+/* watch.c */
+
+void ngx_http_keytoll_watch_init(ngx_cycle_t *cycle);
+void ngx_http_keytoll_watch_exit(void);
+ngx_uint_t ngx_http_keytoll_watch_live(void);
 
 /* estimate.c */
 

@@ -188,6 +188,12 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         reason = KT_BODY_TOO_LARGE;
     }
 
+    if (reason == KT_ADMITTED
+        && ngx_http_keytoll_cache_unknown(ctx->token))
+    {
+        reason = KT_KEY_UNKNOWN;
+    }
+
     if (reason == KT_ADMITTED) {
         return NGX_OK;
     }

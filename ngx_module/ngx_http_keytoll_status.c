@@ -47,7 +47,10 @@ static ngx_http_keytoll_metric_t
     { "journal_bytes_total", "counter", "Bytes written to journals." },
     { "journal_errors_total", "counter", "Failed journal writes." },
     { "replayed_total", "counter", "Settlements read back from journals." },
-    { "adopted_total", "counter", "Journals of dead processes taken over." }
+    { "adopted_total", "counter", "Journals of dead processes taken over." },
+    { "cache_hits_total", "counter", "Refusals answered from shared memory." },
+    { "cache_stored_total", "counter", "Refusals put in shared memory." },
+    { "cache_emptied_total", "counter", "Times a change emptied the cache." }
 };
 
 

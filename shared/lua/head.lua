@@ -16,6 +16,8 @@
 --   z           leases: rid by expiry, ms
 --   d:<hour>    settled rids, by the hour in the rid; 2 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms
+-- and the channel kt:{shard}:changes, where the names of entities are announced
+-- whose refusals may have become wrong, one a line; "*" is all of them.
 --
 -- Invariants (DESIGN 4):
 --   a refusal writes nothing (1); used + held <= limit for strict meters (2);
@@ -74,6 +76,13 @@ local function clock()
     local t = call("TIME")
     local s, us = tonumber(t[1]), tonumber(t[2])
     return s, s * 1000 + floor(us / 1000)
+end
+
+
+local function announce(pre, names)
+    if #names > 0 then
+        call("PUBLISH", pre .. "changes", concat(names, "\n"))
+    end
 end
 
 

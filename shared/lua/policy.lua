@@ -69,7 +69,7 @@ end
 
 -- kt_policy_set: pairs (name, policy JSON).  Live counters stay.
 local function kt_policy_set(keys, a)
-    local pre, out = prefix(keys), {}
+    local pre, out, changed = prefix(keys), {}, {}
     local now_s = clock()
     for i = 1, #a, 2 do
         local name = a[i]
@@ -96,9 +96,11 @@ local function kt_policy_set(keys, a)
             call("MSET", pre .. "e:" .. name, bytes, pre .. "c:" .. name,
                  dump(e))
             save_window(e, pre)
+            changed[#changed + 1] = name
             out[#out + 1] = "ok"
         end
     end
+    announce(pre, changed)
     return out
 end
 
@@ -116,6 +118,7 @@ local function kt_policy_del(keys, a)
             call("SET", pre .. "e:" .. name,
                  cmsgpack.pack({ v = v, gone = true }), "EX", 86400)
             call("DEL", pre .. "c:" .. name, pre .. "w:" .. name)
+            announce(pre, { name })
             out[#out + 1] = "ok"
         end
     end
@@ -203,6 +206,7 @@ local function kt_adjust(keys, a)
         return "below"
     end
     call("SET", pre .. "c:" .. a[2], dump(e))
+    announce(pre, { a[2] })
     done_mark(pre, { [hour] = { a[1] } })
     call("XADD", pre .. "s", "*", "e", a[4] or "{}", "r",
          "2\t" .. fmt("%.0f", now_s * 1000) .. "\t\n" .. a[2] .. "\t"
@@ -219,6 +223,7 @@ local function kt_registry(keys, a)
     if not cur or tonumber(cur) < tonumber(a[1]) then
         call("SET", pre .. "reg", a[2])
         call("SET", keys[1], fmt("%.0f", tonumber(a[1])))
+        announce(pre, { "*" })
     end
     return "ok"
 end

@@ -49,24 +49,31 @@ local function load_all(b, items, now_s)
 end
 
 
--- Requests that reserved alike in the same second are settled as one.
+-- Requests that reserved alike in the same second are settled as one; .items
+-- are they.
 local function bundles(items)
     local out, open = {}, {}
     for _, it in ipairs(items) do
-        if not it.old then
-            local like = it.held and it.event ~= "" and open[it.lines]
-            if like and like.at == it.at then
-                plus(like, it)
-                like.uh, like.ul = add(like.uh, like.ul, it.uh, it.ul)
-                like.sh, like.sl = add(like.sh, like.sl, it.sh, it.sl)
-                like.tok_in = like.tok_in + it.tok_in
-                like.tok_out = like.tok_out + it.tok_out
-            else
-                out[#out + 1] = it
-                if it.held and it.event ~= "" then
-                    open[it.lines] = it
-                end
+        local held = it.held and it.event ~= ""
+        local at = held and open[it.lines]
+        local like = at and out[at]
+        if it.old then
+            -- known to the ledger only
+        elseif like and like.at == it.at then
+            if not like.items then
+                local sum = { items = { like } }
+                for k, v in pairs(like) do sum[k] = v end
+                like, out[at] = sum, sum
             end
+            like.items[#like.items + 1] = it
+            plus(like, it)
+            like.uh, like.ul = add(like.uh, like.ul, it.uh, it.ul)
+            like.sh, like.sl = add(like.sh, like.sl, it.sh, it.sl)
+            like.tok_in = like.tok_in + it.tok_in
+            like.tok_out = like.tok_out + it.tok_out
+        else
+            out[#out + 1] = it
+            open[it.lines] = held and #out or nil
         end
     end
     return out
@@ -81,6 +88,21 @@ local function actual_tokens(e, it)
         return it.tok_out
     end
     return it.tok_in + it.tok_out
+end
+
+
+-- A second never counts less than nothing, so the sum of several corrections
+-- is that of each only while what they reserved is still there.
+local function correct_tokens(e, is, it, now_s, pre)
+    local reserved = reserved_tokens(is, it)
+    if it.items and reserved > tokens_at(e, pre, it.at, now_s) then
+        for _, x in ipairs(it.items) do
+            correct(e, pre, true, it.at,
+                    actual_tokens(e, x) - reserved_tokens(is, x), now_s)
+        end
+    else
+        correct(e, pre, true, it.at, actual_tokens(e, it) - reserved, now_s)
+    end
 end
 
 
@@ -99,8 +121,7 @@ local function apply(e, l, it, now_s, pre)
             e.par = max(0, e.par - it.n)
         end
         if is.tpm and e.p.tpm then
-            correct(e, pre, true, it.at,
-                    actual_tokens(e, it) - reserved_tokens(is, it), now_s)
+            correct_tokens(e, is, it, now_s, pre)
         end
         if is.rpm and it.event == "" and e.p.rpm then
             correct(e, pre, false, it.at, -1, now_s)
@@ -120,10 +141,11 @@ local function apply(e, l, it, now_s, pre)
 end
 
 
--- Applies the items, writes the entities and one stream entry.
+-- Applies the items, writes the entities and one stream entry.  Room that is
+-- given back, or a charge without a hold, may make a kept refusal wrong.
 local function commit(pre, items, now_s)
     local b = { pre = pre, ents = {}, now_s = now_s }
-    local sets, stream, n = {}, {}, 0
+    local sets, stream, n, changed = {}, {}, 0, {}
     load_all(b, items, now_s)
     for _, it in ipairs(items) do
         if it.event ~= "" then
@@ -137,6 +159,9 @@ local function commit(pre, items, now_s)
             local e = b.ents[l.name]
             if e and not e.missing and not e.p.gone then
                 apply(e, l, it, now_s, pre)
+                if it.event == "" or not it.held then
+                    changed[#changed + 1] = l.name
+                end
             end
         end
     end
@@ -157,6 +182,7 @@ local function commit(pre, items, now_s)
     if n > 0 then
         call("XADD", pre .. "s", "*", unpack(stream))
     end
+    announce(pre, changed)
 end
 
 

@@ -95,6 +95,19 @@ local function correct(e, pre, token, at, delta, now_s)
 end
 
 
+-- The tokens of the second `at` that the window still counts.
+local function tokens_at(e, pre, at, now_s)
+    if max(now_s, e.sec) - at >= RING then
+        return 0
+    end
+    advance(e, now_s, pre)
+    if at >= e.sec then
+        return e.tcur
+    end
+    return bucket(window(e, pre), TOKENS + at % RING * 4)
+end
+
+
 -- ms until `need` more fits under `limit`; -1 when it never will.
 local function wait_ms(e, pre, token, limit, need, now_ms)
     if need > limit then

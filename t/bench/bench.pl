@@ -214,7 +214,10 @@ sub refusals {
 if (wanted('refusals')) {
 print STDERR "refusals\n";
 row('refusals/s: wrong checksum, no Redis call', sprintf('%.0f', refusals('sk-kt10000' . 'a' x 49)), '>= 60000');
-row('refusals/s: limit reached, asked of Redis', sprintf('%.0f', refusals($spent)), '');
+my $calls = $gate->status->{redis_calls_total};
+row('refusals/s: limit reached, from shared memory', sprintf('%.0f', refusals($spent)), '>= 60000');
+row('Redis calls of all these', $gate->status->{redis_calls_total} - $calls, '0');
+
 
 }
 
