@@ -97,6 +97,7 @@ mock_close(mock_conn_t *c)
     }
 
     (void) close(c->fd);
+    mock_gzip_end(&c->job);
     mock_free(&c->in);
     mock_free(&c->out);
     mock_free(&c->event);
@@ -254,6 +255,8 @@ mock_finish(mock_conn_t *c)
 static int
 mock_pump(mock_conn_t *c)
 {
+    size_t  mark;
+
     for ( ;; ) {
         if (!mock_write(c)) {
             return 0;
@@ -273,7 +276,9 @@ mock_pump(mock_conn_t *c)
         c->state = MOCK_WRITE;
 
         do {
+            mark = c->out.len;
             c->job.last = !c->job.next(c);
+            mock_gzip_piece(c, mark);
         } while (!c->job.last && c->out.len < MOCK_PIECE
                  && !(c->job.stream && c->req.event_delay_ms > 0));
     }

@@ -15,7 +15,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kt_multipart.h"
 #include "kt_reqscan.h"
+#include "kt_route.h"
 
 
 #define MOCK_MAX_HEAD    65536
@@ -38,6 +40,18 @@ typedef enum {
     MOCK_EMBEDDINGS,
     MOCK_MESSAGES,
     MOCK_MODELS,
+    MOCK_COMPLETIONS,
+    MOCK_RESPONSES,
+    MOCK_GEMINI,
+    MOCK_GEMINI_EMBED,
+    MOCK_IMAGES,
+    MOCK_SPEECH,
+    MOCK_AUDIO,
+    MOCK_MODERATIONS,
+    MOCK_RERANK,
+    MOCK_SCORE,
+    MOCK_COUNT,
+    MOCK_BODY,                         /* GET /__body: the last one read    */
     MOCK_TRUTH
 } mock_route_t;
 
@@ -64,6 +78,14 @@ typedef struct {
     int64_t       status;
     int64_t       reset_after;
     uint32_t      names;               /* interned list of header names     */
+    uint32_t      path;                /* interned, with quotes             */
+    uint32_t      path_model;          /* likewise, 0 when it has none      */
+    uint32_t      usage;               /* interned text of x-mock-usage     */
+    char          boundary[KT_BOUNDARY_MAX];
+    size_t        boundary_len;
+    kt_type_t     type;
+    char          tier[16];            /* x-mock-tier                       */
+    char          coding[16];          /* x-mock-encoding                   */
     unsigned      get:1;
     unsigned      post:1;
     unsigned      remove:1;
@@ -73,6 +95,10 @@ typedef struct {
     unsigned      chunked:1;
     unsigned      expect:1;
     unsigned      no_usage:1;
+    unsigned      twice:1;             /* the usage event comes twice       */
+    unsigned      running:1;           /* usage in every chunk              */
+    unsigned      sse:1;               /* alt=sse                           */
+    unsigned      streams:1;           /* by its path                       */
 } mock_req_t;
 
 
@@ -98,12 +124,17 @@ typedef struct {
     unsigned      per_event;           /* tokens in one                     */
     unsigned      choices;             /* n                                 */
     size_t        cursor;              /* of the truth                      */
+    size_t        head_end;            /* where a compressed body begins    */
+    void         *zs;
+    uint32_t      usage_text;
+    const char   *tier;
     mock_ended_t  ended;
     unsigned      step:4;
     unsigned      record:1;            /* goes into the truth               */
     unsigned      stream:1;
     unsigned      usage:1;             /* tell the usage                    */
     unsigned      usage_null:1;        /* and null before the end           */
+    unsigned      gzip:1;              /* the stream is compressed          */
     unsigned      cut:1;               /* ends at the cap                   */
     unsigned      last:1;              /* all of it is generated            */
 } mock_job_t;
@@ -204,9 +235,26 @@ int mock_openai_embeddings(mock_conn_t *c);
 int mock_openai_models(mock_conn_t *c);
 void mock_openai_error(mock_conn_t *c, int status, const char *message);
 
+void mock_openai_usage(mock_buf_t *b, const mock_job_t *job);
+
 int mock_anthropic_message(mock_conn_t *c);
 int mock_anthropic_stream(mock_conn_t *c);
 void mock_anthropic_error(mock_conn_t *c, int status, const char *message);
+
+
+/* mock_shapes.c: the generator of the other routes' answers */
+
+mock_next_pt mock_shape(mock_conn_t *c);
+
+
+/*
+ * mock_gzip.c: compresses a body; or what a stream's generator has added from
+ * mark on.  end frees, whatever the state.
+ */
+
+void mock_gzip_body(mock_buf_t *b);
+void mock_gzip_piece(mock_conn_t *c, size_t mark);
+void mock_gzip_end(mock_job_t *job);
 
 
 /* mock_route.c */
@@ -228,6 +276,7 @@ typedef struct {
     const char   *prefix;
     uint32_t      model;
     uint32_t      names;
+    uint32_t      path;
     int64_t       prompt_tok;
     int64_t       completion_tok;
     int64_t       cached_tok;
@@ -241,6 +290,11 @@ uint32_t mock_intern(const char *p, size_t len);
 void mock_interned(mock_buf_t *b, uint32_t n);
 void mock_truth_add(const mock_record_t *r);
 void mock_truth_clear(void);
+
+/* The last request's body, as it was read. */
+void mock_truth_keep(const char *p, size_t len);
+void mock_truth_kept(mock_buf_t *b);
+
 void mock_truth_summary(mock_buf_t *b);
 
 /* Appends lines from record n on; returns the next n, 0 at the end. */

@@ -9,6 +9,11 @@
 static void
 mock_anthropic_usage(mock_buf_t *b, const mock_job_t *j, int64_t output)
 {
+    if (j->usage_text) {
+        mock_interned(b, j->usage_text);
+        return;
+    }
+
     mock_lit(b, "{\"input_tokens\":");
     mock_int(b, j->prompt_tok - j->cached_tok);
     mock_lit(b, ",\"cache_creation_input_tokens\":0,"

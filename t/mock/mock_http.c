@@ -67,6 +67,17 @@ mock_number(mock_text_t t)
 
 
 static void
+mock_word(char *out, size_t cap, mock_text_t t)
+{
+    size_t  n;
+
+    n = t.len < cap ? t.len : cap - 1;
+    memcpy(out, t.p, n);
+    out[n] = '\0';
+}
+
+
+static void
 mock_http_script(mock_req_t *r, mock_text_t name, mock_text_t value)
 {
     size_t  i;
@@ -94,6 +105,21 @@ mock_http_script(mock_req_t *r, mock_text_t name, mock_text_t value)
 
     if (mock_is(name, "x-mock-no-usage")) {
         r->no_usage = 1;
+
+    } else if (mock_is(name, "x-mock-usage-twice")) {
+        r->twice = 1;
+
+    } else if (mock_is(name, "x-mock-running-usage")) {
+        r->running = 1;
+
+    } else if (mock_is(name, "x-mock-usage")) {
+        r->usage = mock_intern(value.p, value.len);
+
+    } else if (mock_is(name, "x-mock-tier")) {
+        mock_word(r->tier, sizeof(r->tier), value);
+
+    } else if (mock_is(name, "x-mock-encoding")) {
+        mock_word(r->coding, sizeof(r->coding), value);
     }
 }
 
@@ -110,6 +136,10 @@ mock_http_header(mock_req_t *r, mock_text_t name, mock_text_t value)
             if (r->content_length < 0) {
                 return KT_INVALID;
             }
+
+        } else if (mock_is(name, "content-type")) {
+            r->type = kt_content_type(value.p, value.len, r->boundary,
+                                      &r->boundary_len);
 
         } else if (mock_is(name, "connection")) {
             if (mock_has(value, "close")) {
@@ -149,6 +179,52 @@ mock_http_header(mock_req_t *r, mock_text_t name, mock_text_t value)
 }
 
 
+static uint32_t
+mock_quoted(const char *p, size_t len)
+{
+    uint32_t    n;
+    mock_buf_t  b = { NULL, 0, 0 };
+
+    mock_lit(&b, "\"");
+    mock_put(&b, p, len);
+    mock_lit(&b, "\"");
+    n = mock_intern(b.p, b.len);
+    free(b.p);
+
+    return n;
+}
+
+
+/* The routes that the gate knows as well, by the same table. */
+
+static void
+mock_http_route(mock_req_t *r, mock_text_t path)
+{
+    kt_route_t  route;
+
+    static const mock_route_t  t[KT_ROUTES] = {
+        MOCK_CHAT, MOCK_COMPLETIONS, MOCK_EMBEDDINGS, MOCK_MESSAGES,
+        MOCK_RESPONSES, MOCK_GEMINI, MOCK_IMAGES, MOCK_SPEECH, MOCK_AUDIO,
+        MOCK_MODERATIONS, MOCK_RERANK, MOCK_SCORE, MOCK_COUNT, MOCK_NONE,
+        MOCK_NONE, MOCK_NONE
+    };
+
+    kt_route_find(path.p, path.len, 0, &route);
+
+    r->route = t[route.class];
+    r->streams = route.stream;
+
+    if (route.gemini && route.class == KT_ROUTE_EMBEDDINGS) {
+        r->route = MOCK_GEMINI_EMBED;
+    }
+
+    if (route.model.len) {
+        r->path_model = mock_quoted(path.p + route.model.off,
+                                    route.model.len);
+    }
+}
+
+
 static void
 mock_http_path(mock_req_t *r, mock_text_t path)
 {
@@ -165,12 +241,14 @@ mock_http_path(mock_req_t *r, mock_text_t path)
         { "/v1/messages", MOCK_MESSAGES },
         { "/v1/models", MOCK_MODELS },
         { "/__truth", MOCK_TRUTH },
+        { "/__body", MOCK_BODY },
     };
 
     query = memchr(path.p, '?', path.len);
 
     if (query) {
         i = (size_t) (path.p + path.len - query);
+        r->sse = memmem(query, i, "alt=sse", 7) != NULL;
         r->summary = (i == 10 && memcmp(query, "?summary=1", 10) == 0);
         path.len -= i;
     }
@@ -182,6 +260,10 @@ mock_http_path(mock_req_t *r, mock_text_t path)
             r->route = t[i].route;
             return;
         }
+    }
+
+    if (r->post) {
+        mock_http_route(r, path);
     }
 }
 
@@ -225,6 +307,8 @@ mock_http_line(mock_req_t *r, mock_text_t line)
     }
 
     mock_http_path(r, path);
+    r->path = memchr(path.p, '"', path.len) || memchr(path.p, '\\', path.len)
+              ? 0 : mock_quoted(path.p, path.len);
 
     return KT_OK;
 }
@@ -546,7 +630,20 @@ mock_http_answer(mock_conn_t *c, int status)
     mock_buf_t  *body = &c->loop->body;
 
     mock_http_status(c, status);
-    mock_lit(&c->out, "Content-Type: application/json\r\nContent-Length: ");
+
+    if (c->req.coding[0]) {
+        mock_lit(&c->out, "Content-Encoding: ");
+        mock_str(&c->out, c->req.coding);
+        mock_lit(&c->out, "\r\n");
+
+        if (strcmp(c->req.coding, "gzip") == 0) {
+            mock_gzip_body(body);
+        }
+    }
+
+    mock_str(&c->out, c->req.route == MOCK_SPEECH && status == 200
+             ? "Content-Type: audio/mpeg\r\nContent-Length: "
+             : "Content-Type: application/json\r\nContent-Length: ");
     mock_int(&c->out, (int64_t) body->len);
     mock_lit(&c->out, "\r\n\r\n");
     mock_put(&c->out, body->p, body->len);
@@ -556,6 +653,13 @@ mock_http_answer(mock_conn_t *c, int status)
 void
 mock_http_head(mock_conn_t *c, const char *type)
 {
+    /* a compressed stream ends with its connection */
+
+    if (strcmp(c->req.coding, "gzip") == 0) {
+        c->req.http10 = 1;
+        c->job.gzip = 1;
+    }
+
     if (c->req.http10) {
         c->keepalive = 0;
     }
@@ -565,11 +669,18 @@ mock_http_head(mock_conn_t *c, const char *type)
     mock_str(&c->out, type);
     mock_lit(&c->out, "\r\nCache-Control: no-cache\r\n");
 
+    if (c->req.coding[0]) {
+        mock_lit(&c->out, "Content-Encoding: ");
+        mock_str(&c->out, c->req.coding);
+        mock_lit(&c->out, "\r\n");
+    }
+
     if (!c->req.http10) {
         mock_lit(&c->out, "Transfer-Encoding: chunked\r\n");
     }
 
     mock_lit(&c->out, "\r\n");
+    c->job.head_end = c->out.len;
 }
 
 

@@ -63,9 +63,14 @@ mock_events(mock_conn_t *c)
 }
 
 
-static void
+void
 mock_openai_usage(mock_buf_t *b, const mock_job_t *j)
 {
+    if (j->usage_text) {
+        mock_interned(b, j->usage_text);
+        return;
+    }
+
     mock_lit(b, "{\"prompt_tokens\":");
     mock_int(b, j->prompt_tok);
     mock_lit(b, ",\"completion_tokens\":");
@@ -124,8 +129,9 @@ mock_openai_chat(mock_conn_t *c)
         mock_openai_usage(b, j);
     }
 
-    mock_lit(b, ",\"service_tier\":\"default\","
-             "\"system_fingerprint\":\"fp_mock\"}");
+    mock_lit(b, ",\"service_tier\":\"");
+    mock_str(b, c->job.tier ? c->job.tier : "default");
+    mock_lit(b, "\",\"system_fingerprint\":\"fp_mock\"}");
 
     mock_http_answer(c, 200);
 
@@ -165,7 +171,12 @@ mock_openai_chunk(mock_conn_t *c, mock_buf_t *b, unsigned index,
     mock_str(b, finish);
     mock_lit(b, "}]");
 
-    if (c->job.usage_null) {
+    if (c->req.running && c->job.usage) {
+        mock_lit(b, ",\"usage\":{\"prompt_tokens\":");
+        mock_int(b, c->job.prompt_tok);
+        mock_lit(b, ",\"completion_tokens\":1}");
+
+    } else if (c->job.usage_null) {
         mock_lit(b, ",\"usage\":null");
     }
 
@@ -237,6 +248,11 @@ mock_openai_stream(mock_conn_t *c)
 
     case 3:
         mock_openai_tail(c);
+
+        if (c->req.twice) {
+            mock_openai_tail(c);
+        }
+
         return 1;
 
     default:
@@ -262,7 +278,11 @@ mock_openai_embeddings(mock_conn_t *c)
              "\"model\":");
     mock_interned(b, c->job.model);
 
-    if (c->job.usage) {
+    if (c->job.usage && c->job.usage_text) {
+        mock_lit(b, ",\"usage\":");
+        mock_interned(b, c->job.usage_text);
+
+    } else if (c->job.usage) {
         mock_lit(b, ",\"usage\":{\"prompt_tokens\":");
         mock_int(b, c->job.prompt_tok);
         mock_lit(b, ",\"total_tokens\":");

@@ -113,8 +113,11 @@ mock_route_tokens(mock_conn_t *c, const kt_reqscan_t *s)
         j->cached_tok = j->prompt_tok;
     }
 
-    if (c->req.route == MOCK_EMBEDDINGS) {
+    if (c->req.route == MOCK_EMBEDDINGS || c->req.route == MOCK_COUNT
+        || (c->req.route >= MOCK_GEMINI_EMBED && c->req.route <= MOCK_SCORE))
+    {
         j->cached_tok = 0;
+        j->choices = s->n < 128 ? (unsigned) s->n : 128;
         return;
     }
 
@@ -142,7 +145,9 @@ mock_route_api(mock_conn_t *c, const kt_reqscan_t *s)
 {
     mock_job_t  *j = &c->job;
 
-    j->stream = s->stream;
+    j->stream = s->stream || c->req.streams;
+    j->usage_text = c->req.usage;
+    j->tier = c->req.tier[0] ? c->req.tier : NULL;
     j->usage = !c->req.no_usage;
     j->usage_null = j->usage && s->include_usage == KT_TRI_TRUE;
 
@@ -163,9 +168,12 @@ mock_route_api(mock_conn_t *c, const kt_reqscan_t *s)
         j->next = j->stream ? mock_anthropic_stream : mock_anthropic_message;
         break;
 
-    default: /* MOCK_CHAT */
+    case MOCK_CHAT:
         j->next = j->stream ? mock_openai_stream : mock_openai_chat;
         break;
+
+    default:
+        j->next = mock_shape(c);
     }
 
     if (j->stream && c->ends == NULL) {
@@ -192,9 +200,31 @@ mock_route_prefix(mock_route_t route)
     case MOCK_MESSAGES:
         return "msg_";
 
+    case MOCK_RESPONSES:
+        return "resp_";
+
     default:
         return "req_";
     }
+}
+
+
+/* A field is not JSON yet; names with quotes are not told apart. */
+
+static uint32_t
+mock_form_model(const kt_reqscan_t *s)
+{
+    char  text[KT_REQ_TEXT + 2];
+
+    if (strchr(s->model, '"') || strchr(s->model, '\\')) {
+        return 0;
+    }
+
+    text[0] = '"';
+    memcpy(text + 1, s->model, s->model_len);
+    text[s->model_len + 1] = '"';
+
+    return mock_intern(text, s->model_len + 2);
 }
 
 
@@ -205,6 +235,7 @@ mock_route(mock_conn_t *c)
     kt_reqscan_t          *s = &c->loop->scan;
     const unsigned char   *body;
 
+    mock_gzip_end(&c->job);
     memset(&c->job, 0, sizeof(mock_job_t));
     c->keepalive = !c->req.close;
 
@@ -215,6 +246,14 @@ mock_route(mock_conn_t *c)
 
     if (c->req.route == MOCK_MODELS && c->req.get) {
         c->job.next = mock_openai_models;
+        return;
+    }
+
+    if (c->req.route == MOCK_BODY) {
+        c->loop->body.len = 0;
+        mock_truth_kept(&c->loop->body);
+        mock_http_answer(c, 200);
+        c->job.last = 1;
         return;
     }
 
@@ -233,9 +272,20 @@ mock_route(mock_conn_t *c)
     }
 
     body = (const unsigned char *) c->in.p + c->req.head_len;
-    rc = kt_reqscan(body, c->req.body_len, s);
+    mock_truth_keep((const char *) body, c->req.body_len);
 
-    if (s->model_span.len && rc == KT_OK) {
+    rc = c->req.type == KT_TYPE_MULTIPART
+         ? kt_multipart(body, c->req.body_len, c->req.boundary,
+                        c->req.boundary_len, s)
+         : kt_reqscan(body, c->req.body_len, s);
+
+    if (c->req.path_model) {
+        c->job.model = c->req.path_model;
+
+    } else if (s->form && rc == KT_OK) {
+        c->job.model = mock_form_model(s);
+
+    } else if (s->model_span.len && rc == KT_OK) {
         c->job.model = mock_intern((const char *) body + s->model_span.off,
                                    s->model_span.len);
     }
@@ -247,7 +297,9 @@ mock_route(mock_conn_t *c)
         mock_error(c, 400, s->bad_json ? "the body is not valid JSON"
                                        : "the body has an unacceptable value");
 
-    } else if (s->model_len == 0) {
+    } else if (s->model_len == 0 && c->req.path_model == 0
+               && c->req.route != MOCK_COUNT)
+    {
         mock_error(c, 400, "you must provide a model parameter");
 
     } else {
@@ -312,6 +364,7 @@ mock_route_done(mock_conn_t *c, mock_ended_t ended)
     r.prefix = j->prefix;
     r.model = j->model;
     r.names = c->req.names;
+    r.path = c->req.path;
     r.prompt_tok = j->prompt_tok;
     r.completion_tok = j->completion_tok;
     r.cached_tok = j->cached_tok;

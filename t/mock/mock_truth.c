@@ -33,6 +33,8 @@ static uint32_t          mock_natoms, mock_atoms_cap;
 static uint32_t         *mock_table;   /* open addressing, index + 1        */
 static uint32_t          mock_table_size;
 
+static mock_buf_t        mock_body;
+
 static struct {
     int64_t  prompt_tok;
     int64_t  completion_tok;
@@ -225,6 +227,25 @@ mock_truth_clear(void)
 
 
 void
+mock_truth_keep(const char *p, size_t len)
+{
+    pthread_mutex_lock(&mock_lock);
+    mock_body.len = 0;
+    mock_put(&mock_body, p, len);
+    pthread_mutex_unlock(&mock_lock);
+}
+
+
+void
+mock_truth_kept(mock_buf_t *b)
+{
+    pthread_mutex_lock(&mock_lock);
+    mock_put(b, mock_body.p, mock_body.len);
+    pthread_mutex_unlock(&mock_lock);
+}
+
+
+void
 mock_truth_summary(mock_buf_t *b)
 {
     pthread_mutex_lock(&mock_lock);
@@ -271,7 +292,9 @@ mock_truth_line(mock_buf_t *b, const mock_record_t *r)
     mock_int(b, r->events);
     mock_lit(b, ",\"ended\":\"");
     mock_str(b, ended[r->ended]);
-    mock_lit(b, "\",\"headers\":[");
+    mock_lit(b, "\",\"path\":");
+    mock_put(b, mock_atoms[r->path].p, mock_atoms[r->path].len);
+    mock_lit(b, ",\"headers\":[");
     mock_put(b, mock_atoms[r->names].p, mock_atoms[r->names].len);
     mock_lit(b, "]}\n");
 }
