@@ -10,10 +10,10 @@
 static void
 in_range(const kt_usage_t *u)
 {
-    must(u->in_tok >= 0 && u->in_tok <= 3 * KT_USAGE_MAX);
+    must(u->in_tok >= 0 && u->in_tok <= 4 * KT_USAGE_MAX);
     must(u->out_tok >= 0 && u->out_tok <= 2 * KT_USAGE_MAX);
     must(u->cr_tok >= 0 && u->cr_tok <= KT_USAGE_MAX);
-    must(u->cw_tok >= 0 && u->cw_tok <= KT_USAGE_MAX);
+    must(u->cw_tok >= 0 && u->cw_tok <= 2 * KT_USAGE_MAX);
     must(u->rs_tok >= 0 && u->rs_tok <= KT_USAGE_MAX);
 }
 
