@@ -346,7 +346,7 @@ SELECT k.ent AS name, k.version AS v, p.id AS period_id, p.used,
            k.period_kind, k.period_len_s, k.period_id,
            k.period_end_s, p.used,
            CASE WHEN k.team_id IS NULL THEN to_jsonb(array_remove(ARRAY[
-                    kt_ent('user', k.user_id), kt_ent('org', k.organization_id), 'global'], NULL))
+                    kt_ent('org', k.organization_id), kt_ent('user', k.user_id), 'global'], NULL))
                 ELSE to_jsonb(array_remove(ARRAY[
                     kt_ent('team', k.team_id),
                     kt_ent('org', coalesce(k.organization_id, t.organization_id)),

@@ -32,7 +32,7 @@ is_deeply policy("key:$t")->{refs}, [ 'user:u%2F1', 'global' ], 'personal key: u
 ok $k->state('user:u%2F1'), 'the user is an entity';
 $k->sql("INSERT INTO organizations (organization_id, organization_alias) VALUES ('o1', 'Org')");
 $t = key({ user_id => 'u1', organization_id => 'o1' })->{token};
-is_deeply policy("key:$t")->{refs}, [ 'user:u1', 'org:o1', 'global' ], 'with an organization';
+is_deeply policy("key:$t")->{refs}, [ 'org:o1', 'user:u1', 'global' ], 'with an organization';
 $k->post('/team/new', { team_id => 't1', organization_id => 'o1' });
 $t = key({ team_id => 't1' })->{token};
 is_deeply policy("key:$t")->{refs}, [ 'team:t1', 'org:o1', 'global' ],

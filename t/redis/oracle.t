@@ -1,0 +1,70 @@
+# The decision table against the function library: every combination of set and unset
+# limits over the levels, for every kind of key, each verdict with its entity and limit
+# compared with an oracle that knows only the table.
+#
+# KEYTOLL_SEED=n repeats a run, KEYTOLL_LONG=1 draws many more.
+
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(time);
+use Keytoll::Test;
+use Keytoll::Store;
+use Keytoll::Model;
+use Keytoll::Levels;
+
+my $ROUNDS = $ENV{KEYTOLL_LONG} ? 8 : 1;
+srand(my $seed = $ENV{KEYTOLL_SEED} // int(time * 1000) % 1_000_000_000);
+my $s = Keytoll::Store->new(clock => 'key');
+my ($n, %count, @wrong) = (0);
+
+sub compare {
+    my $w = shift;
+    my $want = Keytoll::Levels::verdict($w);
+    my %p = Keytoll::Levels::policies($w);
+    $s->{r}->fcall('kt_policy_del', 'global', $s->{ver}++);     # it starts anew in every world
+    $s->policy(%p);
+    my $before = $want->{code} eq 'admitted' ? undef : join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } sort keys %p;
+    my $got = $s->admit(Keytoll::Levels::request($w));
+    my $code = Keytoll::Model::name($got->{code});
+    my $ent = $want->{level} ? Keytoll::Levels::ent($w, $want->{level}) : '';
+    my $ok = $code eq $want->{code} && ($code eq 'admitted' || $got->{ent} eq $ent) && (!defined $want->{limit} || $got->{limit} eq $want->{limit});
+    push @wrong, "$w->{kind} " . $Keytoll::Test::JSON->encode($w->{level}) . ": $code " . ($got->{ent} // '') . ' limit ' . ($got->{limit} // '')
+        . ", not $want->{code} $ent limit " . ($want->{limit} // '') unless $ok;
+    if ($ok && defined $before) {
+        my $after = join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } sort keys %p;
+        push @wrong, "a refusal left a trace: $before, $after" if $before ne $after;
+    }
+    $s->settle({ rid => $got->{rid}, receipt => $got->{receipt}, release => 1 }) if $got->{code} == 0;
+    $count{"$want->{code} " . ($want->{level} // '')}++;
+    return;
+}
+
+sub run {
+    my ($what, @levels) = @_;
+    for my $round (1 .. $ROUNDS) {
+        for my $mask (0 .. 2**@levels - 1) {
+            my %set = map { $levels[$_] => 1 } grep { $mask & 1 << $_ } 0 .. $#levels;
+            my $kind = $Keytoll::Levels::KINDS[$n % 5];
+            my $w = Keytoll::Levels::world(++$n, $kind, $what, %set);
+            $w->{token} = token("oracle$n");
+            compare($w);
+            last if @wrong > 5;
+        }
+    }
+}
+
+my $from = time;
+run('money', Keytoll::Levels::money_levels());
+run('rate', Keytoll::Levels::rate_levels());
+is(scalar @wrong, 0, sprintf '%d worlds agree with the table, seed %d, %.0f s', $n, $seed, time - $from) or diag map { "$_\n" } @wrong;
+cmp_ok($n, '>=', 2**11, 'thousands of them');
+ok($count{"budget $_"}, "a budget of $_ refused") for Keytoll::Levels::money_levels();
+for my $l (Keytoll::Levels::rate_levels()) {
+    ok((grep { $count{"$_ $l"} } qw(rpm tpm parallel)), "a rate of $l refused");
+}
+ok($count{'admitted '}, 'and some passed');
+ok($count{"ent_model $_"}, "the list of $_ refused") for qw(team org user);
+note(join ', ', map { "$_: $count{$_}" } sort keys %count);
+
+$s->finish;
