@@ -147,6 +147,37 @@ for my $c ([ 'half-in', { input_cost_per_token => 1e-6 }, undef, 1 ],
     $k->post('/model/delete', { id => $name });
 }
 
+# the other prices
+
+is_deeply +(registry())[1]{'whisper-1'}, { n => 'whisper-1', p => 'openai', mode => 'audio_transcription', sec => 100000000 },
+    'by the second';
+is_deeply [ @{ +(registry())[1]{'claude-sonnet-4-5'} }{qw(cw1h tiers)} ], [ 6000000,
+    [ { above => 200000, in => 6000000, out => 22500000, cr => 600000, cw => 7500000, cw1h => 12000000 } ] ], 'tiers';
+$k->post('/model/new', { model_name => 'many', litellm_params => { model => 'zz/zz', input_cost_per_token => 1e-6,
+        output_cost_per_token => 2e-6, input_cost_per_audio_token => 4e-5, output_cost_per_image_token => 3e-5,
+        input_cost_per_token_priority => 2e-6, output_cost_per_token_batches => 1e-6, input_cost_per_query => 0.002,
+        input_cost_per_token_above_128k_tokens => 2e-6, output_cost_per_token_above_200k_tokens => 9e-6,
+        search_context_cost_per_query => { search_context_size_medium => 0.01 } }, model_info => { id => 'many' } });
+is_deeply +(registry())[1]{many}, { n => 'many', u => 'zz', p => 'zz', mode => 'chat', in => 1000000, out => 2000000,
+    ai => 40000000, io => 30000000, pin => 2000000, bout => 1000000, qry => 2000000000, web => 10000000000,
+    tiers => [ { above => 128000, in => 2000000 }, { above => 200000, out => 9000000 } ] }, 'all of them, in pico-USD';
+$k->post('/model/new', { model_name => 'many-alias', litellm_params => { model => 'openai/whisper-1' },
+        model_info => { id => 'many-alias' } });
+is +(registry())[1]{'many-alias'}{sec}, 100000000, 'a deployment inherits them';
+$k->post('/model/new', { model_name => 'nearly-free', litellm_params => { model => 'zz/zz', input_cost_per_token => 0,
+        output_cost_per_token => 0, input_cost_per_request => 0.01 }, model_info => { id => 'nearly-free' } });
+ok !(registry())[1]{'nearly-free'}{free}, 'two zeros are not free beside a price per request';
+for my $c ([ 'no-image', 'image_generation', { input_cost_per_second => 1 }, 1 ],
+    [ 'image', 'image_generation', { output_cost_per_image => 1 }, undef ],
+    [ 'no-speech', 'audio_speech', { input_cost_per_token => 1 }, 1 ],
+    [ 'rank', 'rerank', { input_cost_per_query => 1 }, undef ]) {
+    my ($name, $mode, $price, $none) = @$c;
+    $k->post('/model/new', { model_name => $name, litellm_params => { model => 'zz/zz', %$price },
+            model_info => { id => $name, mode => $mode } });
+    is +(registry())[1]{$name}{noprice}, $none, "$name: " . ($none ? 'a price that does not fit is none' : 'priced');
+}
+$k->post('/model/delete', { id => $_ }) for qw(many many-alias nearly-free no-image image no-speech rank);
+
 # import-prices
 
 my $file = "$k->{dir}/prices.json";

@@ -319,6 +319,56 @@ print $s raw('/v1/embeddings', '{"model":"e"}') x 500;
 responses($s, 500);
 is(scalar @{truth()}, 500, 'many lines');
 
+# the other routes
+
+my @t = ('x-mock-prompt-tokens' => 20, 'x-mock-completion-tokens' => 3);
+$r = post('/v1/completions', '{"model":"m","prompt":"x"}', @t);
+is($r->{json}{choices}[0]{text}, 'la la la ', 'a completion');
+$r = post('/v1/responses', '{"model":"m","input":"x"}', @t);
+is_deeply([@{$r->{json}{usage}}{qw(input_tokens output_tokens)}], [20, 3], 'a response');
+is($r->{json}{status}, 'completed', 'its status');
+$r = post('/v1/responses', '{"model":"m","input":"x","stream":true,"max_output_tokens":3}', @t);
+@e = events($r);
+is(join(' ', map { $_->{type} =~ s/response\.//r } @e), 'created' . ' output_text.delta' x 3 . ' incomplete', 'a response in events');
+is($e[-1]{response}{usage}{output_tokens}, 3, 'its usage at the end');
+$r = post('/v1beta/models/g-1:generateContent', '{"contents":[]}', @t);
+is_deeply([@{$r->{json}{usageMetadata}}{qw(promptTokenCount candidatesTokenCount)}], [20, 3], 'Gemini');
+is(truth()->[-1]{model}, 'g-1', 'the model of the path');
+is(truth()->[-1]{path}, '/v1beta/models/g-1:generateContent', 'the path');
+$r = post('/v1beta/models/g-1:streamGenerateContent', '{"contents":[]}', @t);
+is_deeply([map { $_->{usageMetadata}{candidatesTokenCount} } @{$r->{json}}], [1, 2, 3], 'Gemini, a growing array of running totals');
+$r = post('/v1beta/models/g-1:streamGenerateContent?alt=sse', '{"contents":[]}', @t);
+is(() = $r->{content} =~ /^data: /mg, 3, 'Gemini in events');
+$r = post('/openai/deployments/d/chat/completions', '{"messages":[]}', @t);
+is($r->{json}{model}, 'd', 'Azure');
+is(scalar @{post('/v1/images/generations', '{"model":"i","prompt":"x","n":2}')->{json}{data}}, 2, 'images');
+$r = post('/v1/audio/speech', '{"model":"s","input":"x"}');
+is($r->{headers}{'content-type'}, 'audio/mpeg', 'speech');
+is(post('/v1/moderations', '{"model":"o","input":"x"}')->{json}{results}[0]{flagged}, JSON::PP::false, 'a moderation');
+is(post('/v2/rerank', '{"model":"r","query":"x"}')->{json}{meta}{billed_units}{search_units}, 1, 'a ranking');
+is(post('/score', '{"model":"r","text_1":"x"}', @t)->{json}{usage}{total_tokens}, 20, 'a score');
+is(post('/v1/messages/count_tokens', '{"model":"r","messages":[]}', @t)->{json}{input_tokens}, 20, 'a count');
+is(post('/tokenize', '{"prompt":"x"}')->{status}, 200, 'tokens, without a model');
+my $form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nw\r\n--b--\r\n";
+$r = post('/v1/audio/transcriptions', $form, 'Content-Type' => 'multipart/form-data; boundary=b');
+is($r->{json}{duration}, 12.34, 'a transcription of a form');
+is(truth()->[-1]{model}, 'w', 'its model');
+is(request('GET', '/__body')->{content}, $form, 'the last body, as it was read');
+is(post('/v1/audio/transcriptions', 'x', 'Content-Type' => 'multipart/form-data; boundary=b')->{status}, 400, 'no form');
+for my $path ('/v1/chat/completions', '/v1/messages', '/v1/responses') {
+    $r = post($path, '{"model":"m","input":"x","messages":[]}', 'x-mock-usage' => '{"any":1}');
+    is_deeply($r->{json}{usage}, { any => 1 }, "$path: usage as ordered");
+}
+$r = post('/v1/chat/completions', "$chat,\"stream\":true,\"stream_options\":{\"include_usage\":true}}", @t,
+    'x-mock-usage-twice' => 1, 'x-mock-running-usage' => 1);
+is(scalar(grep { ref && $_->{usage} } events($r)), 7, 'usage in every chunk, and twice at the end');
+is(post('/v1/chat/completions', "$chat}", 'x-mock-tier' => 'flex')->{json}{service_tier}, 'flex', 'a tier');
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-encoding' => 'br');
+is($r->{headers}{'content-encoding'}, 'br', 'an encoding by name only');
+ok($r->{json}, '... the text is plain');
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-encoding' => 'gzip');
+like($r->{content}, qr/^\x1f\x8b/, 'gzip');
+
 kill('TERM', $pid);
 waitpid($pid, 0);
 is($?, 0, 'TERM stops it cleanly');
