@@ -1,0 +1,184 @@
+# Levels through the whole product, set by the admin API and hit through nginx: end users
+# wherever their id stands, tags, aliases under every spelling of a route, allow-lists,
+# and worlds of the decision table.
+#
+# KEYTOLL_SEED=n repeats the worlds.
+
+use strict;
+use warnings;
+use Test::More;
+use File::Temp qw(tempdir);
+use Keytoll::Test;
+use Keytoll::Stack;
+use Keytoll::Levels;
+
+my $conf = tempdir('ktcXXXXXX', TMPDIR => 1, CLEANUP => 1);
+chmod 0755, $conf;
+my $yaml = slurp("$Keytoll::Test::TOP/config/controld.yaml");
+$yaml =~ s/^litellm_settings:\n/litellm_settings:\n  max_end_user_budget_id: everybody\n/m or die;
+Keytoll::Test::spew("$conf/controld.yaml", $yaml);
+my $s = Keytoll::Stack->up(KEYTOLL_CONFIG => "$conf/controld.yaml");
+my ($T, $F) = (JSON::PP::true, JSON::PP::false);
+my $master = $s->{vars}{KEYTOLL_MASTER_KEY};
+
+sub ok_post {
+    my ($path, $body, $method) = @_;
+    my $r = $s->admin($method // 'POST', $path, $body);
+    is($r->{status}, 200, "$path") or diag $r->{raw};
+    return $r->{json};
+}
+sub key { return ok_post('/key/generate', {@_})->{key} }
+
+sub call {
+    my ($key, $path, $body, @headers) = @_;
+    return http_call($s->{port}, 'POST', $path, ['Authorization', "Bearer $key", 'Content-Type', 'application/json', 'x-mock-completion-tokens', 10, @headers],
+        ref $body ? $Keytoll::Test::JSON->encode($body) : $body);
+}
+sub chat { my ($key, $more, @headers) = @_; return call($key, '/v1/chat/completions', { model => 'flat', max_tokens => 10, messages => [{ role => 'user', content => 'hi' }], %$more }, @headers) }
+sub says { my $r = shift; return $r->{status} . ' ' . ($r->{headers}{'x-keytoll-reason'} // '') }
+
+# 10 tokens of 2 micro-dollars: a call costs 20,000 nano-USD
+sub model {
+    my ($name, %o) = @_;
+    ok_post('/model/new', { model_name => $name, litellm_params => { model => $o{upstream} // "openai/$name", input_cost_per_token => 0, output_cost_per_token => $o{out} // 0.000002 },
+        model_info => { max_output_tokens => 1000, $o{groups} ? (access_groups => $o{groups}) : () } });
+}
+model('flat');
+model('other');
+model('gratis', out => 0);
+model('grouped', groups => ['beta']);
+
+# end users: the id from every place, in LiteLLM's order, one verdict
+
+my $key = key();
+ok_post('/customer/new', { user_id => 'spent', max_budget => 0 });
+my %meta = (metadata => { user_id => 'spent' });
+my @places = (
+    ['body user', { user => 'spent' }], ['metadata.user_id', {%meta}], ['litellm_metadata.user', { litellm_metadata => { user => 'spent' } }],
+    ['safety_identifier', { safety_identifier => 'spent' }], ['x-litellm-customer-id', {}, 'x-litellm-customer-id', 'spent'],
+    ['x-litellm-end-user-id', {}, 'X-LiteLLM-End-User-Id', 'spent'],
+    ['the header before the body', { user => 'free' }, 'x-litellm-customer-id', 'spent'],
+    ['customer-id before end-user-id', {}, 'x-litellm-end-user-id', 'free', 'x-litellm-customer-id', 'spent'],
+    ['user before litellm_metadata', { user => 'spent', litellm_metadata => { user => 'free' } }],
+    ['litellm_metadata before metadata', { litellm_metadata => { user => 'spent' }, metadata => { user_id => 'free' } }],
+    ['metadata before safety_identifier', { %meta, safety_identifier => 'free' }],
+);
+for (@places) {
+    my ($name, $more, @h) = @$_;
+    my $r = chat($key, $more, @h);
+    is(says($r), '422 budget_exceeded', "$name: refused");
+    is($r->{headers}{'x-keytoll-entity'}, 'customer:spent', "$name: by its end user") or diag $r->{raw};
+    is(says(chat($master, $more, @h)), '422 budget_exceeded', "$name: with the master key too");
+}
+is(chat($key, { user => 'free', safety_identifier => 'spent' })->{status}, 200, 'a place behind another is not read');
+is(says(chat($key, {}, 'x-litellm-customer-id', 'x' x 300)), '400 body_invalid', 'an id that is too long is not cut');
+ok_post('/customer/block', { user_ids => ['bad'] });
+is(says(chat($key, { user => 'bad' })), '401 entity_blocked', 'a blocked end user');
+
+# the very first requests of an end user that nobody knows, all at once
+
+ok_post('/budget/new', { budget_id => 'everybody', max_budget => 0.0001, budget_duration => '30d', budget_enforcement => 'strict' });
+my @req = map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', 'x-mock-completion-tokens', 10, 'x-mock-delay-ms', 30],
+    $Keytoll::Test::JSON->encode({ model => 'flat', max_tokens => 10, user => 'never seen', messages => [] })] } 1 .. 64;
+my %by;
+my $port2 = $s->another_nginx;
+$by{ $_->{status} }++ for http_burst([$s->{port}, $port2], \@req);
+is($by{200}, 5, '64 first requests at once share the default budget: 5 pass, over two nginx') or diag explain \%by;
+eventually { says(chat($key, { user => 'never seen' })) eq '422 budget_exceeded' } 10;
+is(says(chat($key, { user => 'never seen' })), '422 budget_exceeded', 'and then none');
+is(chat($key, { user => 'another' })->{status}, 200, 'another has his own');
+eventually { $s->admin(GET => '/customer/info?end_user_id=never%20seen')->{status} == 200 } 15;
+is($s->admin(GET => '/customer/info?end_user_id=never%20seen')->{json}{spend}, 0.0001, 'he is known by now, with what he spent');
+is(says(chat($key, { user => 'never seen' })), '422 budget_exceeded', 'and still has no more');
+ok_post('/budget/update', { budget_id => 'everybody', max_budget => 1 });
+is(chat($key, { user => 'never seen' })->{status}, 200, 'until the default is raised');
+
+# tags, from the header and two places of the body
+
+ok_post('/tag/new', { name => 'dear', max_budget => 0 });
+for (['x-litellm-tags', {}, 'x-litellm-tags', 'a, dear'], ['metadata.tags', { metadata => { tags => [ 'a', 'dear' ] } }], ['tags', { tags => ['dear'] }],
+    ['litellm_metadata.tags', { litellm_metadata => { tags => ['dear'] } }]) {
+    my ($name, $more, @h) = @$_;
+    my $r = chat($key, $more, @h);
+    is(says($r) . ' ' . ($r->{headers}{'x-keytoll-entity'} // ''), '422 budget_exceeded tag:dear', "$name: refused by the tag");
+}
+is(chat($key, { tags => ['cheap'] })->{status}, 200, 'a tag without a row limits nothing');
+
+# models that cost nothing pass an exhausted budget; others do not
+
+my $broke = key(max_budget => 0);
+is(says(chat($broke, {})), '422 budget_exceeded', 'no money, no answer');
+is(chat($broke, { model => 'gratis' })->{status}, 200, 'but from a model that costs nothing');
+
+# allow-lists and aliases: the model that is meant decides, on every spelling
+
+ok_post('/team/new', { team_id => 'aliased', models => ['flat'], model_aliases => { fast => 'flat', evil => 'other' } });
+my $tk = key(team_id => 'aliased', models => ['all-team-models']);
+my $own = key(models => ['flat'], aliases => { mine => 'flat', 'wrong' => 'nowhere' });
+my $lim = key(models => ['grouped'], aliases => {});
+my @paths = ('/v1/chat/completions', '/chat/completions', '/v1/chat/completions/', '//v1//chat//completions', '/v1/%63hat/completions', '/v1/./chat/completions');
+for my $path (@paths) {
+    my $r = call($tk, $path, { model => 'fast', max_tokens => 10, messages => [] });
+    is($r->{status}, 200, "$path: an alias of the team") or diag $r->{raw};
+    is($r->{json}{model}, 'flat', "$path: the provider is asked for what it means");
+    is(call($own, $path, { model => 'mine', max_tokens => 10, messages => [] })->{json}{model}, 'flat', "$path: an alias of the key");
+    is(says(call($own, $path, { model => 'other', max_tokens => 10, messages => [] })), '403 key_model_denied', "$path: another model is not allowed");
+    is(says(call($tk, $path, { model => 'other2', max_tokens => 10, messages => [] })), '403 entity_model_denied', "$path: nor by the team");
+}
+is(says(chat($own, { model => 'wrong' })), '400 model_unknown', 'an alias of nothing');
+my $rows = sub { my $r = $s->admin(GET => '/spend/logs?api_key=' . token($own)); return ref $r->{json} eq 'ARRAY' ? map { $_->{model_group} } @{ $r->{json} } : () };
+eventually { $rows->() >= @paths } 15;
+is_deeply([grep { $_ ne 'flat' } $rows->()], [], 'the ledger has the model that was meant');
+my $user = ok_post('/user/new', { user_id => 'narrow', models => ['flat'], auto_create_key => $F });
+is(says(chat(key(user_id => 'narrow', aliases => { x => 'other' }), { model => 'x' })), '403 entity_model_denied', 'an alias of a key does not widen the user\'s list');
+is(says(chat(key(user_id => 'narrow', team_id => 'aliased'), { model => 'other' })), '200 ', 'a user\'s list is not asked on a key of a team');
+ok_post('/organization/new', { organization_id => 'tight', organization_alias => 'T', models => ['openai/*'] });
+is(chat(key(organization_id => 'tight'), {})->{status}, 200, 'openai/* covers what openai serves');
+ok_post('/organization/update', { organization_id => 'tight', models => ['anthropic/*'] }, 'PATCH');
+is(says(chat(key(organization_id => 'tight'), {})), '403 entity_model_denied', 'anthropic/* does not');
+is(says(chat(key(models => ['no-default-models']), {})), '403 key_model_denied', 'no-default-models');
+is(chat(key(models => ['all-proxy-models']), {})->{status}, 200, 'all-proxy-models');
+is(chat(key(models => ['beta']), { model => 'grouped' })->{status}, 200, 'an access group of a deployment');
+is(says(chat(key(models => ['beta']), {})), '403 key_model_denied', 'holds its models only');
+
+# a changed budget binds the next request of everybody who follows it
+
+ok_post('/budget/new', { budget_id => 'plan', max_budget => 1 });
+my @follow = map { key(budget_id => 'plan') } 1 .. 5;
+is(chat($_, {})->{status}, 200, 'within the plan') for @follow;
+ok_post('/budget/update', { budget_id => 'plan', max_budget => 0 });
+is(says(chat($_, {})), '422 budget_exceeded', 'the plan has ended') for @follow;
+
+# worlds of the decision table
+
+srand(my $seed = $ENV{KEYTOLL_SEED} // time % 1_000_000_000);
+my ($n, @wrong) = (0);
+my @levels = grep { !/^(?:global|kwin|twin|urates)$/ } Keytoll::Levels::money_levels();
+for my $i (1 .. 40) {
+    my $kind = (qw(personal team member service))[$i % 4];
+    my $w = Keytoll::Levels::world($i, $kind, 'money', map { rand() < 0.4 ? ($_ => 1) : () } @levels);
+    for (values %{ $w->{level} }) { delete @$_{qw(deny strict)}; $_->{used} = 0; $_->{limit} = $_->{limit} && rand() < 0.8 ? 1000 : 0 if defined $_->{limit} }
+    my $lv = $w->{level};
+    my $usd = sub { my $l = shift; return defined $lv->{$l}{limit} ? (max_budget => $lv->{$l}{limit}) : () };
+    my $post = sub { my ($path, $body) = @_; my $r = $s->admin(POST => $path, $body); $r->{status} == 200 or push @wrong, "$path: $r->{raw}"; return $r->{json} };
+    $post->('/organization/new', { organization_id => "o$i", organization_alias => 'o', $usd->('org') });
+    $post->('/team/new', { team_id => "t$i", organization_id => "o$i", $usd->('team'), defined $lv->{member}{limit} ? (team_member_budget => $lv->{member}{limit}) : (),
+        defined $lv->{tmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{tmodel}{limit} } }) : () });
+    $post->('/user/new', { user_id => "u$i", auto_create_key => $F, $usd->('user') });
+    $post->('/customer/new', { user_id => "c$i", $usd->('customer'), defined $lv->{customer}{limit} ? () : (max_budget => 9) });
+    $post->('/tag/new', { name => "g$i", $usd->('tag') });
+    my $made = $post->('/key/generate', { $usd->('key'), defined $lv->{kmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{kmodel}{limit} } }) : (),
+        $kind eq 'personal' ? (user_id => "u$i", organization_id => "o$i") : (team_id => "t$i"), $kind eq 'member' ? (user_id => "u$i") : () });
+    $w->{token} = $made->{token};
+    my $want = Keytoll::Levels::verdict($w);
+    my $r = chat($made->{key}, { user => "c$i", tags => ["g$i"] });
+    my $ent = $want->{level} ? Keytoll::Levels::ent($w, $want->{level}) =~ s/~m~m1$/~m~flat/r : '';
+    my $got = join ' ', $r->{status}, $r->{headers}{'x-keytoll-entity'} // '';
+    my $exp = $want->{code} eq 'admitted' ? '200 ' : "422 $ent";
+    push @wrong, "$kind " . $Keytoll::Test::JSON->encode($lv) . ": $got, not $exp" if $r->{status} == 200 ? $exp ne '200 ' : $got ne $exp;
+    $n++;
+}
+is(scalar @wrong, 0, "$n worlds set by the API agree with the table, seed $seed") or diag map { "$_\n" } @wrong[0 .. ($#wrong > 4 ? 4 : $#wrong)];
+
+$s->finish;
+done_testing();
