@@ -188,10 +188,14 @@ bench:
 	@$(MAKE) --no-print-directory all
 	perl -It/lib t/bench/bench.pl $(BENCH)
 
+# tests that have a short form in `make test`: more runs, and windows in real time
+LONG_TESTS := t/redis/model.t t/redis/invariants.t t/redis/oracle.t t/redis/modes.t t/control/levels.t t/stack/windows.t
+
 chaos:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory all faultproxy
 	perl -It/lib t/chaos/chaos.pl $(CHAOS)
+	KEYTOLL_LONG=1 KEYTOLL_BIN=$(abspath $(BUILD)) prove -It/lib --timer $(LONG_TESTS)
 
 clean:
 	rm -rf build
