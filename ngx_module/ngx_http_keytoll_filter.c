@@ -17,6 +17,8 @@
 
 
 static ngx_int_t ngx_http_keytoll_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_keytoll_send_header(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_choose(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_body_filter(ngx_http_request_t *r,
@@ -56,9 +58,7 @@ static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
 static ngx_int_t
 ngx_http_keytoll_header_filter(ngx_http_request_t *r)
 {
-    ngx_int_t                     rc;
-    ngx_http_keytoll_ctx_t       *ctx;
-    ngx_http_keytoll_loc_conf_t  *klcf;
+    ngx_http_keytoll_ctx_t  *ctx;
 
     if (r != r->main) {
         return ngx_http_next_header_filter(r);
@@ -82,6 +82,27 @@ ngx_http_keytoll_header_filter(ngx_http_request_t *r)
 
     if (r->upstream) {
         ngx_http_keytoll_choose(r, ctx);
+
+        if (ngx_http_keytoll_delay(r, ctx)) {
+            return NGX_OK;
+        }
+    }
+
+    return ngx_http_keytoll_send_header(r, ctx);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_send_header(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_int_t                     rc;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    if (ngx_http_keytoll_cost_headers(r, ctx, &r->headers_out.headers)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     rc = ngx_http_next_header_filter(r);
@@ -264,6 +285,31 @@ ngx_http_keytoll_pass(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     if (ctx == NULL || !ctx->header || r->upstream == NULL) {
         return ngx_http_next_body_filter(r, in);
+    }
+
+    if (ctx->delayed) {
+        rc = ngx_http_keytoll_delay_body(r, ctx, in);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
+        }
+
+        if (ngx_http_keytoll_delay_chain(r, ctx, &in) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        rc = ngx_http_keytoll_send_header(r, ctx);
+
+        if (rc == NGX_ERROR || rc > NGX_OK) {
+            return rc;
+        }
+
+    } else if (ctx->last && r->expect_trailers
+               && ngx_http_keytoll_cost_headers(r, ctx,
+                                                &r->headers_out.trailers)
+                  != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     if (!ctx->gone) {

@@ -13,18 +13,20 @@
 
 typedef struct {
     ngx_str_t                      kind;        /* of the entity's name      */
-    char                          *header[6];
+    ngx_str_t                      header[6];
 } ngx_http_keytoll_rate_names_t;
 
 
 #define ngx_http_keytoll_names(kind, descriptor)                             \
     { ngx_string(kind),                                                      \
-      { "x-ratelimit-" descriptor "-limit-requests",                         \
-        "x-ratelimit-" descriptor "-remaining-requests",                     \
-        "x-ratelimit-" descriptor "-limit-tokens",                           \
-        "x-ratelimit-" descriptor "-remaining-tokens",                       \
-        "x-ratelimit-" descriptor "-limit-max_parallel_requests",            \
-        "x-ratelimit-" descriptor "-remaining-max_parallel_requests" } }
+      { ngx_string("x-ratelimit-" descriptor "-limit-requests"),             \
+        ngx_string("x-ratelimit-" descriptor "-remaining-requests"),         \
+        ngx_string("x-ratelimit-" descriptor "-limit-tokens"),               \
+        ngx_string("x-ratelimit-" descriptor "-remaining-tokens"),           \
+        ngx_string("x-ratelimit-" descriptor                                 \
+                   "-limit-max_parallel_requests"),                          \
+        ngx_string("x-ratelimit-" descriptor                                 \
+                   "-remaining-max_parallel_requests") } }
 
 
 static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
@@ -40,10 +42,14 @@ static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
     ngx_http_keytoll_names("team~", "model_per_team"),
     ngx_http_keytoll_names("user~", "model_per_user"),
     ngx_http_keytoll_names("org~", "model_per_organization"),
-    { ngx_null_string, { NULL } }
+    { ngx_null_string, { ngx_null_string } }
 };
 
 
+static ngx_int_t ngx_http_keytoll_usd_value(ngx_http_request_t *r,
+    ngx_str_t *nusd, ngx_str_t *out);
+static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_find(u_char *kind,
+    size_t len, ngx_uint_t part);
 static ngx_int_t ngx_http_keytoll_rate_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_rate_line(ngx_http_request_t *r,
@@ -69,7 +75,136 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    if (ctx->model.len
+        && ngx_http_keytoll_set_header(r, "x-litellm-model-group",
+                                       &ctx->model)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->key_limit.len
+        && (ngx_http_keytoll_usd_value(r, &ctx->key_limit, &v) != NGX_OK
+            || ngx_http_keytoll_set_header(r, "x-litellm-key-max-budget", &v)
+               != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
+
     return ngx_http_keytoll_rate_headers(r, ctx);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_usd_value(ngx_http_request_t *r, ngx_str_t *nusd,
+    ngx_str_t *out)
+{
+    out->data = ngx_pnalloc(r->pool, NGX_INT64_LEN + 8);
+    if (out->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    out->len = ngx_http_keytoll_usd(out->data, nusd) - out->data;
+
+    return NGX_OK;
+}
+
+
+/*
+ * What the request cost and, with it, the key has spent: in the header when
+ * the answer is known by then, else in its trailers.  Not known yet: the
+ * spend before this request only.
+ */
+
+ngx_int_t
+ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_list_t *list)
+{
+    u_char     buf[NGX_INT64_LEN];
+    int64_t    spend;
+    ngx_str_t  nusd, v;
+
+    if (ctx->state == NGX_HTTP_KEYTOLL_SETTLED) {
+        nusd.data = buf;
+        nusd.len = ngx_sprintf(buf, "%L", ctx->cost_nusd) - buf;
+
+        if (ngx_http_keytoll_usd_value(r, &nusd, &v) != NGX_OK
+            || ngx_http_keytoll_push_header(list,
+                                            "x-litellm-response-cost",
+                                            sizeof("x-litellm-response-cost")
+                                            - 1, &v)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ctx->key_spend.len == 0) {
+        return NGX_OK;
+    }
+
+    nusd = ctx->key_spend;
+    spend = ngx_atoof(nusd.data, nusd.len);
+
+    if (ctx->state == NGX_HTTP_KEYTOLL_SETTLED && spend >= 0
+        && spend <= NGX_MAX_OFF_T_VALUE - ctx->cost_nusd)
+    {
+        nusd.data = buf;
+        nusd.len = ngx_sprintf(buf, "%L", spend + ctx->cost_nusd) - buf;
+    }
+
+    if (ngx_http_keytoll_usd_value(r, &nusd, &v) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_keytoll_push_header(list, "x-litellm-key-spend",
+                                        sizeof("x-litellm-key-spend") - 1,
+                                        &v);
+}
+
+
+/* The limit that refused, as on an answer. */
+
+ngx_int_t
+ngx_http_keytoll_rate_refusal(ngx_http_request_t *r, ngx_uint_t reason,
+    ngx_http_keytoll_refusal_t *f)
+{
+    int64_t                         left;
+    ngx_str_t                       v[2];
+    ngx_uint_t                      i, at;
+    ngx_http_keytoll_rate_names_t  *names;
+
+    names = ngx_http_keytoll_rate_find(f->kind.data, f->kind.len,
+                                       f->sort == 'm');
+    if (names == NULL) {
+        return NGX_OK;
+    }
+
+    at = reason == KT_RPM ? 0 : reason == KT_TPM ? 2 : 4;
+    left = ngx_atoof(f->limit.data, f->limit.len)
+           - ngx_atoof(f->used.data, f->used.len);
+
+    v[0].len = f->limit.len;
+    v[0].data = ngx_pstrdup(r->pool, &f->limit);
+    v[1].data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+
+    if (v[0].data == NULL || v[1].data == NULL) {
+        return NGX_ERROR;
+    }
+
+    v[1].len = ngx_sprintf(v[1].data, "%L", left > 0 ? left : 0) - v[1].data;
+
+    for (i = 0; i < 2; i++) {
+        if (ngx_http_keytoll_push_header(&r->headers_out.headers,
+                                      (char *) names->header[at + i].data,
+                                      names->header[at + i].len, &v[i])
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -145,36 +280,40 @@ ngx_http_keytoll_rates_then(int64_t *rates, ngx_uint_t bits,
 }
 
 
+/* part: "key:<token>~m~<model>", a model of this level. */
+
+static ngx_http_keytoll_rate_names_t *
+ngx_http_keytoll_rate_find(u_char *kind, size_t len, ngx_uint_t part)
+{
+    ngx_http_keytoll_rate_names_t  *names;
+
+    for (names = ngx_http_keytoll_rate_names; names->kind.len; names++) {
+        if (names->kind.len == len + part
+            && ngx_strncmp(names->kind.data, kind, len) == 0
+            && (!part || names->kind.data[len] == '~'))
+        {
+            return names;
+        }
+    }
+
+    return NULL;
+}
+
+
 static ngx_int_t
 ngx_http_keytoll_rate_line(ngx_http_request_t *r, u_char *line, u_char *end,
     int64_t *rates)
 {
-    u_char                         *p, kind[16];
-    size_t                          len;
+    u_char                         *p;
     ngx_str_t                       v;
     ngx_uint_t                      i;
     ngx_http_keytoll_rate_names_t  *names;
 
     for (p = line; p < end && *p != ':' && *p != '\t'; p++) { /* void */ }
 
-    len = ngx_min((size_t) (p - line), sizeof(kind) - 1);
-    ngx_memcpy(kind, line, len);
-
-    /* "key:<token>~m~<model>": a model of this level */
-
-    if (ngx_strlchr(p, end, '~')) {
-        kind[len++] = '~';
-    }
-
-    for (names = ngx_http_keytoll_rate_names; names->kind.len; names++) {
-        if (names->kind.len == len
-            && ngx_strncmp(names->kind.data, kind, len) == 0)
-        {
-            break;
-        }
-    }
-
-    if (names->kind.len == 0) {
+    names = ngx_http_keytoll_rate_find(line, p - line,
+                                       ngx_strlchr(p, end, '~') != NULL);
+    if (names == NULL) {
         return NGX_OK;
     }
 
@@ -193,7 +332,11 @@ ngx_http_keytoll_rate_line(ngx_http_request_t *r, u_char *line, u_char *end,
         p = ngx_sprintf(p, "%L", rates[i]);
         v.len = p - v.data;
 
-        if (ngx_http_keytoll_set_header(r, names->header[i], &v) != NGX_OK) {
+        if (ngx_http_keytoll_push_header(&r->headers_out.headers,
+                                         (char *) names->header[i].data,
+                                         names->header[i].len, &v)
+            != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }

@@ -20,6 +20,8 @@ static char *ngx_http_keytoll_redis_directive(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_keytoll_password_file(ngx_conf_t *cf,
     ngx_str_t *name, ngx_str_t *out);
+static char *ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_keytoll_journal(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -88,6 +90,13 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_keytoll_loc_conf_t, abort),
       &ngx_http_keytoll_aborts },
+
+    { ngx_string("keytoll_compat"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_keytoll_compat,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
 
     { ngx_string("keytoll_user_header"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
@@ -252,6 +261,8 @@ ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf)
     klcf->abort = NGX_CONF_UNSET_UINT;
     klcf->max_body = NGX_CONF_UNSET_SIZE;
     klcf->websocket = NGX_CONF_UNSET;
+    klcf->compat = NGX_CONF_UNSET_UINT;
+    klcf->budget_status = NGX_CONF_UNSET;
     klcf->status = NGX_CONF_UNSET_UINT;
 
     return klcf;
@@ -272,6 +283,13 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_size_value(conf->max_body, prev->max_body, 8 << 20);
     ngx_conf_merge_str_value(conf->user_header, prev->user_header, "");
     ngx_conf_merge_value(conf->websocket, prev->websocket, 0);
+
+    if (conf->compat == NGX_CONF_UNSET_UINT) {
+        conf->budget_status = prev->budget_status;
+    }
+
+    ngx_conf_merge_uint_value(conf->compat, prev->compat, KT_COMPAT_1_104);
+    ngx_conf_init_value(conf->budget_status, 0);
 
     return NGX_CONF_OK;
 }
@@ -459,6 +477,60 @@ ngx_http_keytoll_password_file(ngx_conf_t *cf, ngx_str_t *name,
     ngx_explicit_memzero(buf, sizeof(buf));
 
     return NGX_OK;
+}
+
+
+/* keytoll_compat 1.104 | 1.96 | 1.81 [budget_exceeded=status] */
+
+static char *
+ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_keytoll_loc_conf_t *klcf = conf;
+
+    ngx_int_t   status;
+    ngx_str_t  *value;
+
+    if (klcf->compat != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "1.104") == 0) {
+        klcf->compat = KT_COMPAT_1_104;
+
+    } else if (ngx_strcmp(value[1].data, "1.96") == 0) {
+        klcf->compat = KT_COMPAT_1_96;
+
+    } else if (ngx_strcmp(value[1].data, "1.81") == 0) {
+        klcf->compat = KT_COMPAT_1_81;
+
+    } else {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" in the \"%V\" directive, it "
+                           "must be \"1.104\", \"1.96\" or \"1.81\"",
+                           &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (cf->args->nelts == 2) {
+        return NGX_CONF_OK;
+    }
+
+    status = ngx_strncmp(value[2].data, "budget_exceeded=", 16) == 0
+             ? ngx_atoi(value[2].data + 16, value[2].len - 16) : NGX_ERROR;
+
+    if (status < 400 || status > 499) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\" in the \"%V\" "
+                           "directive, it must be budget_exceeded= and a "
+                           "status from 400 to 499", &value[2], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    klcf->budget_status = status;
+
+    return NGX_CONF_OK;
 }
 
 

@@ -132,6 +132,8 @@ typedef struct {
     size_t                         max_body;
     ngx_str_t                      user_header;
     ngx_flag_t                     websocket;
+    ngx_uint_t                     compat;      /* kt_compat_t               */
+    ngx_int_t                      budget_status;
     ngx_uint_t                     status;
 } ngx_http_keytoll_loc_conf_t;
 
@@ -303,6 +305,7 @@ struct ngx_http_keytoll_ctx_s {
     size_t                         held_size;
     ngx_chain_t                   *free;
     ngx_chain_t                   *busy;
+    ngx_buf_t                     *waiting;     /* body behind a late header */
     z_stream                      *zs;          /* the answer is compressed  */
     off_t                          body_bytes;
     off_t                          plain_bytes; /* as read, decompressed     */
@@ -321,6 +324,7 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       last:1;      /* the response is complete  */
     unsigned                       gone:1;      /* client left; draining     */
     unsigned                       unreserved:1;
+    unsigned                       delayed:1;   /* the header waits          */
     unsigned                       estimated:1;
     unsigned                       too_large:1; /* the request's body        */
     unsigned                       tier_seen:1; /* the answer named its tier */
@@ -329,6 +333,27 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       header:1;
     unsigned                       pass_hold:1; /* held too long to hold on  */
 };
+
+
+/* What kt_admit says of a refusal; strings are those of the reply. */
+
+typedef struct {
+    ngx_str_t                      entity;
+    ngx_str_t                      kind;        /* entity up to the colon    */
+    ngx_str_t                      id;          /* and behind it, to a tilde */
+    ngx_str_t                      part;        /* model or window of it     */
+    u_char                         sort;        /* 'm', 'w' or 0             */
+    ngx_str_t                      alias;
+    ngx_str_t                      limit;
+    ngx_str_t                      used;
+    ngx_str_t                      held;
+    ngx_str_t                      need;
+    ngx_str_t                      models;      /* or routes, by tab         */
+    int64_t                        reset_s;
+    int64_t                        retry_ms;
+    int64_t                        now_ms;
+    int64_t                        expires_ms;
+} ngx_http_keytoll_refusal_t;
 
 
 /* module.c */
@@ -430,17 +455,45 @@ void ngx_http_keytoll_active_add(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_active_del(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_renew(ngx_uint_t restore);
 
+/* text.c */
+
+#define NGX_HTTP_KEYTOLL_TEXT  16384    /* two ids, a path, a list, cut      */
+
+ngx_uint_t ngx_http_keytoll_is(ngx_str_t *s, const char *name);
+u_char *ngx_http_keytoll_usd(u_char *p, ngx_str_t *nusd);
+u_char *ngx_http_keytoll_stamp(u_char *p, int64_t ms);
+u_char *ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
+    ngx_http_keytoll_refusal_t *f);
+
 /* verdict.c */
 
 ngx_int_t ngx_http_keytoll_refuse(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply);
-ngx_int_t ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
-    ngx_str_t *value);
+ngx_int_t ngx_http_keytoll_push_header(ngx_list_t *list, const char *name,
+    size_t len, ngx_str_t *value);
+
+#define ngx_http_keytoll_set_header(r, name, value)                          \
+    ngx_http_keytoll_push_header(&(r)->headers_out.headers, name,            \
+                                 sizeof(name) - 1, value)
 
 /* headers.c */
 
 ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_list_t *list);
+ngx_int_t ngx_http_keytoll_rate_refusal(ngx_http_request_t *r,
+    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
+
+/* delay.c */
+
+ngx_uint_t ngx_http_keytoll_delay(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_delay_body(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
+ngx_int_t ngx_http_keytoll_delay_chain(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_chain_t **in);
 
 /* filter.c */
 

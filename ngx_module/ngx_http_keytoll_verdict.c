@@ -12,65 +12,37 @@
 #include "ngx_http_keytoll_module.h"
 
 
-typedef struct {
-    ngx_str_t                      entity;
-    ngx_str_t                      kind;        /* entity up to the colon    */
-    ngx_str_t                      id;          /* and behind it             */
-    ngx_str_t                      alias;
-    ngx_str_t                      limit;
-    ngx_str_t                      used;
-    ngx_str_t                      held;
-    ngx_str_t                      need;
-    ngx_str_t                      models;
-    int64_t                        reset_s;
-    int64_t                        retry_ms;
-    int64_t                        now_ms;
-    int64_t                        expires_ms;
-} ngx_http_keytoll_refusal_t;
-
-
 static void ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f,
     redisReply *reply);
-static u_char *ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f);
-static u_char *ngx_http_keytoll_budget_text(u_char *p,
-    ngx_http_keytoll_ctx_t *ctx, ngx_http_keytoll_refusal_t *f);
-static u_char *ngx_http_keytoll_usd(u_char *p, ngx_str_t *nusd);
-static const char *ngx_http_keytoll_error_type(ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f);
+static kt_reason_info_t ngx_http_keytoll_info(ngx_http_request_t *r,
+    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
+static ngx_int_t ngx_http_keytoll_envelope(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
+    ngx_str_t *body);
 static ngx_int_t ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f);
 static ngx_int_t ngx_http_keytoll_send(ngx_http_request_t *r,
     ngx_uint_t status, ngx_str_t *body);
-
-
-/* Holds two ids of KT_ENT_MAX, an alias, a path and a list cut to the rest. */
-
-#define NGX_HTTP_KEYTOLL_TEXT  16384
 
 
 ngx_int_t
 ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, redisReply *reply)
 {
-    size_t                       len;
-    u_char                      *p, *text, *last;
+    u_char                      *text, *last;
     ngx_int_t                    rc;
     ngx_str_t                    body;
     ngx_uint_t                   level;
-    const char                  *type;
-    const kt_reason_info_t      *info;
+    kt_reason_info_t             info;
     ngx_http_keytoll_refusal_t   f;
 
     ngx_http_keytoll_parse(&f, reply);
 
-    info = kt_reason((int) reason);
-    type = ngx_http_keytoll_error_type(reason, &f);
+    info = ngx_http_keytoll_info(r, reason, &f);
 
     ctx->reason = reason;
-    ctx->status = info->status;
+    ctx->status = info.status;
 
     if (ctx->state < NGX_HTTP_KEYTOLL_SETTLED) {
         ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
@@ -85,39 +57,20 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     last = ngx_http_keytoll_message(text, r, ctx, reason, &f);
 
-    level = info->status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
+    level = info.status >= 500 ? NGX_LOG_ERR : NGX_LOG_INFO;
 
     ngx_log_error(level, r->connection->log, 0,
                   "keytoll: refused %s, key %*s, entity \"%V\", model \"%V\"",
-                  info->name, (size_t) (ctx->token[0] ? 8 : 0), ctx->token,
+                  info.name, (size_t) (ctx->token[0] ? 8 : 0), ctx->token,
                   &f.entity, &ctx->model);
 
-    len = ngx_http_keytoll_json_len(text, last - text) + 256;
+    body.data = text;
+    body.len = last - text;
 
-    p = ngx_pnalloc(r->pool, len);
-    if (p == NULL) {
-        goto failed;
-    }
-
-    body.data = p;
-
-    if (reason == KT_ROUTE_DENIED) {
-        p = ngx_sprintf(p, "{\"detail\":\"");
-        p = ngx_http_keytoll_json(p, text, last - text);
-        p = ngx_sprintf(p, "\"}");
-
-    } else {
-        p = ngx_sprintf(p, "{\"error\":{\"message\":\"");
-        p = ngx_http_keytoll_json(p, text, last - text);
-        p = ngx_sprintf(p, "\",\"type\":\"%s\",\"param\":", type);
-        p = info->param ? ngx_sprintf(p, "\"%s\"", info->param)
-                        : ngx_sprintf(p, "null");
-        p = ngx_sprintf(p, ",\"code\":\"%d\"}}", info->status);
-    }
-
-    body.len = p - body.data;
-
-    if (ngx_http_keytoll_refusal_headers(r, ctx, reason, &f) != NGX_OK) {
+    if (ngx_http_keytoll_envelope(r, ctx, reason, &info, &body) != NGX_OK
+        || ngx_http_keytoll_refusal_headers(r, ctx, reason, &info, &f)
+           != NGX_OK)
+    {
         goto failed;
     }
 
@@ -127,7 +80,7 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
         return NGX_DONE;
     }
 
-    ngx_http_finalize_request(r, ngx_http_keytoll_send(r, info->status,
+    ngx_http_finalize_request(r, ngx_http_keytoll_send(r, info.status,
                                                        &body));
     return NGX_DONE;
 
@@ -135,6 +88,143 @@ failed:
 
     ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
     return NGX_DONE;
+}
+
+
+/* Status, type and param as the location's LiteLLM says them. */
+
+static kt_reason_info_t
+ngx_http_keytoll_info(ngx_http_request_t *r, ngx_uint_t reason,
+    ngx_http_keytoll_refusal_t *f)
+{
+    kt_reason_info_t              info;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    info = kt_reason_in((int) reason, (kt_compat_t) klcf->compat);
+
+    if (reason == KT_BUDGET_EXCEEDED && klcf->budget_status) {
+        info.status = (int) klcf->budget_status;
+    }
+
+    if (reason == KT_ENTITY_MODEL) {
+
+        if (ngx_http_keytoll_is(&f->kind, "user")) {
+            info.type = "user_model_access_denied";
+
+        } else if (ngx_http_keytoll_is(&f->kind, "org")) {
+            info.type = "org_model_access_denied";
+        }
+    }
+
+    return info;
+}
+
+
+/* Anthropic's words for a status; everybody reads "message". */
+
+static const char *
+ngx_http_keytoll_anthropic_type(int status)
+{
+    switch (status) {
+
+    case 401:
+        return "authentication_error";
+
+    case 403:
+        return "permission_error";
+
+    case 413:
+        return "request_too_large";
+
+    case 429:
+        return "rate_limit_error";
+
+    default:
+        return status < 500 ? "invalid_request_error" : "api_error";
+    }
+}
+
+
+/*
+ * body: in, the text; out, the answer.  LiteLLM's envelope, FastAPI's for
+ * routes that the key may not call, and on Anthropic's routes, since 1.101,
+ * Anthropic's error object; errors of authentication keep LiteLLM's type there.
+ */
+
+static ngx_int_t
+ngx_http_keytoll_envelope(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t reason, kt_reason_info_t *info, ngx_str_t *body)
+{
+    u_char                       *p;
+    ngx_str_t                     text, param;
+    ngx_uint_t                    anthropic;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    anthropic = klcf->compat == KT_COMPAT_1_104
+                && (ctx->class == KT_ROUTE_MESSAGES
+                    || ngx_strlcasestrn(r->uri.data, r->uri.data + r->uri.len,
+                                        (u_char *) "/messages/", 10 - 1));
+
+    text = *body;
+    param.data = (u_char *) (info->param ? info->param : "");
+    param.len = ngx_strlen(param.data);
+
+    if (reason == KT_KEY_EXPIRED && ctx->key_name.len) {
+        param = ctx->key_name;
+    }
+
+    p = ngx_pnalloc(r->pool, ngx_http_keytoll_json_len(text.data, text.len)
+                             + ngx_http_keytoll_json_len(param.data,
+                                                         param.len)
+                             + KT_RID_LEN + 256);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    body->data = p;
+
+    if (reason == KT_ROUTE_DENIED) {
+        p = ngx_sprintf(p, "{\"detail\":\"");
+        p = ngx_http_keytoll_json(p, text.data, text.len);
+        p = ngx_sprintf(p, "\"}");
+        body->len = p - body->data;
+
+        return NGX_OK;
+    }
+
+    p = ngx_sprintf(p, anthropic
+                    ? "{\"type\":\"error\",\"error\":{\"message\":\""
+                    : "{\"error\":{\"message\":\"");
+    p = ngx_http_keytoll_json(p, text.data, text.len);
+    p = ngx_sprintf(p, "\",\"type\":\"%s\",\"param\":",
+                    anthropic && info->status != 401
+                    ? ngx_http_keytoll_anthropic_type(info->status)
+                    : info->type);
+
+    if (param.len) {
+        *p++ = '"';
+        p = ngx_http_keytoll_json(p, param.data, param.len);
+        *p++ = '"';
+
+    } else {
+        p = ngx_sprintf(p, "null");
+    }
+
+    p = ngx_sprintf(p, ",\"code\":\"%d\"}", info->status);
+
+    if (anthropic) {
+        p = ngx_sprintf(p, ",\"request_id\":\"%*s\"", (size_t) KT_RID_LEN,
+                        ctx->rid);
+    }
+
+    *p++ = '}';
+    body->len = p - body->data;
+
+    return NGX_OK;
 }
 
 
@@ -199,398 +289,30 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
             break;
         }
     }
-}
 
+    /* "~m~<model>", "~w~<duration>" */
 
-static ngx_uint_t
-ngx_http_keytoll_is(ngx_str_t *s, const char *name)
-{
-    return s->len == ngx_strlen(name)
-           && ngx_strncmp(s->data, name, s->len) == 0;
-}
-
-
-static const char *
-ngx_http_keytoll_error_type(ngx_uint_t reason, ngx_http_keytoll_refusal_t *f)
-{
-    if (reason == KT_ENTITY_MODEL) {
-
-        if (ngx_http_keytoll_is(&f->kind, "user")) {
-            return "user_model_access_denied";
-        }
-
-        if (ngx_http_keytoll_is(&f->kind, "org")) {
-            return "org_model_access_denied";
+    for (i = 0; i + 3 < f->id.len; i++) {
+        if (f->id.data[i] == '~' && f->id.data[i + 2] == '~') {
+            f->sort = f->id.data[i + 1];
+            f->part.data = f->id.data + i + 3;
+            f->part.len = f->id.len - i - 3;
+            f->id.len = i;
+            break;
         }
     }
-
-    return kt_reason((int) reason)->type;
 }
 
 
-/* nano-USD as text to dollars: "12345" is 0.000012345. */
-
-static u_char *
-ngx_http_keytoll_usd(u_char *p, ngx_str_t *nusd)
-{
-    u_char  *d, frac[9];
-    size_t   n, whole;
-
-    d = nusd->data;
-    n = nusd->len;
-
-    if (n == 0 || n > 30) {
-        return ngx_cpymem(p, "0.0", 3);
-    }
-
-    if (*d == '-') {
-        *p++ = '-';
-        d++;
-        n--;
-    }
-
-    whole = n > 9 ? n - 9 : 0;
-
-    ngx_memset(frac, '0', 9);
-    ngx_memcpy(frac + 9 - (n - whole), d + whole, n - whole);
-
-    if (whole) {
-        p = ngx_cpymem(p, d, whole);
-
-    } else {
-        *p++ = '0';
-    }
-
-    for (n = 9; n > 1 && frac[n - 1] == '0'; n--) { /* void */ }
-
-    *p++ = '.';
-
-    return ngx_cpymem(p, frac, n);
-}
-
-
-static u_char *
-ngx_http_keytoll_stamp(u_char *p, int64_t ms)
-{
-    ngx_tm_t  tm;
-
-    ngx_gmtime((time_t) (ms / 1000), &tm);
-
-    return ngx_sprintf(p, "%4d-%02d-%02d %02d:%02d:%02d UTC", tm.ngx_tm_year,
-                       tm.ngx_tm_mon, tm.ngx_tm_mday, tm.ngx_tm_hour,
-                       tm.ngx_tm_min, tm.ngx_tm_sec);
-}
-
-
-static u_char *
-ngx_http_keytoll_list(u_char *p, u_char *end, ngx_str_t *models)
-{
-    u_char  *m, *last;
-
-    m = models->data;
-    last = m + models->len;
-
-    *p++ = '[';
-    *p++ = '\'';
-
-    for ( /* void */ ; m < last && p < end; m++) {
-        if (*m == '\t') {
-            p = ngx_cpymem(p, "', '", 4);
-            continue;
-        }
-
-        *p++ = *m;
-    }
-
-    *p++ = '\'';
-    *p++ = ']';
-
-    return p;
-}
-
-
-/* An entity id as its owner wrote it. */
-
-static ngx_str_t
-ngx_http_keytoll_plain_id(ngx_http_request_t *r, ngx_str_t *id)
-{
-    size_t     len;
-    ngx_str_t  out;
-
-    out.data = ngx_pnalloc(r->pool, id->len + 1);
-    out.len = 0;
-
-    if (out.data
-        && kt_id_decode((char *) id->data, id->len, (char *) out.data,
-                        id->len + 1, &len)
-           == KT_OK)
-    {
-        out.len = len;
-    }
-
-    return out;
-}
-
-
-static u_char *
-ngx_http_keytoll_budget_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
-    ngx_http_keytoll_refusal_t *f)
-{
-    u_char     *slash;
-    ngx_str_t   id, team, user;
-
-    id = ngx_http_keytoll_plain_id(ctx->request, &f->id);
-
-    if (ngx_http_keytoll_is(&f->kind, "user")
-        || ngx_http_keytoll_is(&f->kind, "customer"))
-    {
-        p = ngx_sprintf(p, "ExceededBudget: %s=%V over budget. Spend=",
-                        ngx_http_keytoll_is(&f->kind, "user") ? "User"
-                                                              : "End User",
-                        &id);
-        p = ngx_http_keytoll_usd(p, &f->used);
-        p = ngx_cpymem(p, ", Budget=", 9);
-
-        return ngx_http_keytoll_usd(p, &f->limit);
-    }
-
-    p = ngx_sprintf(p, "Budget has been exceeded! ");
-
-    if (ngx_http_keytoll_is(&f->kind, "key")) {
-        p = f->alias.len ? ngx_sprintf(p, "Key=%V (%V) ", &f->alias,
-                                       &ctx->key_name)
-                         : ngx_sprintf(p, "Key=%V ", &ctx->key_name);
-
-    } else if (ngx_http_keytoll_is(&f->kind, "member")) {
-        slash = ngx_strlchr(f->id.data, f->id.data + f->id.len, '/');
-
-        if (slash) {
-            team.data = f->id.data;
-            team.len = slash - f->id.data;
-            user.data = slash + 1;
-            user.len = f->id.data + f->id.len - user.data;
-            team = ngx_http_keytoll_plain_id(ctx->request, &team);
-            user = ngx_http_keytoll_plain_id(ctx->request, &user);
-            p = ngx_sprintf(p, "User=%V in Team=%V ", &user, &team);
-        }
-
-    } else if (ngx_http_keytoll_is(&f->kind, "team")) {
-        p = ngx_sprintf(p, "Team=%V ", &id);
-
-    } else if (ngx_http_keytoll_is(&f->kind, "org")) {
-        p = ngx_sprintf(p, "Organization=%V ", &id);
-
-    } else if (ngx_http_keytoll_is(&f->kind, "tag")) {
-        p = ngx_sprintf(p, "Tag=%V ", &id);
-    }
-
-    p = ngx_sprintf(p, "Current cost: ");
-    p = ngx_http_keytoll_usd(p, &f->used);
-    p = ngx_sprintf(p, ", Max budget: ");
-
-    return ngx_http_keytoll_usd(p, &f->limit);
-}
-
-
-static u_char *
-ngx_http_keytoll_rate_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
-    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f)
-{
-    int64_t     left;
-    ngx_str_t   kind, id;
-    const char  *type;
-
-    kind = f->kind;
-    id = ngx_http_keytoll_plain_id(ctx->request, &f->id);
-
-    if (ngx_http_keytoll_is(&kind, "key")) {
-        ngx_str_set(&kind, "api_key");
-
-    } else if (ngx_http_keytoll_is(&kind, "org")) {
-        ngx_str_set(&kind, "organization");
-
-    } else if (ngx_http_keytoll_is(&kind, "member")) {
-        ngx_str_set(&kind, "team_member");
-
-    } else if (ngx_http_keytoll_is(&kind, "customer")) {
-        ngx_str_set(&kind, "end_user");
-    }
-
-    type = reason == KT_RPM ? "requests"
-           : reason == KT_TPM ? "tokens" : "max_parallel_requests";
-
-    left = ngx_atoof(f->limit.data, f->limit.len)
-           - ngx_atoof(f->used.data, f->used.len);
-
-    p = ngx_sprintf(p, "Rate limit exceeded for %V: %V. Limit type: %s. "
-                    "Current limit: %V, Remaining: %L. Limit resets at: ",
-                    &kind, &id, type, &f->limit, left > 0 ? left : 0);
-
-    return ngx_http_keytoll_stamp(p, f->now_ms
-                                     + (f->retry_ms > 0 ? f->retry_ms
-                                                        : 60000));
-}
-
-
-/* Long inputs are cut so that the text fits NGX_HTTP_KEYTOLL_TEXT. */
-
-static u_char *
-ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f)
-{
-    u_char     *end;
-    ngx_str_t   id;
-
-    end = p + NGX_HTTP_KEYTOLL_TEXT - 8192;
-
-    switch (reason) {
-
-    case KT_KEY_MISSING:
-        return ngx_sprintf(p, "Authentication Error, No api key passed in.");
-
-    case KT_KEY_MALFORMED:
-        return ngx_sprintf(p, "Authentication Error, Malformed API Key passed "
-                           "in. Ensure Key has `Bearer ` prefix.");
-
-    case KT_KEY_SHAPE:
-        return ngx_sprintf(p, "Authentication Error, LiteLLM Virtual Key "
-                           "expected, it has to start with 'sk-'.");
-
-    case KT_KEY_UNKNOWN:
-        return ngx_sprintf(p, "Authentication Error, Invalid proxy server "
-                           "token passed. Received API Key = %V. Unable to "
-                           "find token in cache or "
-                           "`LiteLLM_VerificationTokenTable`", &ctx->key_name);
-
-    case KT_KEY_BLOCKED:
-        return ngx_sprintf(p, "Authentication Error, Key is blocked. Update "
-                           "via `/key/unblock` if you're admin.");
-
-    case KT_KEY_EXPIRED:
-        p = ngx_sprintf(p, "Authentication Error - Expired Key. Key Expiry "
-                        "time ");
-        p = ngx_http_keytoll_stamp(p, f->expires_ms);
-        p = ngx_sprintf(p, " and current time ");
-        return ngx_http_keytoll_stamp(p, f->now_ms);
-
-    case KT_KEY_MODEL:
-    case KT_ENTITY_MODEL:
-        p = ngx_sprintf(p, "%s not allowed to access model. This %s can only "
-                        "access models=",
-                        reason == KT_KEY_MODEL ? "key"
-                        : ngx_http_keytoll_is(&f->kind, "user") ? "user"
-                        : ngx_http_keytoll_is(&f->kind, "org") ? "org"
-                        : "team",
-                        reason == KT_KEY_MODEL ? "key"
-                        : ngx_http_keytoll_is(&f->kind, "user") ? "user"
-                        : ngx_http_keytoll_is(&f->kind, "org") ? "org"
-                        : "team");
-        p = ngx_http_keytoll_list(p, end, &f->models);
-        return ngx_sprintf(p, ". Tried to access %V", &ctx->model);
-
-    case KT_ENTITY_BLOCKED:
-        id = ngx_http_keytoll_plain_id(r, &f->id);
-
-        if (ngx_http_keytoll_is(&f->kind, "team")) {
-            return ngx_sprintf(p, "Authentication Error, Team=%V is blocked. "
-                               "Update via `/team/unblock` if your admin.",
-                               &id);
-        }
-
-        return ngx_sprintf(p, "Authentication Error, %V=%V is blocked.",
-                           &f->kind, &id);
-
-    case KT_BUDGET_EXCEEDED:
-        return ngx_http_keytoll_budget_text(p, ctx, f);
-
-    case KT_BUDGET_HELD:
-        id = ngx_http_keytoll_plain_id(r, &f->id);
-        p = ngx_sprintf(p, "Budget is held by requests that are still running "
-                        "for %V: %V. Held: ", &f->kind, &id);
-        p = ngx_http_keytoll_usd(p, &f->held);
-        p = ngx_sprintf(p, ", Current cost: ");
-        p = ngx_http_keytoll_usd(p, &f->used);
-        p = ngx_sprintf(p, ", Max budget: ");
-        p = ngx_http_keytoll_usd(p, &f->limit);
-        return ngx_sprintf(p, ". Try again when they are done.");
-
-    case KT_RPM:
-    case KT_TPM:
-    case KT_PARALLEL:
-        return ngx_http_keytoll_rate_text(p, ctx, reason, f);
-
-    case KT_CREDITS:
-        return ngx_sprintf(p, "Insufficient credits.");
-
-    case KT_ROUTE_DENIED:
-        return ngx_sprintf(p, "Virtual key is not allowed to call this route. "
-                           "Tried to call route: %*s",
-                           ngx_min(r->uri.len, 1024), r->uri.data);
-
-    case KT_MODEL_UNKNOWN:
-        return ngx_sprintf(p, "{'error': '%*s: Invalid model name passed in "
-                           "model=%V. Call `/v1/models` to view available "
-                           "models for your key.'}",
-                           ngx_min(r->uri.len, 1024), r->uri.data,
-                           &ctx->model);
-
-    case KT_UNPRICED:
-        id = ngx_http_keytoll_plain_id(r, &f->id);
-        return ngx_sprintf(p, "%V: %V has a money limit, and no price is known "
-                           "for %V%s. Add the model with a price by "
-                           "`/model/new`.", &f->kind, &id, &ctx->model,
-                           ctx->model.len ? " on this route" : "this route");
-
-    case KT_KEY_CONFLICT:
-        return ngx_sprintf(p, "Two different API keys were passed in. Send "
-                           "the key in one header only.");
-
-    case KT_KEY_IN_URL:
-        return ngx_sprintf(p, "API keys in the URL are not accepted, they end "
-                           "in logs. Send the key in the Authorization "
-                           "header.");
-
-    case KT_BODY_INVALID:
-        p = ngx_sprintf(p, "Invalid request body: %s", ctx->why);
-        return ctx->why_off ? ngx_sprintf(p, ", at byte %uz", ctx->why_off)
-                            : p;
-
-    case KT_BODY_TOO_LARGE:
-        return ngx_sprintf(p, "Request size is too large, see "
-                           "\"keytoll_max_body\".");
-
-    case KT_BODY_ENCODED:
-        return ngx_sprintf(p, "Content-Encoding of the request is not "
-                           "supported. Send the body as it is.");
-
-    case KT_NOT_READY:
-    case KT_ENTITY_MISSING:
-    case KT_STALE:
-        return ngx_sprintf(p, "Limits are being loaded, try again in a "
-                           "moment.");
-
-    case KT_REDIS_DOWN:
-        return ngx_sprintf(p, "Limits cannot be checked right now, try again "
-                           "in a moment.");
-
-    case KT_JOURNAL_DOWN:
-        return ngx_sprintf(p, "The settlement journal cannot be written, no "
-                           "request is accepted.");
-
-    default:
-        return ngx_sprintf(p, "Internal server error");
-    }
-}
-
+/* name is a constant; value lives as long as the request. */
 
 ngx_int_t
-ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
+ngx_http_keytoll_push_header(ngx_list_t *list, const char *name, size_t len,
     ngx_str_t *value)
 {
     ngx_table_elt_t  *h;
 
-    h = ngx_list_push(&r->headers_out.headers);
+    h = ngx_list_push(list);
     if (h == NULL) {
         return NGX_ERROR;
     }
@@ -600,17 +322,22 @@ ngx_http_keytoll_set_header(ngx_http_request_t *r, char *name,
     h->next = NULL;
 #endif
     h->key.data = (u_char *) name;
-    h->key.len = ngx_strlen(name);
+    h->key.len = len;
     h->value = *value;
 
     return NGX_OK;
 }
 
 
-/* Header values live as long as the request; Redis' reply does not. */
+/* Redis' reply does not live as long as the request. */
+
+#define ngx_http_keytoll_copy_header(r, name, v)                             \
+    ngx_http_keytoll_dup_header(r, name, sizeof(name) - 1, v)
+
 
 static ngx_int_t
-ngx_http_keytoll_copy_header(ngx_http_request_t *r, char *name, ngx_str_t *v)
+ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
+    size_t len, ngx_str_t *v)
 {
     ngx_str_t  value;
 
@@ -625,21 +352,19 @@ ngx_http_keytoll_copy_header(ngx_http_request_t *r, char *name, ngx_str_t *v)
         return NGX_ERROR;
     }
 
-    return ngx_http_keytoll_set_header(r, name, &value);
+    return ngx_http_keytoll_push_header(&r->headers_out.headers, name, len,
+                                        &value);
 }
 
 
 static ngx_int_t
 ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
+    ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f)
 {
-    u_char                  buf[64];
-    int64_t                 retry_s;
-    ngx_str_t               v;
-    const kt_reason_info_t *info;
-
-    info = kt_reason((int) reason);
+    u_char     buf[64];
+    int64_t    retry_s;
+    ngx_str_t  v;
 
     v.data = (u_char *) info->name;
     v.len = ngx_strlen(info->name);
@@ -715,7 +440,11 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
         v.data = buf;
         v.len = ngx_http_keytoll_stamp(buf, f->now_ms + retry_s * 1000) - buf;
 
-        return ngx_http_keytoll_copy_header(r, "reset_at", &v);
+        if (ngx_http_keytoll_copy_header(r, "reset_at", &v) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        return ngx_http_keytoll_rate_refusal(r, reason, f);
     }
 
     return NGX_OK;

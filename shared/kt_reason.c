@@ -58,3 +58,48 @@ kt_reason(int reason)
 
     return &kt_reasons[reason];
 }
+
+
+kt_reason_info_t
+kt_reason_in(int reason, kt_compat_t compat)
+{
+    kt_reason_info_t  info = *kt_reason(reason);
+
+    if (compat == KT_COMPAT_1_104) {
+        return info;
+    }
+
+    if (reason == KT_BUDGET_EXCEEDED) {
+        info.status = compat == KT_COMPAT_1_96 ? 429 : 400;
+    }
+
+    if (compat == KT_COMPAT_1_96) {
+        return info;
+    }
+
+    switch (reason) {
+
+    case KT_KEY_MODEL:
+    case KT_ENTITY_MODEL:
+        info.status = 401;
+        break;
+
+    case KT_KEY_EXPIRED:
+        info.status = 400;
+        break;
+
+    case KT_RPM:
+    case KT_TPM:
+    case KT_PARALLEL:
+    case KT_BUDGET_HELD:
+    case KT_MODEL_UNKNOWN:
+        info.type = "None";
+        info.param = "None";
+        break;
+
+    default:
+        break;
+    }
+
+    return info;
+}

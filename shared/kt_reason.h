@@ -2,8 +2,8 @@
  * Why a request was refused, as data: one number for the Redis functions, one
  * word for clients and logs, one status and error type for the wire.
  *
- * Statuses and types: litellm-api 11.2, profile 1.104.  0..18 are spoken by
- * shared/lua/keytoll.lua and must stay equal to the numbers there.
+ * Statuses and types: litellm-api 11.2, profile 1.104.  Those up to KT_ALIAS are
+ * spoken by shared/lua and must stay equal to the numbers there.
  */
 
 #ifndef KT_REASON_H
@@ -56,8 +56,22 @@ typedef struct {
 } kt_reason_info_t;
 
 
+/*
+ * The LiteLLM whose wire is spoken: litellm-api 11.12.  The newest is the
+ * default.
+ */
+typedef enum {
+    KT_COMPAT_1_104 = 0,
+    KT_COMPAT_1_96,            /* mid-2026, 1.84 to 1.103                   */
+    KT_COMPAT_1_81
+} kt_compat_t;
+
+
 /* Never NULL; numbers out of range read as KT_INTERNAL. */
 const kt_reason_info_t *kt_reason(int reason);
+
+/* The same as an older LiteLLM says it, by value. */
+kt_reason_info_t kt_reason_in(int reason, kt_compat_t compat);
 
 
 #endif

@@ -42,7 +42,8 @@ local function refuse(code, e, now_ms, retry_ms, limit, used, need)
              e and e.hh and decimal(e.hh, e.hl) or "0",
              text(e and e.pend or 0), text(retry_ms or 0),
              need or "", fmt("%.0f", now_ms),
-             p.models and concat(p.models, "\t") or "",
+             code == ROUTE and concat(p.routes, "\t")
+             or p.models and concat(p.models, "\t") or "",
              fmt("%.0f", p.expires_ms or 0), p.status or "" }
 end
 

@@ -1,0 +1,149 @@
+# What the client is told: statuses, words and headers of refusals in every
+# profile, costs and what is left on answers.
+
+use strict;
+use warnings;
+use Test::More;
+use Time::HiRes qw(time sleep);
+use Keytoll::Test;
+
+my $T = JSON::PP::true;
+my $g = Keytoll::Test->gate(more => <<'END');
+        location /v96/ { keytoll_compat 1.96; proxy_pass http://mock/; }
+        location /v81/ { keytoll_compat 1.81; proxy_pass http://mock/; }
+        location /own/ { keytoll_compat 1.104 budget_exceeded=429; proxy_pass http://mock/; }
+END
+
+sub ask {
+    my ($key, $path, %body) = @_;
+    my $headers = delete $body{headers} // [];
+    my $prefix = delete $body{at} // '';
+    return http_call($g->{port}[0], 'POST', "$prefix$path", ['Authorization', "Bearer $key", @$headers], chat_body(%body));
+}
+
+my $chat = '/v1/chat/completions';
+my $now_s = time;
+my %case = (
+    budget => [$g->key(limit => 0, name => 'al'), 'budget_exceeded', undef, [422, 429, 400], qr/^Budget has been exceeded! Key=al \(sk-\.\.\..{4}\) Current cost: 0\.0, Max budget: 0\.0$/],
+    model => [$g->key(models => ['free', 'emb']), 'key_model_access_denied', 'model', [403, 403, 401], qr/^key not allowed to access model\. This key can only access models=\['free', 'emb'\]\. Tried to access gpt-4o-mini$/],
+    expired => [$g->key(expires_ms => 1000), 'expired_key', qr/^sk-\.\.\./, [401, 401, 400], qr/^Authentication Error - Expired Key\. Key Expiry time 1970-01-01 00:00:01 UTC and current time 20/],
+    rate => [$g->key(rpm => 0), ['throttling_error', 'throttling_error', 'None'], [undef, undef, 'None'], [429, 429, 429], qr/^Rate limit exceeded for api_key: [0-9a-f]{64}\. Limit type: requests\. Current limit: 0, Remaining: 0\. Limit resets at: /],
+    blocked => [$g->key(blocked => $T), 'auth_error', 'None', [401, 401, 401], qr/^Authentication Error, Key is blocked\. Update via `\/key\/unblock` if you're admin\.$/],
+);
+
+for my $name (sort keys %case) {
+    my ($key, $type, $param, $status, $text) = @{ $case{$name} };
+    for my $i (0 .. 2) {
+        my $at = ('', '/v96', '/v81')[$i];
+        my $r = ask($key, $chat, at => $at);
+        my $what = $name . ($at || ' newest');
+        my $e = $r->{json}{error};
+        is($r->{status}, $status->[$i], "$what: status");
+        is($e->{type}, ref $type ? $type->[$i] : $type, "$what: type");
+        my $want = ref $param eq 'ARRAY' ? $param->[$i] : $param;
+        ref $want eq 'Regexp' ? like($e->{param}, $want, "$what: param") : is($e->{param}, $want, "$what: param");
+        is($e->{code}, "$status->[$i]", "$what: code is the status, a string");
+        like($e->{message}, $text, "$what: message");
+    }
+}
+is(ask($case{budget}[0], $chat, at => '/own')->{status}, 429, 'a status of one\'s own');
+
+# every level in LiteLLM's words
+
+my $full = sub { my (%p) = @_; return $g->key(refs => ['team:t%201', 'user:u', 'org:o', 'global'], %p) };
+my %zero = ('team:t%201' => qr/^Budget has been exceeded! Team=t 1 Current cost: /, 'user:u' => qr/^ExceededBudget: User=u over budget\. Spend=0\.0, Budget=0\.0$/,
+    'org:o' => qr/^Budget has been exceeded! Organization=o Current cost: /, 'member:t%201/u' => qr/^Budget has been exceeded! User=u in Team=t 1 Current cost: /);
+for my $level (sort keys %zero) {
+    $g->policy(map { $_ => {} } keys %zero);
+    $g->policy($level => { limit => 0 });
+    my $key = $g->key(refs => [sort(keys %zero), 'global']);
+    my $r = ask($key, $chat);
+    like($r->{json}{error}{message}, $zero{$level}, "$level: words of the budget");
+    is($r->{headers}{'x-keytoll-entity'}, $level, "$level: the entity");
+    $g->policy($level => { rpm => 0 });
+    my $kind = { team => 'team', user => 'user', org => 'organization', member => 'team_member' }->{ $level =~ /^(\w+)/ && $1 };
+    soon { ask($key, $chat)->{status} == 429 } 1, "$level: rate limited";
+    $r = ask($key, $chat);
+    like($r->{json}{error}{message}, qr/^Rate limit exceeded for $kind: \S.*\. Limit type: requests/, "$level: words of the rate limit");
+    is($r->{headers}{"x-ratelimit-$kind-limit-requests"}, 0, "$level: its limit");
+    is($r->{headers}{"x-ratelimit-$kind-remaining-requests"}, 0, "$level: nothing remains");
+}
+$g->policy(map { $_ => {} } keys %zero);
+
+my $token = token(my $windows = 'sk-windows-of-its-own-1');
+$g->policy("key:$token~w~1d" => { limit => 0 }, "key:$token~m~gpt-4o-mini" => {});
+$g->key(key => $windows, name => 'w', win => ["key:$token~w~1d"], sub => [{ m => 'gpt-4o-mini', e => "key:$token~m~gpt-4o-mini" }]);
+like(ask($windows, $chat)->{json}{error}{message}, qr/over 1d budget/, 'a window names its duration');
+$g->policy("key:$token~w~1d" => {}, "key:$token~m~gpt-4o-mini" => { limit => 0 });
+soon { ask($windows, $chat)->{json}{error}{message} =~ /^LiteLLM Virtual Key: $token, key_alias: \S*, exceeded budget for model=gpt-4o-mini/ } 1, 'a budget of a model names it';
+$g->policy("key:$token~m~gpt-4o-mini" => { rpm => 0 });
+soon { ask($windows, $chat)->{json}{error}{message} =~ /^Rate limit exceeded for model_per_key: $token:gpt-4o-mini\. Limit type: requests/ } 1, 'so does its rate limit';
+
+my $r = ask('sk-nobody-knows-this-one', $chat);
+my $hash = token('sk-nobody-knows-this-one');
+is($r->{json}{error}{message}, "Authentication Error, Invalid proxy server token passed. Received API Key = sk-...-one, Key Hash (Token) =$hash. Unable to find token in cache or `LiteLLM_VerificationTokenTable`", 'an unknown key');
+is($r->{json}{error}{type} . ' ' . $r->{json}{error}{param}, 'token_not_found_in_db key', 'its type');
+$r = ask($g->key(routes => ['/v1/embeddings', '/v1/models']), $chat);
+is($r->{json}{detail}, "Virtual key is not allowed to call this route. Only allowed to call routes: ['/v1/embeddings', '/v1/models']. Tried to call route: $chat", 'a route that is not allowed');
+is($r->{status}, 403, 'is 403');
+
+# Anthropic's routes
+
+for my $c ([limit => 0, 422, 'invalid_request_error'], [rpm => 0, 429, 'rate_limit_error'], [models => ['free'], 403, 'permission_error'], [blocked => $T, 401, 'auth_error']) {
+    my ($what, $v, $status, $type) = @$c;
+    my $key = $g->key($what => $v);
+    $r = ask($key, '/v1/messages', model => 'claude-x');
+    is($r->{status}, $status, "messages, $what: status");
+    is($r->{json}{type}, 'error', "messages, $what: an error object of Anthropic");
+    is($r->{json}{error}{type}, $type, "messages, $what: its type");
+    ok(length $r->{json}{error}{message}, "messages, $what: its message");
+    is($r->{json}{request_id}, $r->{headers}{'x-litellm-call-id'}, "messages, $what: request_id");
+    ok(!exists ask($key, '/v1/messages', model => 'claude-x', at => '/v96')->{json}{type}, "messages, $what: LiteLLM's envelope before 1.101");
+}
+
+# answers
+
+my $key = $g->key(limit => usd(5), rpm => 5, tpm => 100000, name => 'spender');
+my $spent = 0;
+for my $i (1 .. 3) {
+    $r = ask($key, $chat, headers => ['x-mock-usage', '10,4']);
+    is($r->{status}, 200, "answer $i");
+    ok($r->{complete}, 'complete');
+    $g->settled;
+    my $cost = $g->state($key)->{used} - $spent;
+    $spent += $cost;
+    cmp_ok($cost, '>', 0, 'it cost something');
+    is(sprintf('%.0f', $r->{headers}{'x-litellm-response-cost'} * 1e9), $cost, 'x-litellm-response-cost is what the books say');
+    is(sprintf('%.0f', $r->{headers}{'x-litellm-key-spend'} * 1e9), $spent, 'x-litellm-key-spend includes this call');
+    is($r->{headers}{'x-litellm-key-max-budget'}, '5.0', 'x-litellm-key-max-budget');
+    is($r->{headers}{'x-litellm-model-group'}, 'gpt-4o-mini', 'x-litellm-model-group');
+    is($r->{headers}{'x-ratelimit-api_key-remaining-requests'}, 5 - $i, 'remaining requests');
+    is($r->{headers}{'x-ratelimit-api_key-limit-tokens'}, 100000, 'limit of tokens');
+    cmp_ok($r->{headers}{'x-ratelimit-api_key-remaining-tokens'}, '<', 100000, 'remaining tokens');
+}
+my $stream = ask($key, $chat, stream => $T);
+is($stream->{headers}{'x-litellm-response-cost'}, undef, 'a stream begins before its cost is known');
+is(sprintf('%.0f', $stream->{headers}{'x-litellm-key-spend'} * 1e9), $spent, 'the spend before it is');
+ok(!exists $stream->{headers}{trailer}, 'no trailers unasked');
+$g->settled;
+$spent = $g->state($key)->{used};
+$stream = ask($key, $chat, stream => $T, headers => ['TE', 'trailers']);
+like($stream->{headers}{trailer}, qr/x-litellm-response-cost/, 'trailers are announced to who asks');
+$g->settled;
+my $cost = $g->state($key)->{used} - $spent;
+my ($told) = $stream->{raw} =~ /\r\n0\r\n(?:.*\r\n)*?x-litellm-response-cost: (\S+)\r\n/;
+is(sprintf('%.0f', ($told // 0) * 1e9), $cost, 'and tell the cost of the stream');
+$key = $g->key;
+$r = ask($key, $chat, headers => ['x-mock-status', 500]);
+ok(!exists $r->{headers}{'x-litellm-response-cost'} || $r->{headers}{'x-litellm-response-cost'} == 0, 'an error of the provider costs nothing');
+ok(length $r->{headers}{'x-litellm-call-id'}, 'and has a call id');
+
+# answers in one piece, however they come
+
+for my $how (['x-mock-byte-by-byte', 1], ['x-mock-chunk', 7], []) {
+    $r = ask($key, $chat, headers => $how);
+    is($r->{status}, 200, "in pieces (@$how)");
+    ok($r->{complete} && $r->{json}{choices}, 'whole');
+}
+
+$g->finish;
