@@ -40,6 +40,7 @@ typedef enum {
     KT_REQKEY_MEDIA,                   /* asks for more than text           */
     KT_REQKEY_SIZE,
     KT_REQKEY_QUALITY,
+    KT_REQKEY_IMAGES,                  /* to be edited, not drawn           */
     KT_REQKEY_DOCUMENTS,
     KT_REQKEY_TAGS,
     KT_REQKEY_LITELLM,                 /* litellm_metadata                 */

@@ -14,6 +14,7 @@
 #define KT_REQ_DEPTH     64            /* nested containers, body included  */
 #define KT_REQ_TEXT      256           /* decoded model or user, NUL added  */
 #define KT_REQ_TAGS      16
+#define KT_REQ_IMAGES    16            /* a list of images to edit has that */
 #define KT_REQ_WORD      24            /* decoded size or quality, NUL added */
 #define KT_REQ_MAXTOK    ((int64_t) 1 << 31)
 #define KT_REQ_MAXN      1024
@@ -111,10 +112,10 @@ typedef struct {
  *
  * text_bytes: bytes inside the quotes of all string values under messages,
  * input, prompt, suffix, system, instructions, contents, systemInstruction,
- * query, documents, text_1 and text_2, plus one per number under prompt and input (token
- * ids), plus keys and literals nested deeper than a message part (arguments
- * of tool calls), plus the whole values of tools, functions,
- * response_format, tool_choice and text, plus 3.
+ * query, queries, documents, content, requests, text_1 and text_2, plus one
+ * per number under prompt and input (token ids), plus keys and literals nested
+ * deeper than a message part (arguments of tool calls), plus the whole values
+ * of tools, functions, response_format, tool_choice and text, plus 3.
  */
 keytoll_rc_t kt_reqscan(const unsigned char *p, size_t len,
     kt_reqscan_t *out);

@@ -69,37 +69,62 @@ kt_rs_integer(kt_rs_t *s, kt_span_t span, int64_t max, int64_t *v)
 }
 
 
-/* A cap goes to *cap, NULL means a number of answers. */
+/*
+ * A number of at least least and at most max, -1 when it is null or refused.
+ */
 
-static void
-kt_rs_number_of(kt_rs_t *s, kt_rs_type_t type, kt_span_t span, kt_span_t *cap)
+static int64_t
+kt_rs_number_of(kt_rs_t *s, kt_rs_type_t type, kt_span_t span, int64_t least,
+    int64_t max)
 {
     int64_t       v;
     keytoll_rc_t  rc;
 
     if (type == KT_RS_NULL) {
-        return;
+        return -1;
     }
 
-    rc = type == KT_RS_NUMBER
-         ? kt_rs_integer(s, span, cap ? KT_REQ_MAXTOK : KT_REQ_MAXN, &v)
-         : KT_INVALID;
+    rc = type == KT_RS_NUMBER ? kt_rs_integer(s, span, max, &v) : KT_INVALID;
 
-    if (rc == KT_OK && !cap && v == 0) {
+    if (rc == KT_OK && v < least) {
         rc = KT_RANGE;
     }
 
     if (rc != KT_OK) {
         kt_rs_refuse(s, rc, rc == KT_RANGE ? s->key->range : s->key->type,
                      span.off);
-        return;
+        return -1;
     }
 
-    if (!cap) {
-        if (v > s->out->n) {
-            s->out->n = v;
-        }
+    return v;
+}
 
+
+/* A number of answers. */
+
+static void
+kt_rs_count(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
+{
+    int64_t  v;
+
+    v = kt_rs_number_of(s, type, span, 1, KT_REQ_MAXN);
+
+    if (v > s->out->n) {
+        s->out->n = v;
+    }
+}
+
+
+/* A cap; its place is noted in *cap. */
+
+static void
+kt_rs_cap(kt_rs_t *s, kt_rs_type_t type, kt_span_t span, kt_span_t *cap)
+{
+    int64_t  v;
+
+    v = kt_rs_number_of(s, type, span, 0, KT_REQ_MAXTOK);
+
+    if (v < 0) {
         return;
     }
 
@@ -252,13 +277,12 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
     case KT_REQKEY_CAP0:
     case KT_REQKEY_CAP1:
     case KT_REQKEY_CAP2:
-        kt_rs_number_of(s, type, span,
-                        &s->out->caps[s->key->id - KT_REQKEY_CAP0]);
+        kt_rs_cap(s, type, span, &s->out->caps[s->key->id - KT_REQKEY_CAP0]);
         break;
 
     case KT_REQKEY_N:
     case KT_REQKEY_BEST_OF:
-        kt_rs_number_of(s, type, span, NULL);
+        kt_rs_count(s, type, span);
         break;
 
     case KT_REQKEY_STREAM:
@@ -292,6 +316,14 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 
     case KT_REQKEY_MEDIA:
         s->out->media_out |= type != KT_RS_NULL;
+        break;
+
+    case KT_REQKEY_IMAGES:
+        if (type != KT_RS_NULL) {
+            s->out->images += type == KT_RS_OPEN ? KT_REQ_IMAGES : 1;
+            s->out->media_in = 1;
+        }
+
         break;
 
     case KT_REQKEY_PROMPT:
@@ -378,11 +410,11 @@ kt_rs_nested(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
             return;
 
         case KT_RS_SUB_CAP:
-            kt_rs_number_of(s, type, span, &s->out->gen_cap);
+            kt_rs_cap(s, type, span, &s->out->gen_cap);
             return;
 
         case KT_RS_SUB_COUNT:
-            kt_rs_number_of(s, type, span, NULL);
+            kt_rs_count(s, type, span);
             return;
 
         case KT_RS_SUB_MEDIA:
@@ -583,15 +615,16 @@ kt_rs_key1(kt_rs_t *s, kt_span_t span)
 
 
 #define SUB(parent, name, sub)                                                \
-    { KT_REQKEY_##parent, name, KT_RS_SUB_##sub,                              \
-      "duplicate key \"" name "\"", "key \"" name "\" in another case" }
+    { name, "duplicate key \"" name "\"",                                     \
+      "key \"" name "\" in another case",                                     \
+      KT_REQKEY_##parent, KT_RS_SUB_##sub }
 
 static const struct kt_rs_subkey_s {
-    kt_reqkey_id_t   parent;
     const char      *name;
-    kt_rs_sub_t      sub;
     const char      *dup;
     const char      *cased;
+    kt_reqkey_id_t   parent;
+    kt_rs_sub_t      sub;
 } kt_rs_subs[] = {
     SUB(SO, "include_usage", USAGE),
     SUB(METADATA, "user_id", USER_ID),

@@ -275,6 +275,7 @@ mock_truth_line(mock_buf_t *b, const mock_record_t *r)
 
     static const char  *ended[] = { "complete", "aborted", "error" };
 
+    memset(&job, 0, sizeof(job));
     job.id = r->id;
     job.prefix = r->prefix;
 

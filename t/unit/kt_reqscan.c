@@ -419,6 +419,13 @@ shapes(void)
            "rerank");
     is_int(r.docs, 3, "documents");
 
+    (void) scan_of("{\"content\":{\"parts\":[{\"text\":\"0123456789\"}]}}");
+    is_int(r.text_bytes, 13, "text of a Gemini embedding");
+    (void) scan_of("{\"requests\":[{\"content\":{\"parts\":[{\"text\":"
+                   "\"0123456789\"}]}}]}");
+    ok(r.text_bytes >= 13, "... of several");
+    (void) scan_of("{\"images\":[{\"image_url\":\"x\"}],\"mask\":\"y\"}");
+    ok(r.images == 17 && r.media_in, "images to edit");
     (void) scan_of("{\"previous_response_id\":null}");
     ok(!r.remote, "null refers to nothing");
     (void) scan_of("{\"previous_response_id\":\"resp_1\"}");
