@@ -91,7 +91,8 @@ ngx_http_keytoll_call_add(ngx_http_keytoll_ctx_t *ctx)
 static ngx_uint_t
 ngx_http_keytoll_same(ngx_str_t *a, ngx_str_t *b)
 {
-    return a->len == b->len && ngx_memcmp(a->data, b->data, a->len) == 0;
+    return a->len == b->len
+           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
 }
 
 
