@@ -23,6 +23,7 @@
 #define OUTBOX_GRACE     "500 milliseconds"   /* the handler pushes by itself  */
 #define SWEEP_MAX        "200"
 #define RECON_MS         60000
+#define ALERTS_MS        5000
 
 
 atomic_int  bg_stopping;
@@ -301,19 +302,23 @@ sweep_once(arena_t *a)
 void *
 sweep_thread(void *arg)
 {
-    int64_t    parts;
+    int64_t    parts, alerts;
     arena_t    a;
     PGconn    *c;
 
     c = NULL;
-    parts = 0;
+    parts = alerts = 0;
 
     while (!atomic_load(&bg_stopping)) {
         if (bg_single(&c, DB_LOCK_SWEEP)) {
             arena_init(&a);
             sweep_once(&a);
             arena_free(&a);
-            db_done(db_q0("SELECT kt_soft_alerts()"));
+
+            if (util_now_ms() - alerts >= ALERTS_MS) {
+                alerts = util_now_ms();
+                db_done(db_q0("SELECT kt_soft_alerts()"));
+            }
 
             if (util_now_s() - parts > 3600) {
                 parts = util_now_s();
