@@ -76,7 +76,7 @@ ngx_http_keytoll_list(u_char *p, u_char *end, ngx_str_t *models)
     u_char  *m, *last;
 
     m = models->data;
-    last = m + models->len;
+    last = models->len ? m + models->len : m;
 
     *p++ = '[';
     *p++ = '\'';
