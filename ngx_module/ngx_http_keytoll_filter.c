@@ -19,6 +19,8 @@
 static ngx_int_t ngx_http_keytoll_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_keytoll_send_header(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+static ngx_int_t ngx_http_keytoll_send_joined(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_choose(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_body_filter(ngx_http_request_t *r,
@@ -115,6 +117,32 @@ ngx_http_keytoll_send_header(ngx_http_request_t *r,
         ctx->gone = 1;
         return NGX_OK;
     }
+
+    return rc;
+}
+
+
+/*
+ * The body follows at once: a header longer than "postpone_output" would still
+ * be written alone.  A write event that is "delayed" keeps it in r->out.
+ */
+
+static ngx_int_t
+ngx_http_keytoll_send_joined(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+
+    if (r->stream || c->write->delayed) {
+        return ngx_http_keytoll_send_header(r, ctx);
+    }
+
+    c->write->delayed = 1;
+    rc = ngx_http_keytoll_send_header(r, ctx);
+    c->write->delayed = 0;
 
     return rc;
 }
@@ -298,7 +326,7 @@ ngx_http_keytoll_pass(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
             return NGX_ERROR;
         }
 
-        rc = ngx_http_keytoll_send_header(r, ctx);
+        rc = ngx_http_keytoll_send_joined(r, ctx);
 
         if (rc == NGX_ERROR || rc > NGX_OK) {
             return rc;
