@@ -4,7 +4,8 @@
  * acknowledged each.  At least once here and idempotent there is exactly once.
  *
  *   QUEUED -> SENT -> acknowledged, freed
- *   SENT -> QUEUED      no reply, an error, or Redis is not ready
+ *   SENT -> QUEUED      no reply, an error, or Redis is not ready; or it has
+ *                       no hold of the request and wants the receipt
  */
 
 
@@ -24,6 +25,7 @@ typedef struct {
     ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
     uint64_t                       seq;
     ngx_uint_t                     refused;     /* times Redis said ERR      */
+    ngx_uint_t                     full;        /* send the receipt, too     */
     u_char                         data[1];
 } ngx_http_keytoll_settlement_t;
 
@@ -36,7 +38,7 @@ typedef struct {
 
 static ngx_int_t ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled);
+    ngx_http_keytoll_segment_t *settled, ngx_uint_t full);
 static ngx_int_t ngx_http_keytoll_send_batch(void);
 static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
@@ -97,7 +99,7 @@ ngx_http_keytoll_settle(kt_record_t *rec,
     seg = NULL;
     rc = ngx_http_keytoll_journal_add(rec, &seg);
 
-    if (ngx_http_keytoll_enqueue(rec, dispatched, seg) == NGX_OK) {
+    if (ngx_http_keytoll_enqueue(rec, dispatched, seg, 0) == NGX_OK) {
         return NGX_OK;
     }
 
@@ -118,14 +120,14 @@ ngx_http_keytoll_settle_replay(kt_record_t *rec,
     ngx_http_keytoll_settle_init();
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REPLAYED, 1);
 
-    return ngx_http_keytoll_enqueue(rec, NULL, seg);
+    return ngx_http_keytoll_enqueue(rec, NULL, seg, 1);
 }
 
 
 static ngx_int_t
 ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled)
+    ngx_http_keytoll_segment_t *settled, ngx_uint_t full)
 {
     size_t                          len;
     u_char                         *p;
@@ -163,6 +165,7 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
     s->dispatched = dispatched;
     s->settled = settled;
     s->refused = 0;
+    s->full = full;
     s->seq = ngx_http_keytoll_seq++;
 
     if (settled) {
@@ -260,6 +263,13 @@ ngx_http_keytoll_send_batch(void)
             argv[n++] = s->arg[i];
         }
 
+        if (!s->full) {
+
+            /* the hold has it; Redis asks when there is none */
+
+            argv[n - NGX_HTTP_KEYTOLL_SETTLE_ARGS + 1].len = 0;
+        }
+
         if (s->refused) {
             break;
         }
@@ -318,6 +328,11 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
         code = reply->element[i + 2];
 
         switch (code->type == REDIS_REPLY_INTEGER ? code->integer : 0) {
+
+        case 3:
+            batch->item[i]->full = 1;
+            ngx_http_keytoll_put_back(batch->item[i]);
+            continue;
 
         case 1:
             ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_DUPLICATE, 1);

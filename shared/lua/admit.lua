@@ -513,7 +513,7 @@ local function admit_group(b, g, key)
     else
         for _, x in ipairs(g.q) do
             if is_hold(x.hold) then             -- the same question again
-                x.verdict = { OK, (split_hold(x.hold)) }
+                x.verdict = { OK, receipt_of(x.hold) }
             elseif x.hold then                  -- given up by its sender
                 x.verdict = refuse(MISSING, nil, now_ms)
             else

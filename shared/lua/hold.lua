@@ -20,9 +20,14 @@ end
 -- A receipt says who was charged: "2", tab, ms, tab, model, then one line for
 -- each entity: name, tab, period id, tab, bits.  Names cannot hold a line
 -- break, so the first line that begins with "=" ends it.
-local function split_hold(s)
-    local at = find(s, "\n=\t", AMOUNTS_LEN + 2, true)
-    return sub(s, AMOUNTS_LEN + 2, at), sub(s, at + 3)
+local function receipt_of(hold)
+    return sub(hold, AMOUNTS_LEN + 2,
+               (find(hold, "\n=\t", AMOUNTS_LEN + 2, true)))
+end
+
+
+local function event_of(hold)
+    return sub(hold, find(hold, "\n=\t", AMOUNTS_LEN + 2, true) + 3)
 end
 
 

@@ -194,9 +194,8 @@ local function take_hold(it, hold)
     it.n, it.in_bound, it.in_typ = 1, r.in_bound, r.in_typ
     it.out_bound, it.out_typ = r.out_bound, r.out_typ
     it.bh, it.bl, it.th, it.tl, it.ch, it.cl = r.bh, r.bl, r.th, r.tl, r.ch, r.cl
-    local receipt, event = split_hold(hold)
-    it.receipt, it.held = receipt, true
-    return r, event
+    it.receipt, it.held = receipt_of(hold), true
+    return r
 end
 
 
@@ -227,6 +226,8 @@ local function classify(pre, a, now_ms)
         local held = is_hold(got[i])
         if seen[it.rid] or (it.lost and got[i] and not held) then
             codes[i] = 1
+        elseif not held and it.receipt == "" and it.event ~= "" then
+            codes[i] = 3
         else
             seen[it.rid] = true
             todo[#todo + 1] = it
@@ -250,7 +251,7 @@ local function classify(pre, a, now_ms)
 end
 
 
--- kt_settle: groups of 7 (rid, receipt, cost nusd, ucr, input tokens less
+-- kt_settle: groups of 7 (rid, receipt or "", cost nusd, ucr, input tokens less
 -- cached, output tokens, event JSON), at most 200 groups.  Without an event
 -- the request is given up: no ledger row, its place in the window is free, and
 -- an admission of this rid that is still on its way will be refused; the
@@ -258,7 +259,8 @@ end
 -- worker died) is charged like a swept one: a settlement that still arrives
 -- corrects it.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
--- though no hold stood.  {-1} while not ready: keep it and come again.
+-- though no hold stood, 3 not applied: no hold stands, come again with the
+-- receipt.  {-1} while not ready: keep it and come again.
 local function kt_settle(keys, a)
     local pre = prefix(keys)
     local now_s, now_ms = clock()
@@ -312,7 +314,7 @@ local function kt_sweep(keys, a)
     for i, h in ipairs(call("MGET", unpack(probe))) do
         if is_hold(h) then
             local it = { rid = rids[i], tok_in = 0, tok_out = 0, sh = 0, sl = 0 }
-            local r, event = take_hold(it, h)
+            local r, event = take_hold(it, h), event_of(h)
             local cost = decimal(r.eh, r.el)
             it.uh, it.ul = r.eh, r.el
             it.event, it.code = event, "lost " .. cost

@@ -410,6 +410,10 @@ sub settle {
             push @codes, 1;
             next;
         }
+        if (!$self->{hold}{$rid} && $it->{receipt} eq '' && $it->{event} ne '') {
+            push @codes, 3;
+            next;
+        }
         $self->{done}{$rid} = 1;
         delete $self->{lease}{$rid};
         if (my $h = delete $self->{hold}{$rid}) {
