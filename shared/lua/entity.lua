@@ -133,6 +133,7 @@ local function end_of(p, base, at_s)
 end
 
 
+-- Whoever follows it is not known by name: a change of it is one of all.
 local DEFAULT = "default:customer"
 
 -- An end user that no policy is known of has the default one, if there is any:

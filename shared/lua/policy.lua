@@ -97,6 +97,7 @@ local function kt_policy_set(keys, a)
                  dump(e))
             save_window(e, pre)
             changed[#changed + 1] = name
+            if name == DEFAULT then announce(pre, { "*" }) end
             out[#out + 1] = "ok"
         end
     end
@@ -118,7 +119,7 @@ local function kt_policy_del(keys, a)
             call("SET", pre .. "e:" .. name,
                  cmsgpack.pack({ v = v, gone = true }), "EX", 86400)
             call("DEL", pre .. "c:" .. name, pre .. "w:" .. name)
-            announce(pre, { name })
+            announce(pre, { name == DEFAULT and "*" or name })
             out[#out + 1] = "ok"
         end
     end

@@ -337,7 +337,7 @@ subtest 'windows_any_60_s' => sub {
                 $false++ if $n < $limit && $sum + $need <= $tokens;
             }
             # 1: pile up on both sides of the edges of seconds
-            $s->pass($burst ? one_of(0, 0, 0, 999 - $now % 1000, 1000 - $now % 1000, 30_000 - $now % 30_000) : int rand 4000);
+            $s->pass($burst ? one_of(0, 0, 0, 999 - $now % 1000, 1000 - $now % 1000, 30_000 - $now % 30_000) : int rand 2500);
         }
         my ($most, $most_tok) = (0, 0);
         for my $a (@ok) {
@@ -348,7 +348,7 @@ subtest 'windows_any_60_s' => sub {
         }
         cmp_ok($most, '<=', $limit, "at most $limit requests in any 60 s ($most)" . ($burst ? ', in bursts' : ''));
         cmp_ok($most_tok, '<=', $tokens, "at most $tokens tokens in any 60 s ($most_tok)");
-        cmp_ok($refused, '>=', 10, "$refused refusals");
+        cmp_ok($refused, '>', 0, "$refused refusals");
         is($false // 0, 0, 'none of them while 61 s held room');
     }
 };

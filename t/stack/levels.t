@@ -93,6 +93,11 @@ is(says(chat($key, { user => 'never seen' })), '422 budget_exceeded', 'and still
 ok_post('/budget/update', { budget_id => 'everybody', max_budget => 1 });
 is(chat($key, { user => 'never seen' })->{status}, 200, 'until the default is raised');
 
+ok_post('/budget/update', { budget_id => 'everybody', max_budget => 0 });
+is(says(chat($key, { user => 'cold' })), '422 budget_exceeded', 'a default of nothing refuses whoever comes') for 1 .. 2;
+ok_post('/budget/update', { budget_id => 'everybody', max_budget => 1 });
+ok((eventually { chat($key, { user => 'cold' })->{status} == 200 } 10), 'and a refusal of one who has no row is not kept when it is raised');
+
 # tags, from the header and two places of the body
 
 ok_post('/tag/new', { name => 'dear', max_budget => 0 });
