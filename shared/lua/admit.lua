@@ -429,17 +429,6 @@ local function rates(list)
 end
 
 
-local function plus(r, x)
-    r.n = r.n + x.n
-    r.bh, r.bl = add(r.bh, r.bl, x.bh, x.bl)
-    r.th, r.tl = add(r.th, r.tl, x.th, x.tl)
-    r.ch, r.cl = add(r.ch, r.cl, x.ch, x.cl)
-    r.in_bound, r.in_typ = r.in_bound + x.in_bound, r.in_typ + x.in_typ
-    r.out_bound, r.out_typ = r.out_bound + x.out_bound, r.out_typ + x.out_typ
-    return r
-end
-
-
 -- The requests of one kt_admit and what they write.
 local function batch_new(pre, ents, now_s, now_ms)
     return { pre = pre, ents = ents, now_s = now_s, now_ms = now_ms,
@@ -468,7 +457,7 @@ local function admit_all(b, g, list, q)
     local now_s, now_ms, pre = b.now_s, b.now_ms, b.pre
     local r = amounts(q[1].amounts, 1)
     for i = 2, #q do
-        plus(r, amounts(q[i].amounts, 1))
+        add_amounts(r, q[i].amounts, 1)
     end
     local no = check_money(list, g, r, now_s, now_ms)
                or check_rates(list, r, now_s, now_ms, pre)
@@ -592,7 +581,8 @@ local function kt_admit(keys, a)
         local count = tonumber(a[i + 8])
         i = i + 9
         for k = 1, count do
-            q[k] = { rid = a[i], amounts = a[i + 1], event = a[i + 2] }
+            q[k] = { rid = a[i], amounts = a[i + 1], event = a[i + 2],
+                     hold = false, verdict = false }
             ask[n + 1], n, i = pre .. "h:" .. a[i], n + 1, i + 3
         end
     end

@@ -10,10 +10,24 @@ local AMOUNTS = "<i8i4i8i4i8i4i8i4i8i8i8i8"
 local AMOUNTS_LEN = 80
 
 local function amounts(s, at)
-    local r = { n = 1 }
-    r.bh, r.bl, r.th, r.tl, r.ch, r.cl, r.eh, r.el, r.in_bound, r.in_typ,
-        r.out_bound, r.out_typ = unpack_s(AMOUNTS, s, at)
-    return r
+    local bh, bl, th, tl, ch, cl, eh, el, in_bound, in_typ, out_bound, out_typ
+        = unpack_s(AMOUNTS, s, at)
+    return { n = 1, bh = bh, bl = bl, th = th, tl = tl, ch = ch, cl = cl, eh = eh,
+             el = el, in_bound = in_bound, in_typ = in_typ,
+             out_bound = out_bound, out_typ = out_typ }
+end
+
+
+-- Adds one more packed request to r.
+local function add_amounts(r, s, at)
+    local bh, bl, th, tl, ch, cl, _, _, in_bound, in_typ, out_bound, out_typ
+        = unpack_s(AMOUNTS, s, at)
+    r.n = r.n + 1
+    r.bh, r.bl = add(r.bh, r.bl, bh, bl)
+    r.th, r.tl = add(r.th, r.tl, th, tl)
+    r.ch, r.cl = add(r.ch, r.cl, ch, cl)
+    r.in_bound, r.in_typ = r.in_bound + in_bound, r.in_typ + in_typ
+    r.out_bound, r.out_typ = r.out_bound + out_bound, r.out_typ + out_typ
 end
 
 
@@ -115,9 +129,24 @@ end
 
 -- ---------------------------------------------------------- settled requests
 
+-- The set of a rid's hour.  Nine digits of its time are 4 s; remembered where
+-- all of them are in one hour.
+local hours, hours_n = {}, 0
+
 local function done_key(pre, rid)
-    return pre .. "d:" .. fmt("%.0f", floor(tonumber(sub(rid, 1, 12), 16)
-                                            / 3600000))
+    local head = sub(rid, 1, 9)
+    local hour = hours[head]
+    if not hour then
+        local from = tonumber(head, 16) * 4096
+        hour = fmt("%.0f", floor((tonumber(sub(rid, 1, 12), 16)) / 3600000))
+        if floor(from / 3600000) == floor((from + 4095) / 3600000) then
+            if hours_n >= CACHE_MAX then
+                hours, hours_n = {}, 0
+            end
+            hours[head], hours_n = hour, hours_n + 1
+        end
+    end
+    return pre .. "d:" .. hour
 end
 
 

@@ -63,10 +63,11 @@ local function bundles(items)
             if not like.items then
                 local sum = { items = { like } }
                 for k, v in pairs(like) do sum[k] = v end
+                sum.r = amounts(like.hold, 2)
                 like, out[at] = sum, sum
             end
             like.items[#like.items + 1] = it
-            plus(like, it)
+            add_amounts(like.r, it.hold, 2)
             like.uh, like.ul = add(like.uh, like.ul, it.uh, it.ul)
             like.sh, like.sl = add(like.sh, like.sl, it.sh, it.sl)
             like.tok_in = like.tok_in + it.tok_in
@@ -94,11 +95,12 @@ end
 -- A second never counts less than nothing, so the sum of several corrections
 -- is that of each only while what they reserved is still there.
 local function correct_tokens(e, is, it, now_s, pre)
-    local reserved = reserved_tokens(is, it)
+    local reserved = reserved_tokens(is, it.r)
     if it.items and reserved > tokens_at(e, pre, it.at, now_s) then
         for _, x in ipairs(it.items) do
             correct(e, pre, true, it.at,
-                    actual_tokens(e, x) - reserved_tokens(is, x), now_s)
+                    actual_tokens(e, x) - reserved_tokens(is, x.r or amounts(x.hold, 2)),
+                    now_s)
         end
     else
         correct(e, pre, true, it.at, actual_tokens(e, it) - reserved, now_s)
@@ -112,13 +114,14 @@ local function apply(e, l, it, now_s, pre)
     roll(e, now_s)
     local same, is = e.pid == l.pid, l.is
     if it.held then
+        it.r = it.r or amounts(it.hold, 2)
         if same and is.hold then
-            local h, lo = minus(e.hh, e.hl, reserved_money(is, it))
+            local h, lo = minus(e.hh, e.hl, reserved_money(is, it.r))
             if h < 0 then h, lo = 0, 0 end
             e.hh, e.hl = h, lo
         end
         if is.par then
-            e.par = max(0, e.par - it.n)
+            e.par = max(0, e.par - it.r.n)
         end
         if is.tpm and e.p.tpm then
             correct_tokens(e, is, it, now_s, pre)
@@ -186,36 +189,36 @@ local function commit(pre, items, now_s)
 end
 
 
--- Amounts of the hold become the item's own: what was reserved is what the
--- hold says, whatever its sender knew.  A lost reply leaves him without a
--- receipt.
+-- What was reserved is what the hold says, whatever its sender knew.
 local function take_hold(it, hold)
-    local r = amounts(hold, 2)
-    it.n, it.in_bound, it.in_typ = 1, r.in_bound, r.in_typ
-    it.out_bound, it.out_typ = r.out_bound, r.out_typ
-    it.bh, it.bl, it.th, it.tl, it.ch, it.cl = r.bh, r.bl, r.th, r.tl, r.ch, r.cl
-    it.receipt, it.held = receipt_of(hold), true
-    return r
+    it.receipt, it.held, it.hold = receipt_of(hold), true, hold
 end
 
 
 local function classify(pre, a, now_ms)
-    local items, codes, probe, hours, seen = {}, {}, {}, {}, {}
+    local items, codes, probe, by_hour, seen, n = {}, {}, {}, {}, {}, 0
     for i = 1, #a, 7 do
-        local it = { rid = a[i], receipt = a[i + 1], event = a[i + 6],
-                     tok_in = tonumber(a[i + 4]), tok_out = tonumber(a[i + 5]) }
-        it.uh, it.ul = amount(a[i + 2])
-        it.sh, it.sl = amount(a[i + 3])
-        it.lost = find(it.event, '"end":"lost"', 1, true) and a[i + 2]
-        items[#items + 1] = it
-        probe[#probe + 1] = pre .. "h:" .. it.rid
-        it.hour = done_key(pre, it.rid)
-        local h = hours[it.hour] or {}
-        hours[it.hour] = h
-        h[#h + 1] = it.rid
+        local rid, event, cost = a[i], a[i + 6], a[i + 2]
+        local uh, ul = amount(cost)
+        local sh, sl = amount(a[i + 3])
+        local hour = done_key(pre, rid)
+        n = n + 1
+        items[n] = { rid = rid, receipt = a[i + 1], event = event,
+                     tok_in = tonumber(a[i + 4]), tok_out = tonumber(a[i + 5]),
+                     uh = uh, ul = ul, sh = sh, sl = sl, hour = hour,
+                     lost = find(event, 'end":"lost"', 1, true) and cost,
+                     held = false, hold = false, back = false, code = false,
+                     old = false, lines = false, at = 0 }
+        probe[n] = pre .. "h:" .. rid
+        local h = by_hour[hour]
+        if not h then
+            h = {}
+            by_hour[hour] = h
+        end
+        h[#h + 1] = rid
     end
     local got = call("MGET", unpack(probe))
-    for key, rids in pairs(hours) do
+    for key, rids in pairs(by_hour) do
         local hit = call("SMISMEMBER", key, unpack(rids))
         for i, rid in ipairs(rids) do
             if hit[i] == 1 then seen[rid] = true end
@@ -314,7 +317,8 @@ local function kt_sweep(keys, a)
     for i, h in ipairs(call("MGET", unpack(probe))) do
         if is_hold(h) then
             local it = { rid = rids[i], tok_in = 0, tok_out = 0, sh = 0, sl = 0 }
-            local r, event = take_hold(it, h), event_of(h)
+            local r, event = amounts(h, 2), event_of(h)
+            take_hold(it, h)
             local cost = decimal(r.eh, r.el)
             it.uh, it.ul = r.eh, r.el
             it.event, it.code = event, "lost " .. cost
@@ -346,15 +350,13 @@ local function kt_renew(keys, a)
             n = n + 1
         elseif hold ~= "" and not stands
                and call("SISMEMBER", done_key(pre, rid), rid) == 0 then
-            local it = {}
-            take_hold(it, hold)
-            local _, lines = parse_receipt(it.receipt)
+            local r, _, lines = amounts(hold, 2), parse_receipt(receipt_of(hold))
             for _, l in ipairs(lines) do
                 local e = get(pre, l.name, now_s)
                 if e and not e.p.gone then
                     roll(e, now_s)
                     if e.pid == l.pid and l.is.hold then
-                        e.hh, e.hl = add(e.hh, e.hl, reserved_money(l.is, it))
+                        e.hh, e.hl = add(e.hh, e.hl, reserved_money(l.is, r))
                     end
                     if l.is.par then e.par = e.par + 1 end
                     call("SET", pre .. "c:" .. l.name, dump(e))
