@@ -153,22 +153,39 @@ ngx_http_keytoll_cache(void)
 }
 
 
-static uint16_t
-ngx_http_keytoll_slot(u_char *name, size_t len)
+/* A token is a hash already. */
+
+static uint32_t
+ngx_http_keytoll_token_hash(u_char *token)
 {
-    return ngx_crc32_short(name, len) % NGX_HTTP_KEYTOLL_SLOTS;
+    u_char      c;
+    uint32_t    hash;
+    ngx_uint_t  i;
+
+    for (i = 0, hash = 0; i < 8; i++) {
+        c = token[i];
+        hash = hash << 4 | ((c <= '9' ? c - '0' : c - 'a' + 10) & 0xf);
+    }
+
+    return hash;
 }
 
 
 static uint16_t
 ngx_http_keytoll_key_slot(u_char *token)
 {
-    u_char  name[4 + KT_KEY_TOKEN_LEN];
+    return ngx_http_keytoll_token_hash(token) % NGX_HTTP_KEYTOLL_SLOTS;
+}
 
-    ngx_memcpy(name, "key:", 4);
-    ngx_memcpy(name + 4, token, KT_KEY_TOKEN_LEN);
 
-    return ngx_http_keytoll_slot(name, sizeof(name));
+static uint16_t
+ngx_http_keytoll_slot(u_char *name, size_t len)
+{
+    if (len == 4 + KT_KEY_TOKEN_LEN && ngx_strncmp(name, "key:", 4) == 0) {
+        return ngx_http_keytoll_key_slot(name + 4);
+    }
+
+    return ngx_crc32_short(name, len) % NGX_HTTP_KEYTOLL_SLOTS;
 }
 
 
@@ -266,7 +283,7 @@ ngx_http_keytoll_cache_unknown(u_char *token)
 
     key = ngx_http_keytoll_key_slot(token);
     u = cache->unknown + NGX_HTTP_KEYTOLL_WAYS
-                         * (ngx_crc32_short(token, KT_KEY_TOKEN_LEN)
+                         * (ngx_http_keytoll_token_hash(token)
                             % cache->nunknown);
     found = 0;
 
@@ -349,7 +366,7 @@ ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx)
     key = ngx_http_keytoll_key_slot(ctx->token);
     d = cache->denials + NGX_HTTP_KEYTOLL_WAYS
                          * ((hash[0]
-                             ^ ngx_crc32_short(ctx->token, KT_KEY_TOKEN_LEN))
+                             ^ ngx_http_keytoll_token_hash(ctx->token))
                             % cache->ndenials);
     found = 0;
 
@@ -425,8 +442,7 @@ ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 
     set = cache->denials + NGX_HTTP_KEYTOLL_WAYS
                            * ((hash[0]
-                               ^ ngx_crc32_short(ctx->token,
-                                                 KT_KEY_TOKEN_LEN))
+                               ^ ngx_http_keytoll_token_hash(ctx->token))
                               % cache->ndenials);
 
     ngx_shmtx_lock(&cache->pool->mutex);
@@ -479,7 +495,7 @@ ngx_http_keytoll_deny_unknown(ngx_http_keytoll_cache_t *cache, u_char *token,
 
     key = ngx_http_keytoll_key_slot(token);
     set = cache->unknown + NGX_HTTP_KEYTOLL_WAYS
-                           * (ngx_crc32_short(token, KT_KEY_TOKEN_LEN)
+                           * (ngx_http_keytoll_token_hash(token)
                               % cache->nunknown);
 
     ngx_shmtx_lock(&cache->pool->mutex);
@@ -696,7 +712,7 @@ ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited)
     }
 
     set = cache->seen + NGX_HTTP_KEYTOLL_WAYS
-                        * (ngx_crc32_short(token, KT_KEY_TOKEN_LEN)
+                        * (ngx_http_keytoll_token_hash(token)
                            % cache->nseen);
     s = set;
 
@@ -737,7 +753,7 @@ ngx_http_keytoll_cache_unlimited(u_char *token)
     }
 
     s = cache->seen + NGX_HTTP_KEYTOLL_WAYS
-                      * (ngx_crc32_short(token, KT_KEY_TOKEN_LEN)
+                      * (ngx_http_keytoll_token_hash(token)
                          % cache->nseen);
     found = 0;
 

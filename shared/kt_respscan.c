@@ -66,29 +66,32 @@ typedef enum {
 } kt_re_key_t;
 
 
+#define KT_RE_NAME(name, key)  { name, sizeof(name) - 1, key }
+
 static const struct {
     const char  *name;
+    uint8_t      len;
     uint8_t      key;
 } kt_re_keys[] = {
-    { "id", KT_RE_ID },
-    { "responseId", KT_RE_RESPONSE_ID },
-    { "usage", KT_RE_USAGE },
-    { "usageMetadata", KT_RE_USAGE_META },
-    { "message", KT_RE_MESSAGE },
-    { "response", KT_RE_RESPONSE },
-    { "choices", KT_RE_CHOICES },
-    { "candidates", KT_RE_CANDIDATES },
-    { "content", KT_RE_CONTENT },
-    { "delta", KT_RE_DELTA },
-    { "text", KT_RE_TEXT },
-    { "type", KT_RE_TYPE },
-    { "role", KT_RE_ROLE },
-    { "stop_reason", KT_RE_STOP },
-    { "error", KT_RE_ERROR },
-    { "service_tier", KT_RE_TIER },
-    { "duration", KT_RE_DURATION },
-    { "meta", KT_RE_META },
-    { "billed_units", KT_RE_BILLED }
+    KT_RE_NAME("id", KT_RE_ID),
+    KT_RE_NAME("responseId", KT_RE_RESPONSE_ID),
+    KT_RE_NAME("usage", KT_RE_USAGE),
+    KT_RE_NAME("usageMetadata", KT_RE_USAGE_META),
+    KT_RE_NAME("message", KT_RE_MESSAGE),
+    KT_RE_NAME("response", KT_RE_RESPONSE),
+    KT_RE_NAME("choices", KT_RE_CHOICES),
+    KT_RE_NAME("candidates", KT_RE_CANDIDATES),
+    KT_RE_NAME("content", KT_RE_CONTENT),
+    KT_RE_NAME("delta", KT_RE_DELTA),
+    KT_RE_NAME("text", KT_RE_TEXT),
+    KT_RE_NAME("type", KT_RE_TYPE),
+    KT_RE_NAME("role", KT_RE_ROLE),
+    KT_RE_NAME("stop_reason", KT_RE_STOP),
+    KT_RE_NAME("error", KT_RE_ERROR),
+    KT_RE_NAME("service_tier", KT_RE_TIER),
+    KT_RE_NAME("duration", KT_RE_DURATION),
+    KT_RE_NAME("meta", KT_RE_META),
+    KT_RE_NAME("billed_units", KT_RE_BILLED)
 };
 
 #define KT_RE_NKEYS      (sizeof(kt_re_keys) / sizeof(kt_re_keys[0]))
@@ -287,7 +290,7 @@ kt_re_key_end(kt_respscan_t *s)
     s->last_key = KT_RE_NONE;
 
     for (i = 0; i < KT_RE_NKEYS && !s->key_long; i++) {
-        if (strlen(kt_re_keys[i].name) == s->key_len
+        if (kt_re_keys[i].len == s->key_len
             && memcmp(kt_re_keys[i].name, s->key, s->key_len) == 0)
         {
             s->last_key = kt_re_keys[i].key;

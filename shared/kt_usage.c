@@ -60,8 +60,11 @@ typedef enum {
 
 typedef struct {
     const char    *name;
+    size_t         len;
     kt_u_field_t   field;
 } kt_u_name_t;
+
+#define KT_U_NAME(name, field)  { name, sizeof(name) - 1, field }
 
 
 typedef struct {
@@ -79,68 +82,68 @@ typedef struct {
 
 
 static const kt_u_name_t  kt_u_top[] = {
-    { "prompt_tokens", KT_U_PROMPT },
-    { "completion_tokens", KT_U_COMPLETION },
-    { "input_tokens", KT_U_INPUT },
-    { "output_tokens", KT_U_OUTPUT },
-    { "prompt_cache_hit_tokens", KT_U_CACHE_HIT },
-    { "cache_read_input_tokens", KT_U_CACHE_READ },
-    { "cache_creation_input_tokens", KT_U_CACHE_WRITE },
-    { "promptTokenCount", KT_U_GEMINI_PROMPT },
-    { "toolUsePromptTokenCount", KT_U_GEMINI_TOOL },
-    { "candidatesTokenCount", KT_U_GEMINI_OUT },
-    { "thoughtsTokenCount", KT_U_GEMINI_THOUGHTS },
-    { "cachedContentTokenCount", KT_U_GEMINI_CACHED },
-    { "totalTokenCount", KT_U_GEMINI_TOTAL },
-    { "total_tokens", KT_U_TOTAL },
-    { "search_units", KT_U_UNITS },
-    { "num_search_queries", KT_U_SEARCHES },
-    { "seconds", KT_U_SECONDS },
-    { "service_tier", KT_U_SERVICE },
-    { "cache_creation", KT_U_CREATION },
-    { "server_tool_use", KT_U_TOOLS },
-    { "promptTokensDetails", KT_U_IN_MODAL },
-    { "candidatesTokensDetails", KT_U_OUT_MODAL },
-    { "prompt_tokens_details", KT_U_IN_DETAILS },
-    { "input_tokens_details", KT_U_IN_DETAILS },
-    { "input_token_details", KT_U_IN_DETAILS },
-    { "completion_tokens_details", KT_U_OUT_DETAILS },
-    { "output_tokens_details", KT_U_OUT_DETAILS },
-    { "output_token_details", KT_U_OUT_DETAILS },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("prompt_tokens", KT_U_PROMPT),
+    KT_U_NAME("completion_tokens", KT_U_COMPLETION),
+    KT_U_NAME("input_tokens", KT_U_INPUT),
+    KT_U_NAME("output_tokens", KT_U_OUTPUT),
+    KT_U_NAME("prompt_cache_hit_tokens", KT_U_CACHE_HIT),
+    KT_U_NAME("cache_read_input_tokens", KT_U_CACHE_READ),
+    KT_U_NAME("cache_creation_input_tokens", KT_U_CACHE_WRITE),
+    KT_U_NAME("promptTokenCount", KT_U_GEMINI_PROMPT),
+    KT_U_NAME("toolUsePromptTokenCount", KT_U_GEMINI_TOOL),
+    KT_U_NAME("candidatesTokenCount", KT_U_GEMINI_OUT),
+    KT_U_NAME("thoughtsTokenCount", KT_U_GEMINI_THOUGHTS),
+    KT_U_NAME("cachedContentTokenCount", KT_U_GEMINI_CACHED),
+    KT_U_NAME("totalTokenCount", KT_U_GEMINI_TOTAL),
+    KT_U_NAME("total_tokens", KT_U_TOTAL),
+    KT_U_NAME("search_units", KT_U_UNITS),
+    KT_U_NAME("num_search_queries", KT_U_SEARCHES),
+    KT_U_NAME("seconds", KT_U_SECONDS),
+    KT_U_NAME("service_tier", KT_U_SERVICE),
+    KT_U_NAME("cache_creation", KT_U_CREATION),
+    KT_U_NAME("server_tool_use", KT_U_TOOLS),
+    KT_U_NAME("promptTokensDetails", KT_U_IN_MODAL),
+    KT_U_NAME("candidatesTokensDetails", KT_U_OUT_MODAL),
+    KT_U_NAME("prompt_tokens_details", KT_U_IN_DETAILS),
+    KT_U_NAME("input_tokens_details", KT_U_IN_DETAILS),
+    KT_U_NAME("input_token_details", KT_U_IN_DETAILS),
+    KT_U_NAME("completion_tokens_details", KT_U_OUT_DETAILS),
+    KT_U_NAME("output_tokens_details", KT_U_OUT_DETAILS),
+    KT_U_NAME("output_token_details", KT_U_OUT_DETAILS),
+    { NULL, 0, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_in_details[] = {
-    { "cached_tokens", KT_U_CACHED },
-    { "cache_write_tokens", KT_U_CACHE_WRITE },
-    { "cache_creation_tokens", KT_U_CACHE_WRITE },
-    { "audio_tokens", KT_U_AUDIO_IN },
-    { "image_tokens", KT_U_IMAGE_IN },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("cached_tokens", KT_U_CACHED),
+    KT_U_NAME("cache_write_tokens", KT_U_CACHE_WRITE),
+    KT_U_NAME("cache_creation_tokens", KT_U_CACHE_WRITE),
+    KT_U_NAME("audio_tokens", KT_U_AUDIO_IN),
+    KT_U_NAME("image_tokens", KT_U_IMAGE_IN),
+    { NULL, 0, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_out_details[] = {
-    { "reasoning_tokens", KT_U_REASONING },
-    { "audio_tokens", KT_U_AUDIO_OUT },
-    { "image_tokens", KT_U_IMAGE_OUT },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("reasoning_tokens", KT_U_REASONING),
+    KT_U_NAME("audio_tokens", KT_U_AUDIO_OUT),
+    KT_U_NAME("image_tokens", KT_U_IMAGE_OUT),
+    { NULL, 0, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_creation[] = {
-    { "ephemeral_5m_input_tokens", KT_U_CACHE_5M },
-    { "ephemeral_1h_input_tokens", KT_U_CACHE_1H },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("ephemeral_5m_input_tokens", KT_U_CACHE_5M),
+    KT_U_NAME("ephemeral_1h_input_tokens", KT_U_CACHE_1H),
+    { NULL, 0, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_tools[] = {
-    { "web_search_requests", KT_U_SEARCHES },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("web_search_requests", KT_U_SEARCHES),
+    { NULL, 0, KT_U_NONE }
 };
 
 static const kt_u_name_t  kt_u_modal[] = {
-    { "modality", KT_U_MODALITY },
-    { "tokenCount", KT_U_MODAL_TOK },
-    { NULL, KT_U_NONE }
+    KT_U_NAME("modality", KT_U_MODALITY),
+    KT_U_NAME("tokenCount", KT_U_MODAL_TOK),
+    { NULL, 0, KT_U_NONE }
 };
 
 
@@ -148,7 +151,7 @@ static kt_u_field_t
 kt_u_lookup(const kt_u_name_t *t, const unsigned char *p, size_t len)
 {
     for ( /* void */ ; t->name; t++) {
-        if (strlen(t->name) == len && memcmp(t->name, p, len) == 0) {
+        if (t->len == len && memcmp(t->name, p, len) == 0) {
             break;
         }
     }
