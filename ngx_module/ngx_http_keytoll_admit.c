@@ -13,13 +13,15 @@
 
 #define NGX_HTTP_KEYTOLL_CREDIT       1000000   /* a call costs 1 credit     */
 #define NGX_HTTP_KEYTOLL_BASE         1000000000
+#define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
 
 
 static void ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_ask_strangers(void);
 static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *group, redisReply *receipt);
+    redisReply *group, redisReply *receipt, uint64_t mark);
 static u_char *ngx_http_keytoll_hold_head(u_char *p,
     ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
@@ -28,6 +30,7 @@ static ngx_int_t ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out,
 
 
 static ngx_queue_t  ngx_http_keytoll_waiting;
+static ngx_queue_t  ngx_http_keytoll_strange;
 static ngx_queue_t  ngx_http_keytoll_dispatching;
 
 
@@ -35,6 +38,7 @@ void
 ngx_http_keytoll_admit_init(void)
 {
     ngx_queue_init(&ngx_http_keytoll_waiting);
+    ngx_queue_init(&ngx_http_keytoll_strange);
     ngx_queue_init(&ngx_http_keytoll_dispatching);
 }
 
@@ -67,6 +71,10 @@ ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
 /*
  * Sends what waits.  A worker that has just started holds its first requests
  * until it knows whether Redis is there, so a reload refuses nobody.
+ *
+ * Keys that passed lately go first, in a call of their own.  The others wait
+ * behind them and are asked about in bounded numbers, first come, first
+ * served: a flood of made-up keys queues here and not in front of clients.
  */
 
 void
@@ -77,26 +85,68 @@ ngx_http_keytoll_admit_flush(void)
 
     ngx_queue_init(&todo);
 
-    if (ngx_queue_empty(&ngx_http_keytoll_waiting)
-        || ngx_http_keytoll_redis_starting())
-    {
+    if (ngx_http_keytoll_redis_starting()) {
         return;
     }
 
-    ngx_queue_add(&todo, &ngx_http_keytoll_waiting);
-    ngx_queue_init(&ngx_http_keytoll_waiting);
+    if (!ngx_queue_empty(&ngx_http_keytoll_waiting)) {
+        ngx_queue_add(&todo, &ngx_http_keytoll_waiting);
+        ngx_queue_init(&ngx_http_keytoll_waiting);
+    }
 
     while (!ngx_queue_empty(&todo)) {
         q = ngx_queue_head(&todo);
         ngx_queue_remove(q);
 
         ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
+
+        if (!ngx_http_keytoll_cache_passed(ctx->token)) {
+            ctx->stranger = 1;
+            ngx_queue_insert_tail(&ngx_http_keytoll_strange, q);
+            continue;
+        }
+
+        ctx->stranger = 0;
         ctx->queued = 0;
 
         ngx_http_keytoll_ask(ctx);
     }
 
     ngx_http_keytoll_call_send();
+    ngx_http_keytoll_ask_strangers();
+}
+
+
+/* Not all of them need to be asked about, so there may be room again. */
+
+static void
+ngx_http_keytoll_ask_strangers(void)
+{
+    ngx_uint_t               asked;
+    ngx_queue_t             *q;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    while (!ngx_queue_empty(&ngx_http_keytoll_strange)) {
+        asked = ngx_http_keytoll_call_strangers();
+
+        if (asked >= NGX_HTTP_KEYTOLL_STRANGERS) {
+            return;
+        }
+
+        while (asked++ < NGX_HTTP_KEYTOLL_STRANGERS
+               && !ngx_queue_empty(&ngx_http_keytoll_strange))
+        {
+            q = ngx_queue_head(&ngx_http_keytoll_strange);
+            ngx_queue_remove(q);
+
+            ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
+            ctx->queued = 0;
+
+            ngx_http_keytoll_ask(ctx);
+        }
+
+        ngx_http_keytoll_call_send();
+    }
 }
 
 
@@ -271,9 +321,9 @@ ngx_http_keytoll_hold_tail(u_char *p, ngx_http_keytoll_ctx_t *ctx)
 
 void
 ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
-    redisReply *receipt)
+    redisReply *receipt, uint64_t mark)
 {
-    if (ngx_http_keytoll_keep(ctx, group, receipt) != NGX_OK) {
+    if (ngx_http_keytoll_keep(ctx, group, receipt, mark) != NGX_OK) {
         ngx_http_keytoll_release(ctx->rid, receipt);
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
         return;
@@ -285,7 +335,7 @@ ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
 
 static ngx_int_t
 ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
-    redisReply *receipt)
+    redisReply *receipt, uint64_t mark)
 {
     u_char      *p;
     ngx_pool_t  *pool;
@@ -317,7 +367,7 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
 
     ngx_http_keytoll_cache_seen(ctx->token,
                               group->element[5]->type == REDIS_REPLY_INTEGER
-                              && group->element[5]->integer == 0);
+                              && group->element[5]->integer == 0, mark);
 
     return NGX_OK;
 }

@@ -57,6 +57,7 @@ typedef struct {
 
 
 typedef struct {
+    uint64_t                       seq;         /* 0: changes went unheard   */
     time_t                         when;        /* 0: free                   */
     ngx_uint_t                     unlimited;
     u_char                         token[KT_KEY_TOKEN_LEN];
@@ -67,6 +68,7 @@ struct ngx_http_keytoll_cache_s {
     ngx_slab_pool_t               *pool;        /* its mutex is ours         */
     uint64_t                       seq;
     uint64_t                       flushed;
+    uint64_t                       latest;      /* change of any name        */
     uint64_t                       changed[NGX_HTTP_KEYTOLL_SLOTS];
 
     ngx_uint_t                     nunknown;    /* sets                      */
@@ -223,7 +225,8 @@ ngx_http_keytoll_cache_changed(u_char *name, size_t len)
     }
 
     ngx_shmtx_lock(&cache->pool->mutex);
-    cache->changed[ngx_http_keytoll_slot(name, len)] = ++cache->seq;
+    cache->latest = ++cache->seq;
+    cache->changed[ngx_http_keytoll_slot(name, len)] = cache->latest;
     ngx_shmtx_unlock(&cache->pool->mutex);
 }
 
@@ -693,13 +696,23 @@ ngx_http_keytoll_replay(ngx_http_keytoll_ctx_t *ctx,
 }
 
 
+static ngx_http_keytoll_seen_t *
+ngx_http_keytoll_seen_set(ngx_http_keytoll_cache_t *cache, u_char *token)
+{
+    return cache->seen + NGX_HTTP_KEYTOLL_WAYS
+                         * (ngx_http_keytoll_token_hash(token)
+                            % cache->nseen);
+}
+
+
 /*
  * Keys that passed: whether anything limits them, for "keytoll_redis_failure
- * cached".
+ * cached".  mark: from before the question was sent.
  */
 
 void
-ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited)
+ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited,
+    uint64_t mark)
 {
     ngx_uint_t                 i;
     ngx_http_keytoll_seen_t   *s, *set;
@@ -711,9 +724,7 @@ ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited)
         return;
     }
 
-    set = cache->seen + NGX_HTTP_KEYTOLL_WAYS
-                        * (ngx_http_keytoll_token_hash(token)
-                           % cache->nseen);
+    set = ngx_http_keytoll_seen_set(cache, token);
     s = set;
 
     ngx_shmtx_lock(&cache->pool->mutex);
@@ -729,6 +740,7 @@ ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited)
         }
     }
 
+    s->seq = mark;
     s->when = ngx_time();
     s->unlimited = unlimited;
     ngx_memcpy(s->token, token, KT_KEY_TOKEN_LEN);
@@ -737,7 +749,43 @@ ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited)
 }
 
 
-/* Whether the key passed within the last minute and nothing limited it. */
+/* Whether the key passed once, as far as the table remembers. */
+
+ngx_uint_t
+ngx_http_keytoll_cache_passed(u_char *token)
+{
+    ngx_uint_t                 i, found;
+    ngx_http_keytoll_seen_t   *s;
+    ngx_http_keytoll_cache_t  *cache;
+
+    cache = ngx_http_keytoll_cache();
+
+    if (cache == NULL) {
+        return 0;
+    }
+
+    s = ngx_http_keytoll_seen_set(cache, token);
+    found = 0;
+
+    ngx_shmtx_lock(&cache->pool->mutex);
+
+    for (i = 0; i < NGX_HTTP_KEYTOLL_WAYS; i++, s++) {
+        if (s->when && ngx_http_keytoll_token_is(s->token, token)) {
+            found = 1;
+            break;
+        }
+    }
+
+    ngx_shmtx_unlock(&cache->pool->mutex);
+
+    return found;
+}
+
+
+/*
+ * Whether the key passed within the last minute, nothing limited it, and no
+ * policy has changed since: it may have been blocked, at any level.
+ */
 
 ngx_uint_t
 ngx_http_keytoll_cache_unlimited(u_char *token)
@@ -752,9 +800,7 @@ ngx_http_keytoll_cache_unlimited(u_char *token)
         return 0;
     }
 
-    s = cache->seen + NGX_HTTP_KEYTOLL_WAYS
-                      * (ngx_http_keytoll_token_hash(token)
-                         % cache->nseen);
+    s = ngx_http_keytoll_seen_set(cache, token);
     found = 0;
 
     ngx_shmtx_lock(&cache->pool->mutex);
@@ -762,6 +808,7 @@ ngx_http_keytoll_cache_unlimited(u_char *token)
     for (i = 0; i < NGX_HTTP_KEYTOLL_WAYS; i++, s++) {
         if (s->when && ngx_http_keytoll_token_is(s->token, token)) {
             found = s->unlimited
+                    && s->seq > cache->latest && s->seq > cache->flushed
                     && ngx_time() - s->when <= NGX_HTTP_KEYTOLL_SEEN_S;
             break;
         }

@@ -31,6 +31,7 @@ typedef struct {
     ngx_uint_t                     n;
     uint64_t                       mark;        /* of the cache, when sent   */
     ngx_uint_t                     ngroups;
+    ngx_uint_t                     strangers;   /* among the n               */
     ngx_http_keytoll_pending_t     item[NGX_HTTP_KEYTOLL_CALL];
     ngx_http_keytoll_group_t       group[NGX_HTTP_KEYTOLL_CALL];
 } ngx_http_keytoll_call_t;
@@ -50,9 +51,11 @@ static void ngx_http_keytoll_for_all(ngx_http_keytoll_ctx_t *ctx,
     ngx_int_t code, redisReply *reply);
 static void ngx_http_keytoll_late(ngx_http_keytoll_call_t *call,
     ngx_uint_t last);
+static void ngx_http_keytoll_call_done(ngx_http_keytoll_call_t *call);
 
 
 static ngx_http_keytoll_call_t  *ngx_http_keytoll_open;     /* not yet sent  */
+static ngx_uint_t                ngx_http_keytoll_strangers;
 
 
 /* Adds a request to this turn's call; it is answered in any case. */
@@ -122,6 +125,7 @@ ngx_http_keytoll_group(ngx_http_keytoll_call_t *call)
     n = call->n;
     call->n = 0;
     call->ngroups = 0;
+    call->strangers = 0;
 
     for (i = 0; i < n; i++) {
         if (call->item[i].ctx == NULL) {
@@ -131,6 +135,7 @@ ngx_http_keytoll_group(ngx_http_keytoll_call_t *call)
         pending = &call->item[call->n];
         *pending = call->item[i];
         pending->ctx->pending = pending;
+        call->strangers += pending->ctx->stranger;
 
         ngx_http_keytoll_join(call, pending->ctx);
     }
@@ -229,6 +234,7 @@ ngx_http_keytoll_call_send(void)
                                     a - argv)
         == NGX_OK)
     {
+        ngx_http_keytoll_strangers += call->strangers;
         return;
     }
 
@@ -314,7 +320,7 @@ ngx_http_keytoll_call_reply(void *data, redisReply *reply, ngx_uint_t last)
         }
     }
 
-    ngx_free(call);
+    ngx_http_keytoll_call_done(call);
 }
 
 
@@ -431,7 +437,7 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
         return;
 
     case KT_ADMITTED:
-        ngx_http_keytoll_granted(ctx, group, receipt);
+        ngx_http_keytoll_granted(ctx, group, receipt, call->mark);
         return;
 
     case KT_ENTITY_MISSING:
@@ -484,8 +490,31 @@ ngx_http_keytoll_late(ngx_http_keytoll_call_t *call, ngx_uint_t last)
     }
 
     if (last) {
-        ngx_free(call);
+        ngx_http_keytoll_call_done(call);
     }
+}
+
+
+/* Requests with keys that never passed here, in calls without a reply. */
+
+ngx_uint_t
+ngx_http_keytoll_call_strangers(void)
+{
+    return ngx_http_keytoll_strangers;
+}
+
+
+/* Its strangers make room for those that wait. */
+
+static void
+ngx_http_keytoll_call_done(ngx_http_keytoll_call_t *call)
+{
+    if (call->strangers) {
+        ngx_http_keytoll_strangers -= call->strangers;
+        ngx_http_keytoll_redis_post();
+    }
+
+    ngx_free(call);
 }
 
 

@@ -332,6 +332,7 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       unreadable:1;/* the answer is encoded     */
     unsigned                       header:1;
     unsigned                       pass_hold:1; /* held too long to hold on  */
+    unsigned                       stranger:1;  /* its key never passed here */
 };
 
 
@@ -408,7 +409,7 @@ void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
 void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
-    redisReply *receipt);
+    redisReply *receipt, uint64_t mark);
 void ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason);
 void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
@@ -421,6 +422,7 @@ void ngx_http_keytoll_admit_init(void);
 
 void ngx_http_keytoll_call_add(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_call_send(void);
+ngx_uint_t ngx_http_keytoll_call_strangers(void);
 void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
 
 /* cache.c */
@@ -434,7 +436,9 @@ ngx_uint_t ngx_http_keytoll_cache_unknown(u_char *token);
 ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, redisReply *reply, uint64_t mark);
-void ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited);
+void ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited,
+    uint64_t mark);
+ngx_uint_t ngx_http_keytoll_cache_passed(u_char *token);
 ngx_uint_t ngx_http_keytoll_cache_unlimited(u_char *token);
 
 /* watch.c */

@@ -4,7 +4,7 @@
 #
 #   make bench              everything, prints one table
 #   make bench BENCH=quick  fewer and shorter rounds
-#   make bench BENCH="streams refusals"   only these: throughput latency refusals streams
+#   make bench BENCH="streams refusals"   only these: throughput latency refusals flood streams
 
 use strict;
 use warnings;
@@ -13,6 +13,7 @@ use IO::Socket::INET;
 use Time::HiRes qw(time sleep);
 use Test::More ();
 use Keytoll::Test;
+use Keytoll::Flood;
 
 my $quick = grep { $_ eq 'quick' } @ARGV;
 my %only = map { $_ => 1 } grep { $_ ne 'quick' } @ARGV;
@@ -219,6 +220,38 @@ row('refusals/s: limit reached, from shared memory', sprintf('%.0f', refusals($s
 row('Redis calls of all these', $gate->status->{redis_calls_total} - $calls, '0');
 
 
+}
+
+# ----------------------------------------------------------------- flood
+#
+# One client, and keys that nobody made at 4,000 a second.  The generator takes
+# its share of the machine, so the same flood is also sent to another nginx,
+# which answers 401 by itself: the difference is what the gate adds.
+
+if (wanted('flood')) {
+print STDERR "flood of random keys\n";
+my $rate = 4000;
+my $deaf = other('deaf', '', '', q(default_type application/json; return 401 '{"error":{"type":"auth_error"}}';));
+my %to = (quiet => undef, elsewhere => $deaf->{port}, here => $gated->{port});
+my (%f, %n);
+load_of($gated, 1, 1, $simple);
+for (1 .. $rounds) {
+    for my $where (qw(quiet elsewhere here)) {
+        my $flood = $to{$where} && Keytoll::Flood->start(port => $to{$where}, rate => $rate);
+        push @{ $f{$where} }, load_of($gated, 1, $seconds, $simple);
+        next unless $flood;
+        my $n = $flood->stop;
+        push @{ $n{$where} }, ($n->{401} // 0) / $n->{seconds};
+        die 'flood: not all were 401: ' . join ' ', %$n if grep { !/^(401|seconds)$/ } keys %$n;
+    }
+}
+die 'flood: a client was refused' if grep { $_->{bad} } map { @$_ } values %f;
+row('flood: unknown keys refused, 1/s', sprintf('%.0f', median(@{ $n{here} })), '');
+row("flood: a client's p99 without it, us, c=1", sprintf('%.0f', median(map { $_->{p99} } @{ $f{quiet} })), '');
+row('flood: p50 over that without it', sprintf('%.2f', paired(\%f, 'here', 'quiet', sub { $_[0]{p50} / $_[1]{p50} })), '');
+row('flood: p99 over that without it', sprintf('%.2f', paired(\%f, 'here', 'quiet', sub { $_[0]{p99} / $_[1]{p99} })), '<= 1.3');
+row('flood: p99 over that with the same flood elsewhere', sprintf('%.2f', paired(\%f, 'here', 'elsewhere', sub { $_[0]{p99} / $_[1]{p99} })), '<= 1.3');
+Keytoll::Test::reap($deaf->{pid}, 'QUIT');
 }
 
 # -------------------------------------------------------------- streaming

@@ -196,6 +196,13 @@ subtest 'reset under load' => sub {
 subtest 'stopped' => sub {
     is(ask($plain, nginx => 2)->{status}, 200, 'a key without limits was seen');
     is(ask($key, nginx => 2)->{status}, 200, 'one with limits too');
+    my $gone = $g->key;
+    my $other = $g->key;
+    is(ask($_, nginx => 2)->{status}, 200, 'and two more without') for $gone, $other;
+    sleep 0.1;
+    $g->policy('key:' . token($gone) => { refs => ['global'], blocked => $T });
+    sleep 0.2;
+    is(ask($_, nginx => 2)->{status}, 200, 'seen since the latest change') for $plain, $other;
     my $slow = fork // die;
     if (!$slow) {
         ask($key, headers => ['x-mock-delay-ms', 500]);
@@ -218,6 +225,7 @@ subtest 'stopped' => sub {
     is(ask($plain, nginx => 2)->{status}, 200, 'cached: a key without limits passes');
     is(ask($key, nginx => 2)->{status}, 503, 'cached: one with limits does not');
     is(ask('sk-unknown-key-of-nobody-at-all', nginx => 2)->{status}, 503, 'cached: an unknown one neither');
+    is(ask($gone, nginx => 2)->{status}, 503, 'inv05: cached: nor one that was blocked after it passed');
 
     $g->start_redis;
     ok(works($_), "gate $_ comes back") for 0 .. 2;

@@ -1,0 +1,109 @@
+# A flood of made-up keys: whoever passed before goes first, no more than 32 of
+# the others are asked about at once, and all of them are answered.
+
+use strict;
+use warnings;
+use IO::Socket::INET;
+use IO::Socket::UNIX;
+use Test::More;
+use Time::HiRes qw(sleep time);
+use Keytoll::Test;
+use Keytoll::Flood;
+
+my $BOUND = 32;
+my $g = Keytoll::Test->gate(workers => 1, timeout => '5s');
+my $key = $g->key(limit => 1e13, name => 'client');
+is($g->chat($key)->{status}, 200, 'a client passes');
+ok($g->settled, 'settles');
+
+# The tokens of every call of kt_admit, in the order of Redis.
+sub monitor {
+    my $s = IO::Socket::UNIX->new(Peer => $g->{sock}) or die $!;
+    syswrite $s, "MONITOR\r\n";
+    sysread $s, my $ok, 5;
+    return $s;
+}
+
+sub calls {
+    my ($s) = @_;
+    my ($text, $end) = ('', time + 10);
+    $g->{r}->call('ECHO', "end-of-$$");
+    while (time < $end && $text !~ /end-of-$$/) { sysread $s, $text, 65536, length $text or last }
+    return map { [/"([0-9a-f]{64})"/g] } grep { /"kt_admit"/ } split /\n/, $text;
+}
+
+sub begin { # sends and does not wait
+    my $k = shift;
+    my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $g->{port}[0]) or die $!;
+    syswrite $s, Keytoll::Test::request_text('POST', '/v1/chat/completions', ['Authorization', "Bearer $k", 'Connection', 'close'], chat_body());
+    return $s;
+}
+
+sub status_of {
+    my ($s, $all) = (shift, '');
+    while (sysread $s, $all, 65536, length $all) { }
+    return $all =~ m{^HTTP/1\.1 (\d+)} ? $1 : 0;
+}
+
+my $m = monitor();
+kill 'STOP', $g->{redis_pid};
+my @strange = map { begin("sk-made-up-$$-$_") } 1 .. 300;
+sleep 0.3;
+my $mine = begin($key);
+sleep 0.2;
+kill 'CONT', $g->{redis_pid};
+is(status_of($mine), 200, 'Redis hangs, 300 unknown keys come, then a client: 200');
+my %n;
+$n{ status_of($_) }++ for @strange;
+is_deeply(\%n, { 401 => 300 }, 'all of the others are answered: 401');
+
+my @calls = calls($m);
+my ($before, $at) = (0, undef);
+for my $c (@calls) {
+    $at = $c if grep { $_ eq token($key) } @$c;
+    last if $at;
+    $before += @$c;
+}
+ok($at, 'Redis was asked about the client');
+cmp_ok($before, '<=', $BOUND, "behind $before of the 300");
+cmp_ok($before, '>', 0, 'which came first');
+is(scalar(@$at), 1, 'in a call that no unknown key shares');
+is((grep { @$_ > $BOUND } @calls) + 0, 0, "no call asks about more than $BOUND of them");
+is((grep { $_ ne token($key) } map { @$_ } @calls) + 0, 300, 'each was asked about once');
+
+# the bound holds over calls: 300 in 32 at a time never overlap while Redis hangs
+$m = monitor();
+kill 'STOP', $g->{redis_pid};
+@strange = map { my $s = begin("sk-made-up-too-$$-$_"); sleep 0.01; $s } 1 .. 60;
+sleep 0.2;
+$mine = begin($key);
+sleep 0.2;
+kill 'CONT', $g->{redis_pid};
+is(status_of($mine), 200, 'the same one by one');
+status_of($_) for @strange;
+$before = 0;
+for my $c (calls($m)) { last if grep { $_ eq token($key) } @$c; $before += @$c }
+is($before, $BOUND, "of 60 that came one by one, $BOUND were under way");
+
+# steadily, with clients at work and new keys made meanwhile
+my $f = Keytoll::Flood->start(port => $g->{port}[0], rate => $ENV{KEYTOLL_ASAN} ? 300 : 3000);
+my ($ok, $bad, $fresh, $end) = (0, 0, 0, time + 3);
+while (time < $end) {
+    $g->chat($key)->{status} == 200 ? $ok++ : $bad++ for 1 .. 10;
+    my $new = $g->key(limit => 1e13);
+    $g->chat($new)->{status} == 200 ? $fresh++ : $bad++;
+}
+my $n = $f->stop;
+is($bad, 0, "while unknown keys pour in, $ok requests of a client pass, and $fresh of keys that are new");
+is(join(' ', sort grep { $_ ne 'seconds' } keys %$n), '401', sprintf 'all of the flood is refused: %d in %.1f s', $n->{401} // 0, $n->{seconds});
+cmp_ok($n->{401} // 0, '>', 300, 'a flood it was');
+ok($g->settled, 'settles');
+is(scalar(grep { $_->[0]{cost} <= 0 } $g->events), 0, 'and leaves nothing in the ledger');
+
+# Redis away: they do not wait for each other
+$g->stop_redis('KILL');
+my $from = time;
+my @r = http_burst($g->{port}[0], [map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer sk-late-$$-$_"], chat_body()] } 1 .. 200]);
+is(scalar(grep { $_->{status} == 503 } @r), 200, sprintf 'without Redis: 200 unknown keys are 503 in %.1f s', time - $from);
+
+$g->finish;
