@@ -315,6 +315,7 @@ ngx_http_keytoll_call_reply(void *data, redisReply *reply, ngx_uint_t last)
 
             if (ctx) {
                 ctx->pending = NULL;
+                ctx->redis_us += ngx_http_keytoll_redis_took();
                 ngx_http_keytoll_for_all(ctx, code, reply);
             }
         }
@@ -429,6 +430,7 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
     }
 
     ctx->pending = NULL;
+    ctx->redis_us += ngx_http_keytoll_redis_took();
 
     switch (code) {
 
@@ -478,6 +480,8 @@ ngx_http_keytoll_late(ngx_http_keytoll_call_t *call, ngx_uint_t last)
         pending->ctx = NULL;
 
         if (ctx) {
+
+            ctx->redis_us += ngx_http_keytoll_redis_took();
 
             /* marks it as passed if the policy lets the request go on */
 

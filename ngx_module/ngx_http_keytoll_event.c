@@ -22,8 +22,6 @@ static u_char *ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v);
 static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t final, ngx_str_t *out);
 
-static char *ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx);
-
 
 /*
  * Settles once, whichever comes first: the last byte, the log phase, the end
@@ -323,7 +321,9 @@ ngx_http_keytoll_tokens(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-static char *
+/* How it ended, in a word of the ledger's. */
+
+char *
 ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx)
 {
     if (!ctx->header) {

@@ -159,6 +159,7 @@ ngx_http_keytoll_journal_add(kt_record_t *rec,
 
     ngx_http_keytoll_buf_len += n;
     ngx_http_keytoll_current->size += n;
+    ngx_http_keytoll_gauge()->journal += n;
     *segment = ngx_http_keytoll_current;
 
     ngx_http_keytoll_redis_post();
@@ -272,8 +273,20 @@ ngx_http_keytoll_segment(ngx_str_t *path)
     ngx_memcpy(seg->path_data, path->data, path->len);
 
     ngx_queue_insert_tail(&ngx_http_keytoll_segments, &seg->queue);
+    ngx_http_keytoll_gauge()->segments++;
 
     return seg;
+}
+
+
+static void
+ngx_http_keytoll_segment_free(ngx_http_keytoll_segment_t *seg)
+{
+    ngx_http_keytoll_gauge()->segments--;
+    ngx_http_keytoll_gauge()->journal -= seg->size;
+
+    ngx_queue_remove(&seg->queue);
+    ngx_free(seg);
 }
 
 
@@ -313,8 +326,7 @@ ngx_http_keytoll_segment_open(void)
     if (seg->fd == NGX_INVALID_FILE) {
         ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, ngx_errno,
                       "keytoll: open() journal \"%V\" failed", &path);
-        ngx_queue_remove(&seg->queue);
-        ngx_free(seg);
+        ngx_http_keytoll_segment_free(seg);
         return NGX_ERROR;
     }
 
@@ -383,8 +395,7 @@ ngx_http_keytoll_collect(void)
                           &seg->path);
         }
 
-        ngx_queue_remove(q);
-        ngx_free(seg);
+        ngx_http_keytoll_segment_free(seg);
     }
 }
 
@@ -698,6 +709,7 @@ ngx_http_keytoll_adopt(void)
     ngx_str_t                   *base, path;
     ngx_uint_t                   mine;
     ngx_queue_t                  taken, *q;
+    ngx_file_info_t              fi;
     ngx_http_keytoll_segment_t  *seg;
     ngx_http_keytoll_replay_t   *rp;
 
@@ -738,6 +750,11 @@ ngx_http_keytoll_adopt(void)
 
         if (seg == NULL || rp == NULL) {
             break;
+        }
+
+        if (ngx_file_info(name, &fi) != NGX_FILE_ERROR) {
+            seg->size = ngx_file_size(&fi);
+            ngx_http_keytoll_gauge()->journal += seg->size;
         }
 
         seg->sealed = 1;

@@ -7,6 +7,9 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_ZONE_MIN     (256 * 1024)
+
+
 static void *ngx_http_keytoll_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_keytoll_init_main_conf(ngx_conf_t *cf, void *conf);
 static void *ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf);
@@ -22,6 +25,10 @@ static ngx_int_t ngx_http_keytoll_password_file(ngx_conf_t *cf,
     ngx_str_t *name, ngx_str_t *out);
 static char *ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+static char *ngx_http_keytoll_user_header(ngx_conf_t *cf, void *post,
+    void *data);
+static char *ngx_http_keytoll_max_body(ngx_conf_t *cf, void *post,
+    void *data);
 static char *ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_keytoll_journal(ngx_conf_t *cf, ngx_command_t *cmd,
@@ -44,6 +51,16 @@ static ngx_conf_enum_t  ngx_http_keytoll_aborts[] = {
     { ngx_string("drain"), NGX_HTTP_KEYTOLL_ABORT_DRAIN },
     { ngx_string("cancel"), NGX_HTTP_KEYTOLL_ABORT_CANCEL },
     { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_post_t  ngx_http_keytoll_user_header_post = {
+    ngx_http_keytoll_user_header
+};
+
+
+static ngx_conf_post_t  ngx_http_keytoll_max_body_post = {
+    ngx_http_keytoll_max_body
 };
 
 
@@ -103,14 +120,14 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       ngx_conf_set_str_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_keytoll_loc_conf_t, user_header),
-      NULL },
+      &ngx_http_keytoll_user_header_post },
 
     { ngx_string("keytoll_max_body"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
       ngx_conf_set_size_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_keytoll_loc_conf_t, max_body),
-      NULL },
+      &ngx_http_keytoll_max_body_post },
 
     { ngx_string("keytoll_websocket"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
@@ -166,60 +183,6 @@ ngx_http_keytoll_conf(void)
 {
     return ngx_http_cycle_get_module_main_conf(ngx_cycle,
                                                ngx_http_keytoll_module);
-}
-
-
-void
-ngx_http_keytoll_count(ngx_http_keytoll_counter_e i, ngx_atomic_int_t n)
-{
-    ngx_http_keytoll_shm_t        *shm;
-    ngx_http_keytoll_main_conf_t  *kmcf;
-
-    kmcf = ngx_http_keytoll_conf();
-
-    if (kmcf->zone && n) {
-        shm = kmcf->zone->data;
-        (void) ngx_atomic_fetch_add(&shm->n[i], n);
-    }
-}
-
-
-void
-ngx_http_keytoll_count_refused(ngx_uint_t reason)
-{
-    ngx_http_keytoll_shm_t        *shm;
-    ngx_http_keytoll_main_conf_t  *kmcf;
-
-    kmcf = ngx_http_keytoll_conf();
-
-    if (kmcf->zone && reason < KT_REASON_MAX) {
-        shm = kmcf->zone->data;
-        (void) ngx_atomic_fetch_add(&shm->refused[reason], 1);
-    }
-}
-
-
-ngx_http_keytoll_gauge_t *
-ngx_http_keytoll_gauge(void)
-{
-    ngx_http_keytoll_shm_t  *shm;
-
-    shm = ngx_http_keytoll_conf()->zone->data;
-
-    return &shm->worker[ngx_process_slot];
-}
-
-
-/* Wall clock; the windows and leases run on Redis' clock, not on this. */
-
-uint64_t
-ngx_http_keytoll_now_ms(void)
-{
-    ngx_time_t  *tp;
-
-    tp = ngx_timeofday();
-
-    return (uint64_t) tp->sec * 1000 + tp->msec;
 }
 
 
@@ -534,6 +497,41 @@ ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* Empty: none, where an outer block has named one. */
+
+static char *
+ngx_http_keytoll_user_header(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_str_t *name = data;
+
+    u_char  *p;
+
+    for (p = name->data; p < name->data + name->len; p++) {
+        if ((*p < 'a' || *p > 'z') && (*p < 'A' || *p > 'Z')
+            && (*p < '0' || *p > '9') && *p != '-' && *p != '_')
+        {
+            return "needs the name of a header: letters, digits, \"-\" and "
+                   "\"_\"";
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_keytoll_max_body(ngx_conf_t *cf, void *post, void *data)
+{
+    size_t *size = data;
+
+    if (*size < 1024) {
+        return "must be at least 1k, bodies are always bounded";
+    }
+
+    return NGX_CONF_OK;
+}
+
+
 static char *
 ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -566,11 +564,18 @@ ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     size = ngx_parse_size(&s);
 
-    if (size < (ssize_t) (16 * ngx_pagesize)) {
+    if (size == NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid size of zone \"%V\" in the \"%V\" "
+                           "directive", &value[1], &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (size < NGX_HTTP_KEYTOLL_ZONE_MIN) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "zone \"%V\" of the \"%V\" directive is too small, "
-                           "it needs at least %uz", &value[1], &cmd->name,
-                           16 * ngx_pagesize);
+                           "it needs at least %dk", &value[1], &cmd->name,
+                           NGX_HTTP_KEYTOLL_ZONE_MIN / 1024);
         return NGX_CONF_ERROR;
     }
 
@@ -649,7 +654,11 @@ ngx_http_keytoll_journal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     path->name = value[1];
 
-    if (path->name.data[path->name.len - 1] == '/') {
+    if (path->name.len == 0) {
+        return "has an empty path";
+    }
+
+    if (path->name.len > 1 && path->name.data[path->name.len - 1] == '/') {
         path->name.len--;
     }
 
@@ -713,6 +722,13 @@ ngx_http_keytoll_init(ngx_conf_t *cf)
         }
     }
 
+    if (kmcf->shown && kmcf->zone == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"keytoll_status\" needs a \"keytoll_zone\" directive "
+                      "in the http block");
+        return NGX_ERROR;
+    }
+
     kmcf->node = cf->cycle->hostname;
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
@@ -754,9 +770,8 @@ ngx_http_keytoll_init_process(ngx_cycle_t *cycle)
     }
 
     gauge = ngx_http_keytoll_gauge();
+    ngx_memzero(gauge, sizeof(ngx_http_keytoll_gauge_t));
     gauge->pid = ngx_pid;
-    gauge->active = 0;
-    gauge->pending = 0;
 
     ngx_http_keytoll_admit_init();
     ngx_http_keytoll_lease_init(cycle);

@@ -61,11 +61,10 @@
 #define NGX_HTTP_KEYTOLL_SSE_HOLD      65536    /* one unfinished event      */
 
 
-/* Counters in shared memory; the order is that of names[] in status.c. */
+/* Counters in shared memory, in the order of metrics[] in status.c. */
 
 typedef enum {
-    NGX_HTTP_KEYTOLL_N_REQUESTS = 0,
-    NGX_HTTP_KEYTOLL_N_ADMITTED,
+    NGX_HTTP_KEYTOLL_N_ADMITTED = 0,
     NGX_HTTP_KEYTOLL_N_UNRESERVED,
     NGX_HTTP_KEYTOLL_N_SETTLED,
     NGX_HTTP_KEYTOLL_N_DUPLICATE,
@@ -92,13 +91,31 @@ typedef enum {
 } ngx_http_keytoll_counter_e;
 
 
-/* What a worker has in hand now; a worker that is gone has nothing. */
+/*
+ * What a worker has in hand now, written by itself only; a worker that is gone
+ * has nothing.
+ */
 
 typedef struct {
     ngx_pid_t                      pid;
     ngx_atomic_t                   active;      /* requests upstream         */
     ngx_atomic_t                   pending;     /* unacknowledged settlements */
+    ngx_atomic_t                   oldest_ms;   /* of them, when made; or 0  */
+    ngx_atomic_t                   segments;    /* of the journal            */
+    ngx_atomic_t                   journal;     /* bytes in them             */
+    ngx_atomic_t                   redis;       /* states of redis.c         */
+    ngx_atomic_t                   watch;       /* and of watch.c            */
 } ngx_http_keytoll_gauge_t;
+
+
+/* How long Redis took: buckets in the order of bounds[] in counters.c. */
+
+#define NGX_HTTP_KEYTOLL_BUCKETS       13       /* the last has no bound     */
+
+typedef struct {
+    ngx_atomic_t                   n[NGX_HTTP_KEYTOLL_BUCKETS];
+    ngx_atomic_t                   sum_us;
+} ngx_http_keytoll_histogram_t;
 
 
 typedef struct ngx_http_keytoll_cache_s  ngx_http_keytoll_cache_t;
@@ -107,7 +124,9 @@ typedef struct ngx_http_keytoll_cache_s  ngx_http_keytoll_cache_t;
 typedef struct {
     ngx_http_keytoll_cache_t      *cache;
     ngx_atomic_t                   n[NGX_HTTP_KEYTOLL_N_MAX];
+    ngx_atomic_t                   route[KT_ROUTES];
     ngx_atomic_t                   refused[KT_REASON_MAX];
+    ngx_http_keytoll_histogram_t   redis;
     ngx_http_keytoll_gauge_t       worker[NGX_MAX_PROCESSES];
 } ngx_http_keytoll_shm_t;
 
@@ -121,6 +140,7 @@ typedef struct {
     ngx_path_t                    *journal;
     ngx_uint_t                     journal_off;
     ngx_uint_t                     used;        /* keytoll on, somewhere     */
+    ngx_uint_t                     shown;       /* keytoll_status, somewhere */
     ngx_str_t                      node;
 } ngx_http_keytoll_main_conf_t;
 
@@ -168,6 +188,7 @@ typedef struct {
     ngx_http_keytoll_reply_pt      handler;
     void                          *data;
     ngx_msec_t                     deadline;
+    uint64_t                       sent_us;
     unsigned                       answered:1;  /* timed out: reply is late  */
 } ngx_http_keytoll_op_t;
 
@@ -283,6 +304,8 @@ struct ngx_http_keytoll_ctx_s {
     ngx_uint_t                     tries;
     uint64_t                       admit_ms;    /* wall clock                */
     uint64_t                       first_ms;
+    uint64_t                       redis_us;    /* all that it waited for    */
+    ngx_str_t                      entity;      /* that refused              */
     ngx_msec_t                     leased;      /* when last renewed         */
     ngx_str_t                      template;    /* event, should it be lost  */
     ngx_str_t                      hold;        /* amounts, receipt, template */
@@ -361,11 +384,20 @@ typedef struct {
 
 extern ngx_module_t  ngx_http_keytoll_module;
 
+ngx_http_keytoll_main_conf_t *ngx_http_keytoll_conf(void);
+
+/* counters.c */
+
+extern ngx_uint_t
+    ngx_http_keytoll_bounds_us[NGX_HTTP_KEYTOLL_BUCKETS - 1];
+
 void ngx_http_keytoll_count(ngx_http_keytoll_counter_e i, ngx_atomic_int_t n);
 void ngx_http_keytoll_count_refused(ngx_uint_t reason);
+void ngx_http_keytoll_count_route(kt_route_class_t class);
+void ngx_http_keytoll_observe(uint64_t us);
 ngx_http_keytoll_gauge_t *ngx_http_keytoll_gauge(void);
-ngx_http_keytoll_main_conf_t *ngx_http_keytoll_conf(void);
 uint64_t ngx_http_keytoll_now_ms(void);
+uint64_t ngx_http_keytoll_now_us(void);
 
 /* request.c */
 
@@ -446,6 +478,7 @@ ngx_uint_t ngx_http_keytoll_cache_unlimited(u_char *token);
 void ngx_http_keytoll_watch_init(ngx_cycle_t *cycle);
 void ngx_http_keytoll_watch_exit(void);
 ngx_uint_t ngx_http_keytoll_watch_live(void);
+const char *ngx_http_keytoll_watch_name(ngx_uint_t state);
 
 /* estimate.c */
 
@@ -514,6 +547,7 @@ ngx_int_t ngx_http_keytoll_inflate(ngx_http_keytoll_ctx_t *ctx, u_char *p,
 /* event.c */
 
 void ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx);
+char *ngx_http_keytoll_end(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_template(ngx_http_keytoll_ctx_t *ctx);
 size_t ngx_http_keytoll_json_len(u_char *p, size_t len);
 u_char *ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len);
@@ -548,6 +582,8 @@ void ngx_http_keytoll_redis_post(void);
 ngx_uint_t ngx_http_keytoll_redis_ready(void);
 ngx_uint_t ngx_http_keytoll_redis_starting(void);
 void ngx_http_keytoll_redis_started(void);
+uint64_t ngx_http_keytoll_redis_took(void);
+const char *ngx_http_keytoll_redis_name(ngx_uint_t state);
 
 /* registry.c */
 

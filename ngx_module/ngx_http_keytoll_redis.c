@@ -53,12 +53,15 @@ typedef struct {
     ngx_msec_t                       timeout;
     time_t                           logged;
     u_char                           run_id[40];
+    uint64_t                         took_us;   /* what is being answered    */
     unsigned                         known:1;   /* run_id was seen before    */
     unsigned                         failing:1;
     unsigned                         starting:1;
 } ngx_http_keytoll_redis_t;
 
 
+static void ngx_http_keytoll_redis_enter(
+    ngx_http_keytoll_redis_state_e state);
 static void ngx_http_keytoll_redis_connect(ngx_event_t *ev);
 static void ngx_http_keytoll_redis_hello(void);
 static void ngx_http_keytoll_redis_auth_reply(void *data, redisReply *reply,
@@ -75,6 +78,11 @@ static ngx_int_t ngx_http_keytoll_redis_replies(void);
 static void ngx_http_keytoll_redis_late(ngx_event_t *ev);
 static void ngx_http_keytoll_redis_flush(ngx_event_t *ev);
 static void ngx_http_keytoll_redis_fail(const char *why);
+
+
+static char  *ngx_http_keytoll_redis_names[] = {
+    "down", "connecting", "hello", "ready"
+};
 
 
 static ngx_http_keytoll_redis_t  ngx_http_keytoll_redis;
@@ -164,7 +172,37 @@ ngx_http_keytoll_redis_exit(void)
 
     ngx_close_connection(rc->peer.connection);
     rc->peer.connection = NULL;
-    rc->state = NGX_HTTP_KEYTOLL_R_DOWN;
+    ngx_http_keytoll_redis_enter(NGX_HTTP_KEYTOLL_R_DOWN);
+}
+
+
+static void
+ngx_http_keytoll_redis_enter(ngx_http_keytoll_redis_state_e state)
+{
+    ngx_http_keytoll_redis.state = state;
+    ngx_http_keytoll_gauge()->redis = state;
+}
+
+
+/* state: of a worker, as its gauge has it. */
+
+const char *
+ngx_http_keytoll_redis_name(ngx_uint_t state)
+{
+    return state <= NGX_HTTP_KEYTOLL_R_READY
+           ? ngx_http_keytoll_redis_names[state] : "unknown";
+}
+
+
+/*
+ * For reply handlers: microseconds from the command to its reply, or until it
+ * was given up.
+ */
+
+uint64_t
+ngx_http_keytoll_redis_took(void)
+{
+    return ngx_http_keytoll_redis.took_us;
 }
 
 
@@ -268,7 +306,7 @@ ngx_http_keytoll_redis_connect(ngx_event_t *ev)
         (void) ngx_tcp_nodelay(c);
     }
 
-    rc->state = NGX_HTTP_KEYTOLL_R_CONNECTING;
+    ngx_http_keytoll_redis_enter(NGX_HTTP_KEYTOLL_R_CONNECTING);
     rc->out_len = 0;
     rc->out_sent = 0;
 
@@ -287,13 +325,11 @@ static void
 ngx_http_keytoll_redis_hello(void)
 {
     ngx_str_t                      argv[3];
-    ngx_http_keytoll_redis_t      *rc;
     ngx_http_keytoll_main_conf_t  *kmcf;
 
-    rc = &ngx_http_keytoll_redis;
     kmcf = ngx_http_keytoll_conf();
 
-    rc->state = NGX_HTTP_KEYTOLL_R_HELLO;
+    ngx_http_keytoll_redis_enter(NGX_HTTP_KEYTOLL_R_HELLO);
 
     if (kmcf->redis_password.len) {
         ngx_str_set(&argv[0], "AUTH");
@@ -368,7 +404,7 @@ ngx_http_keytoll_redis_info_reply(void *data, redisReply *reply,
     changed = ngx_memcmp(p, rc->run_id, sizeof(rc->run_id)) != 0;
     ngx_memcpy(rc->run_id, p, sizeof(rc->run_id));
 
-    rc->state = NGX_HTTP_KEYTOLL_R_READY;
+    ngx_http_keytoll_redis_enter(NGX_HTTP_KEYTOLL_R_READY);
     rc->wait = 50;
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_CONNECTS, 1);
 
@@ -489,6 +525,7 @@ ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
     o->handler = handler;
     o->data = data;
     o->deadline = ngx_current_msec + rc->timeout;
+    o->sent_us = ngx_http_keytoll_now_us();
     o->answered = 0;
 
     if (!rc->deadline.timer_set || rc->state == NGX_HTTP_KEYTOLL_R_HELLO) {
@@ -663,6 +700,7 @@ ngx_http_keytoll_redis_read(ngx_event_t *rev)
 static ngx_int_t
 ngx_http_keytoll_redis_replies(void)
 {
+    uint64_t                   now_us;
     redisReply                *reply;
     redisReader               *reader;
     ngx_http_keytoll_op_t      op;
@@ -670,6 +708,7 @@ ngx_http_keytoll_redis_replies(void)
 
     rc = &ngx_http_keytoll_redis;
     reader = rc->reader;
+    now_us = ngx_http_keytoll_now_us();
 
     for ( ;; ) {
         reply = NULL;
@@ -688,6 +727,9 @@ ngx_http_keytoll_redis_replies(void)
         }
 
         op = rc->ops[rc->head++ & (NGX_HTTP_KEYTOLL_OPS - 1)];
+
+        rc->took_us = now_us - op.sent_us;
+        ngx_http_keytoll_observe(rc->took_us);
 
         if (reply->type == REDIS_REPLY_ERROR) {
             ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REDIS_ERRORS, 1);
@@ -733,6 +775,7 @@ ngx_http_keytoll_redis_replies(void)
 static void
 ngx_http_keytoll_redis_late(ngx_event_t *ev)
 {
+    uint64_t                   now_us;
     ngx_uint_t                 i, missed;
     ngx_http_keytoll_op_t     *op;
     ngx_http_keytoll_redis_t  *rc;
@@ -756,6 +799,7 @@ ngx_http_keytoll_redis_late(ngx_event_t *ev)
     }
 
     missed = 0;
+    now_us = ngx_http_keytoll_now_us();
 
     for (i = rc->head; i != rc->tail; i++) {
         op = &rc->ops[i & (NGX_HTTP_KEYTOLL_OPS - 1)];
@@ -767,6 +811,7 @@ ngx_http_keytoll_redis_late(ngx_event_t *ev)
         if (!op->answered) {
             op->answered = 1;
             missed++;
+            rc->took_us = now_us - op->sent_us;
             op->handler(op->data, NULL, 0);
 
             if (rc->state != NGX_HTTP_KEYTOLL_R_READY) {
@@ -786,6 +831,7 @@ ngx_http_keytoll_redis_late(ngx_event_t *ev)
 static void
 ngx_http_keytoll_redis_fail(const char *why)
 {
+    uint64_t                   now_us;
     ngx_uint_t                 head, tail;
     redisReader               *reader;
     ngx_connection_t          *c;
@@ -803,7 +849,7 @@ ngx_http_keytoll_redis_fail(const char *why)
 
     rc->failing = 1;
     rc->starting = 0;
-    rc->state = NGX_HTTP_KEYTOLL_R_DOWN;
+    ngx_http_keytoll_redis_enter(NGX_HTTP_KEYTOLL_R_DOWN);
 
     c = rc->peer.connection;
     rc->peer.connection = NULL;
@@ -813,6 +859,7 @@ ngx_http_keytoll_redis_fail(const char *why)
 
     head = rc->head;
     tail = rc->tail;
+    now_us = ngx_http_keytoll_now_us();
     rc->head = 0;
     rc->tail = 0;
     rc->out_len = 0;
@@ -835,6 +882,7 @@ ngx_http_keytoll_redis_fail(const char *why)
 
     for ( /* void */ ; head != tail; head++) {
         op = &rc->ops[head & (NGX_HTTP_KEYTOLL_OPS - 1)];
+        rc->took_us = now_us - op->sent_us;
         op->handler(op->data, NULL, 1);
     }
 

@@ -166,8 +166,6 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
 
-    ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REQUESTS, 1);
-
     ngx_http_keytoll_classify(r, ctx);
 
     reason = ngx_http_keytoll_read_key(r, ctx);
@@ -193,6 +191,8 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     {
         reason = KT_KEY_UNKNOWN;
     }
+
+    ngx_http_keytoll_count_route(ctx->class);
 
     if (reason == KT_ADMITTED) {
         return NGX_OK;

@@ -20,6 +20,8 @@
 
 typedef struct {
     ngx_queue_t                    queue;
+    ngx_queue_t                    unacked;     /* all of them, by age       */
+    uint64_t                       since_ms;
     ngx_str_t                      arg[NGX_HTTP_KEYTOLL_SETTLE_ARGS];
     ngx_http_keytoll_segment_t    *dispatched;  /* where D stands            */
     ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
@@ -45,12 +47,15 @@ static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
 static void ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch,
     ngx_uint_t refused);
 static void ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s);
+static void ngx_http_keytoll_settle_free(ngx_http_keytoll_settlement_t *s);
+static void ngx_http_keytoll_oldest(void);
 static void ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s,
     uint64_t now_ms);
 static void ngx_http_keytoll_settle_timer(ngx_event_t *ev);
 
 
 static ngx_queue_t       ngx_http_keytoll_queue;
+static ngx_queue_t       ngx_http_keytoll_unacked;
 static ngx_uint_t        ngx_http_keytoll_pending;
 static uint64_t          ngx_http_keytoll_seq;
 static ngx_uint_t        ngx_http_keytoll_batches;
@@ -66,6 +71,7 @@ ngx_http_keytoll_settle_init(void)
     }
 
     ngx_queue_init(&ngx_http_keytoll_queue);
+    ngx_queue_init(&ngx_http_keytoll_unacked);
 
     ngx_http_keytoll_settle_dumb.fd = (ngx_socket_t) -1;
     ngx_http_keytoll_settle_ev.handler = ngx_http_keytoll_settle_timer;
@@ -167,14 +173,17 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
     s->refused = 0;
     s->full = full;
     s->seq = ngx_http_keytoll_seq++;
+    s->since_ms = ngx_http_keytoll_now_ms();
 
     if (settled) {
         settled->unacked++;
     }
 
     ngx_queue_insert_tail(&ngx_http_keytoll_queue, &s->queue);
+    ngx_queue_insert_tail(&ngx_http_keytoll_unacked, &s->unacked);
     ngx_http_keytoll_pending++;
     ngx_http_keytoll_gauge()->pending++;
+    ngx_http_keytoll_oldest();
 
     ngx_http_keytoll_redis_post();
 
@@ -403,9 +412,7 @@ ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
                 s->settled->reread = 1;
             }
 
-            ngx_http_keytoll_pending--;
-            ngx_http_keytoll_gauge()->pending--;
-            ngx_free(s);
+            ngx_http_keytoll_settle_free(s);
             continue;
         }
 
@@ -433,8 +440,36 @@ ngx_http_keytoll_ack(ngx_http_keytoll_settlement_t *s, uint64_t now_ms)
         s->settled->last_ack_ms = now_ms;
     }
 
+    ngx_http_keytoll_settle_free(s);
+}
+
+
+static void
+ngx_http_keytoll_settle_free(ngx_http_keytoll_settlement_t *s)
+{
+    ngx_queue_remove(&s->unacked);
+    ngx_free(s);
+
     ngx_http_keytoll_pending--;
     ngx_http_keytoll_gauge()->pending--;
+    ngx_http_keytoll_oldest();
+}
 
-    ngx_free(s);
+
+/* For the gauge: since when the one that waits longest has waited. */
+
+static void
+ngx_http_keytoll_oldest(void)
+{
+    ngx_http_keytoll_settlement_t  *s;
+
+    if (ngx_queue_empty(&ngx_http_keytoll_unacked)) {
+        ngx_http_keytoll_gauge()->oldest_ms = 0;
+        return;
+    }
+
+    s = ngx_queue_data(ngx_queue_head(&ngx_http_keytoll_unacked),
+                       ngx_http_keytoll_settlement_t, unacked);
+
+    ngx_http_keytoll_gauge()->oldest_ms = s->since_ms;
 }

@@ -50,6 +50,11 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     ngx_http_keytoll_count_refused(reason);
 
+    if (f.entity.len) {
+        ctx->entity.data = ngx_pstrdup(r->pool, &f.entity);
+        ctx->entity.len = ctx->entity.data ? f.entity.len : 0;
+    }
+
     text = ngx_pnalloc(r->pool, NGX_HTTP_KEYTOLL_TEXT);
     if (text == NULL) {
         goto failed;

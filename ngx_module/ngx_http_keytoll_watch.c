@@ -38,6 +38,8 @@ typedef struct {
 } ngx_http_keytoll_watch_t;
 
 
+static void ngx_http_keytoll_watch_enter(
+    ngx_http_keytoll_watch_state_e state);
 static void ngx_http_keytoll_watch_timer(ngx_event_t *ev);
 static void ngx_http_keytoll_watch_connect(void);
 static void ngx_http_keytoll_watch_write(ngx_event_t *wev);
@@ -47,6 +49,11 @@ static ngx_int_t ngx_http_keytoll_watch_ask(void);
 static ngx_int_t ngx_http_keytoll_watch_replies(void);
 static void ngx_http_keytoll_watch_message(redisReply *payload);
 static void ngx_http_keytoll_watch_fail(void);
+
+
+static char  *ngx_http_keytoll_watch_names[] = {
+    "down", "connecting", "asked", "live"
+};
 
 
 static ngx_http_keytoll_watch_t  ngx_http_keytoll_watch;
@@ -84,12 +91,30 @@ ngx_http_keytoll_watch_exit(void)
 
     w = &ngx_http_keytoll_watch;
 
-    w->state = NGX_HTTP_KEYTOLL_W_DOWN;
+    ngx_http_keytoll_watch_enter(NGX_HTTP_KEYTOLL_W_DOWN);
 
     if (w->peer.connection) {
         ngx_close_connection(w->peer.connection);
         w->peer.connection = NULL;
     }
+}
+
+
+static void
+ngx_http_keytoll_watch_enter(ngx_http_keytoll_watch_state_e state)
+{
+    ngx_http_keytoll_watch.state = state;
+    ngx_http_keytoll_gauge()->watch = state;
+}
+
+
+/* state: of a worker, as its gauge has it. */
+
+const char *
+ngx_http_keytoll_watch_name(ngx_uint_t state)
+{
+    return state <= NGX_HTTP_KEYTOLL_W_LIVE
+           ? ngx_http_keytoll_watch_names[state] : "unknown";
 }
 
 
@@ -171,7 +196,7 @@ ngx_http_keytoll_watch_connect(void)
     c->write->log = w->log;
     c->log = w->log;
 
-    w->state = NGX_HTTP_KEYTOLL_W_CONNECTING;
+    ngx_http_keytoll_watch_enter(NGX_HTTP_KEYTOLL_W_CONNECTING);
     w->silent = 0;
 
     ngx_add_timer(&w->timer, NGX_HTTP_KEYTOLL_WATCH_PING);
@@ -204,7 +229,7 @@ ngx_http_keytoll_watch_write(ngx_event_t *wev)
         return;
     }
 
-    w->state = NGX_HTTP_KEYTOLL_W_ASKED;
+    ngx_http_keytoll_watch_enter(NGX_HTTP_KEYTOLL_W_ASKED);
 }
 
 
@@ -336,7 +361,7 @@ ngx_http_keytoll_watch_replies(void)
                                                  "subscribe"))
             {
                 ngx_http_keytoll_cache_flush();
-                w->state = NGX_HTTP_KEYTOLL_W_LIVE;
+                ngx_http_keytoll_watch_enter(NGX_HTTP_KEYTOLL_W_LIVE);
                 w->wait = 50;
             }
         }
@@ -387,7 +412,7 @@ ngx_http_keytoll_watch_fail(void)
 
     w = &ngx_http_keytoll_watch;
 
-    w->state = NGX_HTTP_KEYTOLL_W_DOWN;
+    ngx_http_keytoll_watch_enter(NGX_HTTP_KEYTOLL_W_DOWN);
 
     if (w->peer.connection) {
         ngx_close_connection(w->peer.connection);
