@@ -5,7 +5,8 @@
  *
  *   DOWN -> CONNECTING -> HELLO -> READY
  *   any -> DOWN            error, close, two deadlines without a reply; comes
- *                          back after a back-off (50 ms doubled up to 2 s)
+ *                          back after a back-off (50 ms doubled to half a
+ *                          second: a Redis that is back is soon used)
  *
  * While not READY, send() answers NGX_BUSY at once: nothing queues here, the
  * caller's policy decides.  Every operation's handler is called once with
@@ -20,7 +21,7 @@
 
 #define NGX_HTTP_KEYTOLL_OPS          16384     /* power of two              */
 #define NGX_HTTP_KEYTOLL_OUT_MAX      (64 << 20)
-#define NGX_HTTP_KEYTOLL_BACKOFF_MAX  2000
+#define NGX_HTTP_KEYTOLL_BACKOFF_MAX  500
 
 
 typedef enum {
@@ -52,6 +53,7 @@ typedef struct {
     ngx_msec_t                       wait;
     ngx_msec_t                       timeout;
     time_t                           logged;
+    const char                      *why;       /* what was logged last      */
     u_char                           run_id[40];
     uint64_t                         took_us;   /* what is being answered    */
     unsigned                         known:1;   /* run_id was seen before    */
@@ -390,7 +392,8 @@ ngx_http_keytoll_redis_info_reply(void *data, redisReply *reply,
 
     if (reply->type != REDIS_REPLY_STRING) {
         ngx_http_keytoll_redis_fail(reply->type == REDIS_REPLY_ERROR
-                                    ? reply->str : "no answer to INFO");
+                                    ? "INFO was refused"
+                                    : "no answer to INFO");
         return;
     }
 
@@ -702,6 +705,7 @@ ngx_http_keytoll_redis_replies(void)
 {
     uint64_t                   now_us;
     redisReply                *reply;
+    ngx_uint_t                 replica;
     redisReader               *reader;
     ngx_http_keytoll_op_t      op;
     ngx_http_keytoll_redis_t  *rc;
@@ -742,6 +746,9 @@ ngx_http_keytoll_redis_replies(void)
             }
         }
 
+        replica = reply->type == REDIS_REPLY_ERROR
+                  && ngx_strncmp(reply->str, "READONLY", 8) == 0;
+
         op.handler(op.data, reply, 1);
 
         freeReplyObject(reply);
@@ -750,6 +757,14 @@ ngx_http_keytoll_redis_replies(void)
 
             /* the handler closed the connection */
 
+            return NGX_ERROR;
+        }
+
+        if (replica) {
+
+            /* the address may lead to the new master by now */
+
+            ngx_http_keytoll_redis_fail("is not the master");
             return NGX_ERROR;
         }
     }
@@ -840,8 +855,9 @@ ngx_http_keytoll_redis_fail(const char *why)
 
     rc = &ngx_http_keytoll_redis;
 
-    if (!rc->failing || ngx_time() - rc->logged >= 10) {
+    if (!rc->failing || why != rc->why || ngx_time() - rc->logged >= 10) {
         rc->logged = ngx_time();
+        rc->why = why;
         ngx_log_error(NGX_LOG_ERR, rc->log, 0,
                       "keytoll: redis %V: %s, will come back in %M ms",
                       &ngx_http_keytoll_conf()->redis->name, why, rc->wait);

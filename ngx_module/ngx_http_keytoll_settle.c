@@ -44,6 +44,7 @@ static ngx_int_t ngx_http_keytoll_enqueue(kt_record_t *rec,
 static ngx_int_t ngx_http_keytoll_send_batch(void);
 static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
+static ngx_uint_t ngx_http_keytoll_settle_refused(redisReply *error);
 static void ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch,
     ngx_uint_t refused);
 static void ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s);
@@ -316,11 +317,14 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
         ngx_http_keytoll_requeue(batch,
                                  reply && reply->type == REDIS_REPLY_ERROR
-                                 && ngx_strncmp(reply->str, "ERR", 3) == 0);
+                                 && ngx_http_keytoll_settle_refused(reply));
         return;
     }
 
-    if (reply->elements != batch->n + 2) {
+    if (reply->elements != batch->n + 2
+        || reply->element[0]->type != REDIS_REPLY_STRING
+        || reply->element[1]->type != REDIS_REPLY_STRING)
+    {
 
         /* not ready: a rebuild is under way */
 
@@ -336,12 +340,12 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     for (i = 0; i < batch->n; i++) {
         code = reply->element[i + 2];
 
-        switch (code->type == REDIS_REPLY_INTEGER ? code->integer : 0) {
+        switch (code->type == REDIS_REPLY_INTEGER ? code->integer : NGX_ERROR)
+        {
 
-        case 3:
-            batch->item[i]->full = 1;
-            ngx_http_keytoll_put_back(batch->item[i]);
-            continue;
+        case 0:
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+            break;
 
         case 1:
             ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_DUPLICATE, 1);
@@ -349,11 +353,20 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
 
         case 2:
             ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_LATE, 1);
+            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+            break;
 
-            /* fall through */
+        case 3:
+            batch->item[i]->full = 1;
+            ngx_http_keytoll_put_back(batch->item[i]);
+            continue;
 
         default:
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+
+            /* not an acknowledgement */
+
+            ngx_http_keytoll_put_back(batch->item[i]);
+            continue;
         }
 
         ngx_http_keytoll_ack(batch->item[i], now_ms);
@@ -366,6 +379,17 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     if (!ngx_queue_empty(&ngx_http_keytoll_queue)) {
         ngx_http_keytoll_redis_post();
     }
+}
+
+
+/* An error of this settlement, not of a Redis that has no functions yet. */
+
+static ngx_uint_t
+ngx_http_keytoll_settle_refused(redisReply *error)
+{
+    return ngx_strncmp(error->str, "ERR", 3) == 0
+           && ngx_strncmp(error->str, "ERR Function not found", 22) != 0
+           && ngx_strncmp(error->str, "ERR unknown command", 19) != 0;
 }
 
 

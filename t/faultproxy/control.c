@@ -72,6 +72,7 @@ clear(void)
 {
     fp.mode = FP_PASS;
     fp.drop = 0;
+    fp.drop_percent = 0;
     fp.garbage = 0;
     fp.close_after = -1;
 }
@@ -118,6 +119,12 @@ fp_control(char *line, char *out, size_t size, void (*reset)(void))
     } else if (strcmp(word, "drop-replies") == 0 && a > 0) {
         fp.drop = a;
 
+    } else if (strcmp(word, "drop-percent") == 0 && a > 0 && a < 100) {
+        fp.drop_percent = a;
+
+    } else if (strcmp(word, "upstream") == 0 && strncmp(rest, "unix:", 5) == 0) {
+        snprintf(fp.upstream, sizeof(fp.upstream), "%s", rest);
+
     } else if (strcmp(word, "garbage") == 0) {
         fp.garbage = a > 0 ? a : 1;
 
@@ -136,8 +143,8 @@ fp_control(char *line, char *out, size_t size, void (*reset)(void))
                  fp.drop, fp.garbage, fp.close_after);
 
     } else {
-        snprintf(out, size, "what? pass | delay MS | drop-replies N | reset | "
-                 "stall | drip BYTES MS | garbage [N] | close-after BYTES | "
+        snprintf(out, size, "what? pass | delay MS | drop-replies N | "
+                 "drop-percent N | upstream unix:PATH | reset | stall | drip BYTES MS | garbage [N] | close-after BYTES | "
                  "error TEXT | stats\n");
     }
 }

@@ -69,7 +69,6 @@ struct link_s {
 
 static int      ep;
 static link_t  *links;
-static const char  *upstream;
 
 
 static int64_t
@@ -260,7 +259,7 @@ accept_link(int fd)
     while ((cfd = accept4(fd, NULL, NULL, SOCK_NONBLOCK|SOCK_CLOEXEC)) >= 0) {
         fp.accepted++;
         l = calloc(1, sizeof(*l));
-        len = address(upstream, &ss);
+        len = address(fp.upstream, &ss);
 
         if (l == NULL) {
             die("calloc");
@@ -372,6 +371,10 @@ from_server(link_t *l, const char *p, size_t n)
 
     if (fp.drop > 0) {
         fp.drop--;
+        l->torn = 1;
+    }
+
+    if (fp.drop_percent && rand() % 100 < fp.drop_percent) {
         l->torn = 1;
     }
 
@@ -616,13 +619,13 @@ main(int argc, char **argv)
     while ((opt = getopt(argc, argv, "l:u:c:")) != -1) {
         switch (opt) {
         case 'l': at = optarg; break;
-        case 'u': upstream = optarg; break;
+        case 'u': snprintf(fp.upstream, sizeof(fp.upstream), "%s", optarg); break;
         case 'c': control = optarg; break;
         default: at = NULL; optind = argc; break;
         }
     }
 
-    if (at == NULL || upstream == NULL || control == NULL) {
+    if (at == NULL || !*fp.upstream || control == NULL) {
         fprintf(stderr, "usage: keytoll-faultproxy -l ADDR -u ADDR -c control.sock\n");
         return 2;
     }

@@ -27,9 +27,11 @@ typedef struct {
     int64_t    drip_bytes;
     int64_t    drip_ms;
     int64_t    drop;               /* replies (chunks) still to swallow     */
+    int64_t    drop_percent;       /* of replies, at random                 */
     int64_t    garbage;            /* ... to replace                        */
     int64_t    close_after;        /* reply bytes until the link is cut; -1 */
     char       error[256];
+    char       upstream[128];      /* of new links                          */
 
     uint64_t   accepted;
     uint64_t   links;

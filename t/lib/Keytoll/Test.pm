@@ -147,7 +147,7 @@ sub start_redis {
     my ($self, @args) = @_;
     my $dir = $self->{dir};
     $self->{redis_pid} = spawn("$dir/log/redis.out", 'redis-server', '--port', 0, '--unixsocket', $self->{sock}, '--unixsocketperm', '777',
-        '--dir', $dir, '--save', '', '--appendonly', $self->{o}{aof} ? 'yes' : 'no', '--maxmemory-policy', 'noeviction', '--logfile', "$dir/log/redis.log", @args);
+        '--dir', $dir, '--save', '', '--appendonly', $self->{o}{aof} ? 'yes' : 'no', '--maxmemory-policy', 'noeviction', '--enable-protected-configs', 'yes', '--logfile', "$dir/log/redis.log", @args);
     eventually { -S $self->{sock} && eval { Keytoll::Redis->new($self->{sock})->call('PING') eq 'PONG' } } 20
         or die "redis did not start: " . slurp("$dir/log/redis.log");
     $self->{r} = Keytoll::Redis->new($self->{sock});
