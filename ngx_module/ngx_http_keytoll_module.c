@@ -421,7 +421,7 @@ ngx_http_keytoll_password_file(ngx_conf_t *cf, ngx_str_t *name,
     n = ngx_read_fd(fd, buf, sizeof(buf));
     (void) ngx_close_file(fd);
 
-    for (p = buf; p < buf + n && *p > ' '; p++) { /* void */ }
+    for (p = buf; p < buf + n && *p != CR && *p != LF; p++) { /* void */ }
 
     if (n <= 0 || p == buf) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
