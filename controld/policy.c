@@ -1,6 +1,8 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <inttypes.h>
 #include "db.h"
 #include "log.h"
@@ -9,6 +11,7 @@
 #include "rds.h"
 
 
+#define POLICY_WAIT_MAX  1000        /* ms, the longest life of a block       */
 #define POLICY_WINDOW  8            /* batches in flight while pushing all     */
 
 
@@ -23,8 +26,36 @@ policy_error(void)
 
 
 /*
- * Checks an array of "ok"|"stale" per pair: 0, -1 when Redis did not run the
- * function (it is away, loading, full), -2 when the function failed.
+ * A gate may spend a block of quota for ms more that relies on what changed:
+ * the change binds every request when that time is over (invariant 5).
+ */
+
+void
+policy_wait(int64_t ms)
+{
+    struct timespec  ts;
+
+    if (ms <= 0) {
+        return;
+    }
+
+    if (ms > POLICY_WAIT_MAX) {
+        ms = POLICY_WAIT_MAX;
+    }
+
+    ts.tv_sec = ms / 1000;
+    ts.tv_nsec = ms % 1000 * 1000000;
+
+    while (nanosleep(&ts, &ts) == -1 && errno == EINTR) {
+        /* the rest */
+    }
+}
+
+
+/*
+ * Checks an array of "ok"|"stale" per pair, perhaps followed by a time to wait:
+ * 0, -1 when Redis did not run the function (it is away, loading, full), -2
+ * when the function failed.
  */
 
 static int
@@ -40,6 +71,11 @@ policy_reply(redisReply *r)
         rc = strncmp(policy_why, "ERR ", 4) == 0
              && strstr(policy_why, "user_function") ? -2 : -1;
         log_event(LOG_WARN, "Redis refused a policy", "error", policy_why, NULL);
+
+    } else if (r->elements
+               && r->element[r->elements - 1]->type == REDIS_REPLY_INTEGER)
+    {
+        policy_wait(r->element[r->elements - 1]->integer);
     }
 
     if (r) {

@@ -24,6 +24,9 @@
 int policy_push(arena_t *a, const char *const *names, const int64_t *del_v,
     size_t n);
 
+/* Sleeps until blocks that may be used for ms more are gone; at most a second. */
+void policy_wait(int64_t ms);
+
 /* What Redis said to the thread's last refused push. */
 const char *policy_error(void);
 

@@ -8,6 +8,7 @@
 #include "kt_money.h"
 #include "kt_schema.h"
 #include "log.h"
+#include "policy.h"
 #include "rds.h"
 #include "registry.h"
 #include "util.h"
@@ -958,6 +959,25 @@ registry_gen(arena_t *a)
 }
 
 
+/* Requests admitted from a block do not ask, so do not hear of the new list. */
+
+static void
+registry_wait(arena_t *a)
+{
+    redisReply  *r;
+
+    r = rds_do(a, "PTTL", KT_REDIS_BLOCKS "*");
+
+    if (r && r->type == REDIS_REPLY_INTEGER) {
+        policy_wait(r->integer);
+    }
+
+    if (r) {
+        freeReplyObject(r);
+    }
+}
+
+
 /*
  * The generation is drawn before the list is read: whoever has a larger one read
  * everything that was committed when we drew ours.
@@ -978,6 +998,10 @@ registry_push(int opening)
     if (gen) {
         list = registry_load(&a, &err);
         rc = err ? -1 : registry_send(&a, gen, list, opening);
+
+        if (rc == 0 && !opening) {
+            registry_wait(&a);
+        }
     }
 
     arena_free(&a);

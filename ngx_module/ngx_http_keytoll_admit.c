@@ -11,7 +11,6 @@
 #include "ngx_http_keytoll_module.h"
 
 
-#define NGX_HTTP_KEYTOLL_CREDIT       1000000   /* a call costs 1 credit     */
 #define NGX_HTTP_KEYTOLL_BASE         1000000000
 #define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
 
@@ -153,6 +152,8 @@ ngx_http_keytoll_ask_strangers(void)
 static void
 ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx)
 {
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
     if (!ngx_http_keytoll_redis_ready()) {
         ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
         return;
@@ -180,6 +181,15 @@ ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx)
 
     if (ngx_http_keytoll_prepare(ctx) != NGX_OK) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
+        return;
+    }
+
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
+
+    if (klcf->lease && ctx->why == NULL
+        && ngx_http_keytoll_block_take(ctx) == NGX_OK)
+    {
+        ngx_http_keytoll_dispatch(ctx);
         return;
     }
 
@@ -223,7 +233,7 @@ ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-static u_char *
+u_char *
 ngx_http_keytoll_amount(u_char *p, int64_t v)
 {
     int32_t  lo;
@@ -368,6 +378,33 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
     ngx_http_keytoll_cache_seen(ctx->token,
                               group->element[5]->type == REDIS_REPLY_INTEGER
                               && group->element[5]->integer == 0, mark);
+
+    return NGX_OK;
+}
+
+
+/* Granted from a block, whose strings live as long as the request. */
+
+ngx_int_t
+ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
+    ngx_http_keytoll_block_t *block)
+{
+    u_char  *p;
+
+    p = ngx_pnalloc(ctx->request->pool, KT_HOLD_HEAD + block->receipt.len + 2
+                                        + ctx->template.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_http_keytoll_hold_head(p, ctx);
+    p = ngx_cpymem(p, block->receipt.data, block->receipt.len);
+    ngx_http_keytoll_hold_tail(p, ctx);
+
+    ctx->rates = block->rates;
+    ctx->alias = block->alias;
+    ctx->key_spend = block->key_spend;
+    ctx->key_limit = block->key_limit;
 
     return NGX_OK;
 }

@@ -85,8 +85,6 @@ static uint16_t ngx_http_keytoll_slot(u_char *name, size_t len);
 static uint16_t ngx_http_keytoll_key_slot(u_char *token);
 static ngx_uint_t ngx_http_keytoll_fresh(ngx_http_keytoll_cache_t *cache,
     uint64_t seq, uint16_t key, uint16_t entity);
-static void ngx_http_keytoll_hash(ngx_http_keytoll_ctx_t *ctx,
-    uint32_t *hash);
 static ngx_msec_t ngx_http_keytoll_lasts(ngx_uint_t reason,
     redisReply *reply);
 static void ngx_http_keytoll_deny_unknown(ngx_http_keytoll_cache_t *cache,
@@ -312,8 +310,8 @@ ngx_http_keytoll_cache_unknown(u_char *token)
 
 /* Two independent hashes of all that a verdict depends on but the key. */
 
-static void
-ngx_http_keytoll_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash)
+void
+ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash)
 {
     u_char      head[2];
     uint32_t    crc, murmur;
@@ -364,7 +362,7 @@ ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx)
         return 0;
     }
 
-    ngx_http_keytoll_hash(ctx, hash);
+    ngx_http_keytoll_cache_hash(ctx, hash);
 
     key = ngx_http_keytoll_key_slot(ctx->token);
     d = cache->denials + NGX_HTTP_KEYTOLL_WAYS
@@ -438,7 +436,7 @@ ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 
     name = reply->element[NGX_HTTP_KEYTOLL_F_ENTITY];
 
-    ngx_http_keytoll_hash(ctx, hash);
+    ngx_http_keytoll_cache_hash(ctx, hash);
 
     key = ngx_http_keytoll_key_slot(ctx->token);
     entity = ngx_http_keytoll_slot((u_char *) name->str, name->len);

@@ -87,7 +87,9 @@ ngx_http_keytoll_renew(ngx_uint_t restore)
     {
         ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
 
-        if (ctx->unreserved
+        /* those of a block go with it, unless all is lost */
+
+        if (ctx->unreserved || (ctx->block && !restore)
             || (!restore && ngx_current_msec - ctx->leased
                             < NGX_HTTP_KEYTOLL_LEASE / 3))
         {

@@ -58,6 +58,7 @@
 #define NGX_HTTP_KEYTOLL_LEASE         60000    /* ms; renewed every third   */
 #define NGX_HTTP_KEYTOLL_SEGMENT       (1 << 20)
 #define NGX_HTTP_KEYTOLL_BATCH         64       /* settlements in one call   */
+#define NGX_HTTP_KEYTOLL_CREDIT        1000000  /* a call costs 1 credit     */
 #define NGX_HTTP_KEYTOLL_SSE_HOLD      65536    /* one unfinished event      */
 
 
@@ -84,6 +85,7 @@ typedef enum {
     NGX_HTTP_KEYTOLL_N_JOURNAL_ERRORS,
     NGX_HTTP_KEYTOLL_N_REPLAYED,
     NGX_HTTP_KEYTOLL_N_ADOPTED,
+    NGX_HTTP_KEYTOLL_N_LEASED,
     NGX_HTTP_KEYTOLL_N_CACHE_HITS,
     NGX_HTTP_KEYTOLL_N_CACHE_STORED,
     NGX_HTTP_KEYTOLL_N_CACHE_EMPTIED,
@@ -152,6 +154,7 @@ typedef struct {
     size_t                         max_body;
     ngx_str_t                      user_header;
     ngx_flag_t                     websocket;
+    ngx_flag_t                     lease;
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;
     ngx_uint_t                     status;
@@ -244,6 +247,26 @@ typedef enum {
 typedef struct ngx_http_keytoll_ctx_s  ngx_http_keytoll_ctx_t;
 
 
+/* Quota of a hot key that this worker may spend alone (block.c). */
+
+typedef struct {
+    ngx_queue_t                    queue;
+    u_char                         bid[KT_RID_LEN];
+    ngx_uint_t                     refs;
+    ngx_uint_t                     unsettled;   /* its requests              */
+    ngx_msec_t                     stop;        /* CLOCK_MONOTONIC, ms       */
+    ngx_uint_t                     n;
+    ngx_uint_t                     left_n;
+    int64_t                        left[7];     /* bound, typical nusd, ucr, */
+    ngx_str_t                      receipt;     /*   input and output tokens */
+    ngx_str_t                      rates;       /*   bound and typical each  */
+    ngx_str_t                      alias;
+    ngx_str_t                      key_spend;
+    ngx_str_t                      key_limit;
+    u_char                        *data;        /* of these strings          */
+} ngx_http_keytoll_block_t;
+
+
 /* One request of a call of kt_admit under way. */
 
 typedef struct {
@@ -260,6 +283,7 @@ struct ngx_http_keytoll_ctx_s {
     kt_route_class_t               class;
     kt_route_t                     route;
     ngx_http_keytoll_pending_t    *pending;     /* its place in a call       */
+    ngx_http_keytoll_block_t      *block;       /* that it was admitted from */
     ngx_queue_t                    queue;       /* admits to send, or active */
     ngx_uint_t                     queued;
 
@@ -405,6 +429,7 @@ extern ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
 extern ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES];
 
 ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytoll_rid(u_char *rid);
 ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytoll_request_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
@@ -437,6 +462,9 @@ ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
+u_char *ngx_http_keytoll_amount(u_char *p, int64_t v);
+ngx_int_t ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
+    ngx_http_keytoll_block_t *block);
 void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
@@ -457,6 +485,14 @@ void ngx_http_keytoll_call_send(void);
 ngx_uint_t ngx_http_keytoll_call_strangers(void);
 void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
 
+/* block.c */
+
+ngx_int_t ngx_http_keytoll_block_take(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_block_settled(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_block_leave(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_blocks_end(ngx_uint_t give_back);
+void ngx_http_keytoll_blocks_changed(u_char *name, size_t len);
+
 /* cache.c */
 
 ngx_int_t ngx_http_keytoll_cache_init(ngx_slab_pool_t *pool,
@@ -464,6 +500,7 @@ ngx_int_t ngx_http_keytoll_cache_init(ngx_slab_pool_t *pool,
 uint64_t ngx_http_keytoll_cache_mark(void);
 void ngx_http_keytoll_cache_changed(u_char *name, size_t len);
 void ngx_http_keytoll_cache_flush(void);
+void ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
 ngx_uint_t ngx_http_keytoll_cache_unknown(u_char *token);
 ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
@@ -555,7 +592,7 @@ u_char *ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len);
 /* settle.c */
 
 ngx_int_t ngx_http_keytoll_settle(kt_record_t *rec,
-    ngx_http_keytoll_segment_t *dispatched);
+    ngx_http_keytoll_segment_t *dispatched, ngx_str_t *brief);
 ngx_int_t ngx_http_keytoll_settle_replay(kt_record_t *rec,
     ngx_http_keytoll_segment_t *seg);
 void ngx_http_keytoll_settle_flush(void);

@@ -124,6 +124,8 @@ ngx_http_keytoll_registry_lost(void)
 {
     ngx_http_keytoll_registry.ready = 0;
     ngx_http_keytoll_registry.asked = 0;
+
+    ngx_http_keytoll_blocks_end(0);
 }
 
 

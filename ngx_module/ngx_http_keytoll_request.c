@@ -232,10 +232,31 @@ ngx_http_keytoll_random(void)
 }
 
 
+/* rid[KT_RID_LEN], not terminated; NGX_ERROR without randomness. */
+
+ngx_int_t
+ngx_http_keytoll_rid(u_char *rid)
+{
+    u_char  *random, text[KT_RID_LEN + 1];
+
+    random = ngx_http_keytoll_random();
+
+    if (random == NULL) {
+        ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                      "keytoll: no random bytes for a request id");
+        return NGX_ERROR;
+    }
+
+    kt_rid_make((int64_t) ngx_http_keytoll_now_ms(), random, (char *) text);
+    ngx_memcpy(rid, text, KT_RID_LEN);
+
+    return NGX_OK;
+}
+
+
 static ngx_http_keytoll_ctx_t *
 ngx_http_keytoll_create_ctx(ngx_http_request_t *r)
 {
-    u_char                  *random;
     ngx_pool_cleanup_t      *pcln;
     ngx_http_cleanup_t      *cln;
     ngx_http_keytoll_ctx_t  *ctx;
@@ -257,15 +278,9 @@ ngx_http_keytoll_create_ctx(ngx_http_request_t *r)
     ctx->request = r;
     ctx->admit_ms = ngx_http_keytoll_now_ms();
 
-    random = ngx_http_keytoll_random();
-
-    if (random == NULL) {
-        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
-                      "keytoll: no random bytes for a request id");
+    if (ngx_http_keytoll_rid(ctx->rid) != NGX_OK) {
         return NULL;
     }
-
-    kt_rid_make((int64_t) ctx->admit_ms, random, (char *) ctx->rid);
 
     ngx_http_set_ctx(r, ctx, ngx_http_keytoll_module);
 
@@ -594,4 +609,5 @@ static void
 ngx_http_keytoll_ctx_cleanup(void *data)
 {
     ngx_http_keytoll_finish(data);
+    ngx_http_keytoll_block_leave(data);
 }

@@ -16,6 +16,7 @@
 #define NGX_HTTP_KEYTOLL_PENDING_MAX   200000
 #define NGX_HTTP_KEYTOLL_BATCHES       32       /* under way at once         */
 #define NGX_HTTP_KEYTOLL_REFUSED_MAX   5
+#define NGX_HTTP_KEYTOLL_LINGER        5        /* ms, to fill a batch       */
 
 
 typedef struct {
@@ -23,11 +24,13 @@ typedef struct {
     ngx_queue_t                    unacked;     /* all of them, by age       */
     uint64_t                       since_ms;
     ngx_str_t                      arg[NGX_HTTP_KEYTOLL_SETTLE_ARGS];
+    ngx_str_t                      brief;       /* instead of the receipt    */
     ngx_http_keytoll_segment_t    *dispatched;  /* where D stands            */
     ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
     uint64_t                       seq;
     ngx_uint_t                     refused;     /* times Redis said ERR      */
     ngx_uint_t                     full;        /* send the receipt, too     */
+    ngx_uint_t                     urgent;      /* somebody may wait for it  */
     u_char                         data[1];
 } ngx_http_keytoll_settlement_t;
 
@@ -40,7 +43,7 @@ typedef struct {
 
 static ngx_int_t ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled, ngx_uint_t full);
+    ngx_http_keytoll_segment_t *settled, ngx_str_t *brief, ngx_uint_t full);
 static ngx_int_t ngx_http_keytoll_send_batch(void);
 static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
@@ -58,6 +61,8 @@ static void ngx_http_keytoll_settle_timer(ngx_event_t *ev);
 static ngx_queue_t       ngx_http_keytoll_queue;
 static ngx_queue_t       ngx_http_keytoll_unacked;
 static ngx_uint_t        ngx_http_keytoll_pending;
+static ngx_uint_t        ngx_http_keytoll_queued;
+static ngx_uint_t        ngx_http_keytoll_urgent;
 static uint64_t          ngx_http_keytoll_seq;
 static ngx_uint_t        ngx_http_keytoll_batches;
 static ngx_event_t       ngx_http_keytoll_settle_ev;
@@ -90,13 +95,15 @@ ngx_http_keytoll_settle_pending(void)
 
 
 /*
- * rec: the arguments of kt_settle; copied.  dispatched: the segment with the
- * request's D, or NULL.  NGX_ERROR when neither journal nor memory took it.
+ * rec: the arguments of kt_settle; copied, as is brief, which Redis is told
+ * first in place of the receipt; NULL or empty: the hold has it.  dispatched:
+ * the segment with the request's D, or NULL.  NGX_ERROR when neither journal
+ * nor memory took it.
  */
 
 ngx_int_t
 ngx_http_keytoll_settle(kt_record_t *rec,
-    ngx_http_keytoll_segment_t *dispatched)
+    ngx_http_keytoll_segment_t *dispatched, ngx_str_t *brief)
 {
     ngx_int_t                    rc;
     ngx_http_keytoll_segment_t  *seg;
@@ -106,7 +113,7 @@ ngx_http_keytoll_settle(kt_record_t *rec,
     seg = NULL;
     rc = ngx_http_keytoll_journal_add(rec, &seg);
 
-    if (ngx_http_keytoll_enqueue(rec, dispatched, seg, 0) == NGX_OK) {
+    if (ngx_http_keytoll_enqueue(rec, dispatched, seg, brief, 0) == NGX_OK) {
         return NGX_OK;
     }
 
@@ -127,14 +134,14 @@ ngx_http_keytoll_settle_replay(kt_record_t *rec,
     ngx_http_keytoll_settle_init();
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REPLAYED, 1);
 
-    return ngx_http_keytoll_enqueue(rec, NULL, seg, 1);
+    return ngx_http_keytoll_enqueue(rec, NULL, seg, NULL, 1);
 }
 
 
 static ngx_int_t
 ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled, ngx_uint_t full)
+    ngx_http_keytoll_segment_t *settled, ngx_str_t *brief, ngx_uint_t full)
 {
     size_t                          len;
     u_char                         *p;
@@ -153,6 +160,8 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         len += rec->field[i].len;
     }
 
+    len += brief ? brief->len : 0;
+
     s = ngx_alloc(len, ngx_cycle->log);
     if (s == NULL) {
         return NGX_ERROR;
@@ -169,6 +178,14 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         }
     }
 
+    ngx_str_null(&s->brief);
+
+    if (brief && brief->len) {
+        s->brief.data = p;
+        s->brief.len = brief->len;
+        ngx_memcpy(p, brief->data, brief->len);
+    }
+
     s->dispatched = dispatched;
     s->settled = settled;
     s->refused = 0;
@@ -180,8 +197,12 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         settled->unacked++;
     }
 
+    s->urgent = s->brief.len == 0;
+
     ngx_queue_insert_tail(&ngx_http_keytoll_queue, &s->queue);
     ngx_queue_insert_tail(&ngx_http_keytoll_unacked, &s->unacked);
+    ngx_http_keytoll_queued++;
+    ngx_http_keytoll_urgent += s->urgent;
     ngx_http_keytoll_pending++;
     ngx_http_keytoll_gauge()->pending++;
     ngx_http_keytoll_oldest();
@@ -196,6 +217,22 @@ void
 ngx_http_keytoll_settle_flush(void)
 {
     ngx_http_keytoll_settle_init();
+
+    /*
+     * Of a block, the quota is spent here until it is settled: these may wait
+     * for company.
+     */
+
+    if (ngx_http_keytoll_urgent == 0 && !ngx_exiting
+        && ngx_http_keytoll_queued < NGX_HTTP_KEYTOLL_BATCH)
+    {
+        if (ngx_http_keytoll_queued && !ngx_http_keytoll_settle_ev.timer_set) {
+            ngx_add_timer(&ngx_http_keytoll_settle_ev,
+                          NGX_HTTP_KEYTOLL_LINGER);
+        }
+
+        return;
+    }
 
     while (!ngx_queue_empty(&ngx_http_keytoll_queue)
            && ngx_http_keytoll_batches < NGX_HTTP_KEYTOLL_BATCHES
@@ -226,6 +263,23 @@ ngx_http_keytoll_settle_retry(void)
 static void
 ngx_http_keytoll_settle_timer(ngx_event_t *ev)
 {
+    ngx_queue_t                    *q;
+    ngx_http_keytoll_settlement_t  *s;
+
+    for (q = ngx_queue_head(&ngx_http_keytoll_queue);
+         q != ngx_queue_sentinel(&ngx_http_keytoll_queue);
+         q = ngx_queue_next(q))
+    {
+        s = ngx_queue_data(q, ngx_http_keytoll_settlement_t, queue);
+
+        if (s->urgent) {
+            break;
+        }
+
+        s->urgent = 1;
+        ngx_http_keytoll_urgent++;
+    }
+
     ngx_http_keytoll_redis_post();
 }
 
@@ -267,6 +321,8 @@ ngx_http_keytoll_send_batch(void)
         }
 
         ngx_queue_remove(q);
+        ngx_http_keytoll_queued--;
+        ngx_http_keytoll_urgent -= s->urgent;
         batch->item[batch->n++] = s;
 
         for (i = 0; i < NGX_HTTP_KEYTOLL_SETTLE_ARGS; i++) {
@@ -277,7 +333,7 @@ ngx_http_keytoll_send_batch(void)
 
             /* the hold has it; Redis asks when there is none */
 
-            argv[n - NGX_HTTP_KEYTOLL_SETTLE_ARGS + 1].len = 0;
+            argv[n - NGX_HTTP_KEYTOLL_SETTLE_ARGS + 1] = s->brief;
         }
 
         if (s->refused) {
@@ -415,6 +471,10 @@ ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s)
     /* before q, which is the sentinel when all are older */
 
     ngx_queue_insert_tail(q, &s->queue);
+
+    s->urgent = 1;
+    ngx_http_keytoll_queued++;
+    ngx_http_keytoll_urgent++;
 }
 
 

@@ -73,6 +73,7 @@ static ngx_http_keytoll_metric_t
     { "journal_errors_total", "Failed journal writes." },
     { "replayed_total", "Settlements read back from journals." },
     { "adopted_total", "Journals of dead processes taken over." },
+    { "leased_total", "Requests admitted from a block of quota." },
     { "cache_hits_total", "Refusals answered from shared memory." },
     { "cache_stored_total", "Refusals put in shared memory." },
     { "cache_emptied_total", "Times a change emptied the cache." }

@@ -389,6 +389,7 @@ ngx_http_keytoll_watch_message(redisReply *payload)
 
     if (payload->len == 1 && *p == '*') {
         ngx_http_keytoll_cache_flush();
+        ngx_http_keytoll_blocks_end(1);
         return;
     }
 
@@ -400,6 +401,7 @@ ngx_http_keytoll_watch_message(redisReply *payload)
         }
 
         ngx_http_keytoll_cache_changed(p, end - p);
+        ngx_http_keytoll_blocks_changed(p, end - p);
         p = end + 1;
     }
 }

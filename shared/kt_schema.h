@@ -20,6 +20,7 @@
 #define KT_REDIS_EPOCH    KT_P "epoch"
 #define KT_REDIS_CHANGES  KT_P "changes"    /* a channel */
 #define KT_REDIS_LEASES   KT_P "z"
+#define KT_REDIS_BLOCKS   KT_P "b:"
 #define KT_REDIS_DONE     KT_P "d:"
 #define KT_REDIS_ENTITY   KT_P "e:"
 #define KT_REDIS_HOLD     KT_P "h:"

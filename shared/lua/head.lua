@@ -13,6 +13,7 @@
 --   h:<rid>     hold of an admitted, not yet settled request; or the tombstone
 --               of a lost one that the sweeper charged (48 h), or of one that
 --               was given up before its admission came (1 h), see hold.lua
+--   b:<entity>  a block that relies on it may be used (block.lua); < 1 s
 --   z           leases: rid by expiry, ms
 --   d:<hour>    settled rids, by the hour in the rid; 2 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms

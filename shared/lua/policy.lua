@@ -67,6 +67,16 @@ local function change(e, p, per, now_s, pre)
 end
 
 
+-- Behind the answers, if blocks rely on what changed: how many ms longer.
+local function with_wait(pre, names, out)
+    local ms = blocks_last(pre, names)
+    if ms > 0 then
+        out[#out + 1] = ms
+    end
+    return out
+end
+
+
 -- kt_policy_set: pairs (name, policy JSON).  Live counters stay.
 local function kt_policy_set(keys, a)
     local pre, out, changed = prefix(keys), {}, {}
@@ -102,13 +112,13 @@ local function kt_policy_set(keys, a)
         end
     end
     announce(pre, changed)
-    return out
+    return with_wait(pre, changed, out)
 end
 
 
 -- kt_policy_del: pairs (name, v).
 local function kt_policy_del(keys, a)
-    local pre, out = prefix(keys), {}
+    local pre, out, changed = prefix(keys), {}, {}
     for i = 1, #a, 2 do
         local name, v = a[i], tonumber(a[i + 1])
         local old = call("GET", pre .. "e:" .. name)
@@ -120,10 +130,11 @@ local function kt_policy_del(keys, a)
                  cmsgpack.pack({ v = v, gone = true }), "EX", 86400)
             call("DEL", pre .. "c:" .. name, pre .. "w:" .. name)
             announce(pre, { name == DEFAULT and "*" or name })
+            changed[#changed + 1] = name
             out[#out + 1] = "ok"
         end
     end
-    return out
+    return with_wait(pre, changed, out)
 end
 
 

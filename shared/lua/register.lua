@@ -1,5 +1,6 @@
 redis.register_function("kt_admit", kt_admit)
 redis.register_function("kt_settle", kt_settle)
+redis.register_function("kt_block_end", kt_block_end)
 redis.register_function("kt_renew", kt_renew)
 redis.register_function("kt_sweep", kt_sweep)
 redis.register_function("kt_policy_set", kt_policy_set)

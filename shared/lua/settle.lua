@@ -127,7 +127,7 @@ local function apply(e, l, it, now_s, pre)
             correct_tokens(e, is, it, now_s, pre)
         end
         if is.rpm and it.event == "" and e.p.rpm then
-            correct(e, pre, false, it.at, -1, now_s)
+            correct(e, pre, false, it.at, -it.r.n, now_s)
         end
     end
     if same and is.money then
@@ -197,6 +197,7 @@ end
 
 local function classify(pre, a, now_ms)
     local items, codes, probe, by_hour, seen, n = {}, {}, {}, {}, {}, 0
+    local blocks, used = {}, {}
     for i = 1, #a, 7 do
         local rid, event, cost = a[i], a[i + 6], a[i + 2]
         local uh, ul = amount(cost)
@@ -208,8 +209,20 @@ local function classify(pre, a, now_ms)
                      uh = uh, ul = ul, sh = sh, sl = sl, hour = hour,
                      lost = find(event, 'end":"lost"', 1, true) and cost,
                      held = false, hold = false, back = false, code = false,
-                     old = false, lines = false, at = 0 }
+                     old = false, lines = false, at = 0, block = false }
         probe[n] = pre .. "h:" .. rid
+        local bid = sub(a[i + 1], 1, 2) == "b\t" and sub(a[i + 1], 3, 34)
+        if bid then
+            items[n].block = bid
+            if not blocks[bid] then
+                local text = call("GET", pre .. "h:" .. bid)
+                blocks[bid] = {}
+                if is_block(text) then
+                    local r, receipt = block_parts(text)
+                    blocks[bid] = { r = r, receipt = receipt }
+                end
+            end
+        end
         local h = by_hour[hour]
         if not h then
             h = {}
@@ -227,6 +240,13 @@ local function classify(pre, a, now_ms)
     local todo = {}
     for i, it in ipairs(items) do
         local held = is_hold(got[i])
+        local block = it.block and not got[i] and blocks[it.block]
+        if block and block.r and not seen[it.rid] then
+            held, got[i] = true, false
+        elseif it.block then
+            it.receipt = ""                     -- the block is gone: all of it
+            block = nil
+        end
         if seen[it.rid] or (it.lost and got[i] and not held) then
             codes[i] = 1
         elseif not held and it.receipt == "" and it.event ~= "" then
@@ -234,7 +254,13 @@ local function classify(pre, a, now_ms)
         else
             seen[it.rid] = true
             todo[#todo + 1] = it
-            if held then
+            if held and not got[i] then
+                it.hold, it.held, it.receipt = sub(it.receipt, 35), true,
+                                               block.receipt
+                block_less(block.r, amounts(it.hold, 2))
+                used[it.block] = block
+                it.code, codes[i] = "ok", 0
+            elseif held then
                 take_hold(it, got[i])
                 it.code, codes[i] = "ok", 0
             elseif got[i] then
@@ -250,11 +276,12 @@ local function classify(pre, a, now_ms)
             if it.lost then it.code = "lost " .. it.lost end
         end
     end
-    return todo, codes
+    return todo, codes, used
 end
 
 
--- kt_settle: groups of 7 (rid, receipt or "", cost nusd, ucr, input tokens less
+-- kt_settle: groups of 7 (rid, receipt or "" or, of a request that was admitted
+-- from a block, "b", tab, the block's id, tab, its amounts; cost nusd, ucr, input tokens less
 -- cached, output tokens, event JSON), at most 200 groups.  Without an event
 -- the request is given up: no ledger row, its place in the window is free, and
 -- an admission of this rid that is still on its way will be refused; the
@@ -271,7 +298,7 @@ local function kt_settle(keys, a)
     if not head[1] then
         return { -1 }
     end
-    local todo, codes = classify(pre, a, now_ms)
+    local todo, codes, used = classify(pre, a, now_ms)
     if #todo > 0 then
         local gone, leases, by_hour = {}, {}, {}
         for _, it in ipairs(todo) do
@@ -293,9 +320,43 @@ local function kt_settle(keys, a)
             end
         end
         call("ZREM", pre .. "z", unpack(leases))
+        block_write(pre, used)
         done_mark(pre, by_hour)
     end
     return { head[2] or "0", fmt("%.0f", now_ms), unpack(codes) }
+end
+
+
+-- The item that releases what is left of a block, or x of it, for nothing.
+local function give_back(bid, text, x)
+    local r, receipt = block_parts(text)
+    return { rid = bid, receipt = receipt, event = "", held = true, r = x or r,
+             uh = 0, ul = 0, sh = 0, sl = 0, tok_in = 0, tok_out = 0,
+             old = false, code = "ok" }
+end
+
+
+-- kt_block_end: triples (bid, n, amounts): what of it was not used.  Not to be
+-- sent twice: what is not given back ends with the block's lease.
+local function kt_block_end(keys, a)
+    local pre, items, blocks = prefix(keys), {}, {}
+    local now_s = clock()
+    for i = 1, #a, 3 do
+        local text = call("GET", pre .. "h:" .. a[i])
+        if is_block(text) then
+            local x, n = amounts(a[i + 2], 1), tonumber(a[i + 1])
+            local r, receipt = block_parts(text)
+            x.n = n
+            if n > 0 then
+                items[#items + 1] = give_back(a[i], text, x)
+                block_less(r, x)
+            end
+            blocks[a[i]] = { r = r, receipt = receipt }
+        end
+    end
+    commit(pre, items, now_s)
+    block_write(pre, blocks)
+    return #items
 end
 
 
@@ -324,6 +385,9 @@ local function kt_sweep(keys, a)
             it.event, it.code = event, "lost " .. cost
             items[#items + 1] = it
             bury(pre, rids[i], cost, event, TOMB_TTL_S)
+        elseif is_block(h) then
+            items[#items + 1] = give_back(rids[i], h)
+            call("DEL", probe[i])
         end
     end
     commit(pre, items, now_s)
@@ -345,7 +409,7 @@ local function kt_renew(keys, a)
     for i = 2, #a, 2 do
         local rid, hold = a[i], a[i + 1]
         local stands = call("GET", pre .. "h:" .. rid)
-        if is_hold(stands) then
+        if is_hold(stands) or is_block(stands) then
             call("ZADD", pre .. "z", until_ms, rid)
             n = n + 1
         elseif hold ~= "" and not stands

@@ -21,7 +21,7 @@ sub wanted { return !%only || $only{ $_[0] } }
 my ($rounds, $seconds) = $quick ? (3, 1) : (7, 3);
 my $dir_of_bench = "$Keytoll::Test::TOP/t/bench";
 
-my $gate = Keytoll::Test->gate(timeout => '2s', more => 'proxy_buffering off; access_log off;', models => [{ n => 'gpt-4o-mini', p => 'openai', in => 150000, out => 600000, maxo => 16384 }]);
+my $gate = Keytoll::Test->gate(timeout => '2s', more => 'proxy_buffering off; access_log off; location /leased/ { keytoll_lease on; proxy_pass http://mock/; }', models => [{ n => 'gpt-4o-mini', p => 'openai', in => 150000, out => 600000, maxo => 16384 }]);
 my $dir = $gate->{dir};
 my $mock = $gate->{mock_port};
 
@@ -134,11 +134,12 @@ sub cpu_us { # of a process, all threads, microseconds
 }
 
 sub load_of {
-    my ($n, $c, $s, $k) = @_;
+    my ($n, $c, $s, $k, $path) = @_;
+    $path //= '/v1/chat/completions';
     local $ENV{BENCH_KEY} = $k // $key;
     my @workers = children($n->{pid});
     my ($n0, $r0) = (cpu_us(@workers), cpu_us($gate->{redis_pid}));
-    my $out = `wrk -t1 -c$c -d${s}s -s $dir/post.lua http://127.0.0.1:$n->{port}/v1/chat/completions`;
+    my $out = `wrk -t1 -c$c -d${s}s -s $dir/post.lua http://127.0.0.1:$n->{port}$path`;
     my ($req, $us, $p50, $p99, $p999, $bad) = $out =~ /^R (\d+) (\d+) ([\d.]+) ([\d.]+) ([\d.]+) (\d+)/m or die $out;
     die "$n->{name}: $out" . slurp("$dir/log/$n->{name}.log") unless $req;
     my ($n1, $r1) = (cpu_us(@workers), cpu_us($gate->{redis_pid}));
@@ -152,10 +153,10 @@ sub median { my @s = sort { $a <=> $b } @_; return @s % 2 ? $s[$#s / 2] : ($s[$#
 sub rounds {
     my ($c, $s, @variants) = @_;
     my %r;
-    load_of($_->[0], $c, 1, $_->[1]) for @variants;
+    load_of($_->[0], $c, 1, $_->[1], $_->[3]) for @variants;
     for (1 .. $rounds) {
         for my $v (@variants) {
-            push @{ $r{ $v->[2] } }, load_of($v->[0], $c, $s, $v->[1]);
+            push @{ $r{ $v->[2] } }, load_of($v->[0], $c, $s, $v->[1], $v->[3]);
         }
     }
     return \%r;
@@ -171,17 +172,20 @@ sub row { push @rows, [@_]; printf STDERR "  %-58s %-22s %s\n", @_ }
 
 # ------------------------------------------------------------- throughput
 
-my @variants = ([$bare, $key, 'bare'], [$gated, $key, 'six'], [$gated, $simple, 'one'], $lua ? [$lua, $key, 'lua'] : ());
+my @variants = ([$bare, $key, 'bare'], [$gated, $key, 'six'], [$gated, $simple, 'one'], [$gated, $key, 'leased', '/leased/v1/chat/completions'], $lua ? [$lua, $key, 'lua'] : ());
 if (wanted('throughput')) {
 print STDERR "throughput, c=64\n";
 my $t = rounds(64, $seconds, @variants);
 die 'the gate refused requests in the bench' if grep { $_->{bad} } @{ $t->{six} };
 row('bare proxy_pass, requests/s, 1 worker, c=64', sprintf('%.0f', median(map { $_->{rps} } @{ $t->{bare} })), '');
 row('strict, six levels: throughput kept', sprintf('%.2f', paired($t, 'six', 'bare', sub { $_[0]{rps} / $_[1]{rps} })), '>= 0.70');
+row('strict, six levels, leases: throughput kept', sprintf('%.2f', paired($t, 'leased', 'bare', sub { $_[0]{rps} / $_[1]{rps} })), '>= 0.90');
 row('strict, one level: throughput kept', sprintf('%.2f', paired($t, 'one', 'bare', sub { $_[0]{rps} / $_[1]{rps} })), '');
 row('Lua equivalent (one level): throughput kept', sprintf('%.2f', paired($t, 'lua', 'bare', sub { $_[0]{rps} / $_[1]{rps} })), '') if $lua;
 row('nginx CPU per request over bare, six levels, us', sprintf('%.1f', paired($t, 'six', 'bare', sub { $_[0]{nginx} - $_[1]{nginx} })), '<= 8');
 row('Redis CPU per request, six levels, us', sprintf('%.1f', median(map { $_->{redis} } @{ $t->{six} })), '<= 15');
+row('nginx CPU per request over bare, six levels, leases, us', sprintf('%.1f', paired($t, 'leased', 'bare', sub { $_[0]{nginx} - $_[1]{nginx} })), '<= 8');
+row('Redis CPU per request, six levels, leases, us', sprintf('%.1f', median(map { $_->{redis} } @{ $t->{leased} })), '<= 15');
 row('nginx CPU per request over bare, one level, us', sprintf('%.1f', paired($t, 'one', 'bare', sub { $_[0]{nginx} - $_[1]{nginx} })), '<= 8');
 row('Redis CPU per request, one level, us', sprintf('%.1f', median(map { $_->{redis} } @{ $t->{one} })), '<= 15');
 if ($lua) {
@@ -196,6 +200,8 @@ print STDERR "latency, c=1\n";
 my $l = rounds(1, $seconds, @variants);
 row('bare proxy_pass, p50, us, c=1', sprintf('%.0f', median(map { $_->{p50} } @{ $l->{bare} })), '');
 row('strict, six levels: added p50, us', sprintf('%.0f', paired($l, 'six', 'bare', sub { $_[0]{p50} - $_[1]{p50} })), '<= 40');
+row('strict, six levels, leases: added p50, us', sprintf('%.0f', paired($l, 'leased', 'bare', sub { $_[0]{p50} - $_[1]{p50} })), '<= 40');
+row('strict, six levels, leases: added p99, us', sprintf('%.0f', paired($l, 'leased', 'bare', sub { $_[0]{p99} - $_[1]{p99} })), '<= 100');
 row('strict, six levels: added p99, us', sprintf('%.0f', paired($l, 'six', 'bare', sub { $_[0]{p99} - $_[1]{p99} })), '<= 100');
 if ($lua) {
     row('Lua equivalent: added p50, us', sprintf('%.0f', paired($l, 'lua', 'bare', sub { $_[0]{p50} - $_[1]{p50} })), '');

@@ -10,6 +10,7 @@ use Keytoll::Stack;
 use Keytoll::Load;
 
 my $s = Keytoll::Stack->up(KEYTOLL_WORKERS => 2);
+$s->lease if $ENV{KEYTOLL_LEASE};
 my @ports = ($s->{port}, $s->another_nginx);
 my $admin = Keytoll::Load::connection($s->{port});
 
@@ -108,6 +109,10 @@ for my $round (1 .. 3) {
     under_load("/key/delete $round", $key, 1, sub { admin('/key/delete', { keys => [$key] }) }, undef, 401);
 }
 
+if ($ENV{KEYTOLL_LEASE}) {
+    my ($leased) = http_get($s->{port}, '/keytoll/status')->{body} =~ /"leased_total": ?(\d+)/;
+    cmp_ok($leased // 0, '>', 100, 'requests were admitted from blocks');
+}
 is("@unpushed", '', 'every change was in Redis when its answer came');
 $s->finish;
 done_testing();

@@ -58,6 +58,24 @@ sub chat {
     return http_call($self->{port}, 'POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', @$headers], chat_body(%o));
 }
 
+# From here on the gate admits hot keys from blocks.
+sub lease {
+    my $self = shift;
+    my $file = "$self->{run}/nginx.conf";
+    my $conf = slurp($file);
+    $conf =~ s/^(\s*)keytoll on;/$1keytoll on;\n$1keytoll_lease on;/m or die 'no "keytoll on" in nginx.conf';
+    Keytoll::Test::spew($file, $conf);
+    my $old = join ' ', sort $self->workers;
+    kill 'HUP', $self->pid('nginx');
+    eventually { my $new = join ' ', sort $self->workers; $new && !grep { $old =~ /\b$_\b/ } split / /, $new } 20 or die 'nginx did not reload';
+}
+
+sub workers {
+    my $self = shift;
+    my $master = $self->pid('nginx');
+    return map { slurp($_) =~ /^(\d+) \(.*\) \S (\d+) / && $2 == $master ? $1 : () } glob '/proc/[0-9]*/stat';
+}
+
 # One more nginx of this stack, on the same Redis and journals: its port.
 sub another_nginx {
     my $self = shift;

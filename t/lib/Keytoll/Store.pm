@@ -148,6 +148,23 @@ sub admit {
     return ($self->admit_many([\%a]))[0];
 }
 
+# A block for n requests of these costs: {bid, stop, receipt, n, left...} or undef.
+sub take_block {
+    my ($self, $n, %a) = @_;
+    %a = $self->complete(%a);
+    my %sum = map { $_ => $a{$_} * $n } qw(bound typ ucr in_bound in_typ out_bound out_typ);
+    my $r = $self->{r}->fcall('kt_admit', $a{gen}, $a{lease}, @a{qw(token model class path flags customer tags)}, $a{provider} // '', 1,
+        $a{rid}, amounts(%sum, est => 0), "*$n");
+    return undef if $r->[0] || !$r->[2][6][0];
+    return { bid => $a{rid}, stop => $r->[2][6][0], receipt => $r->[2][6][1], now => $r->[1], n => $n, a => \%a };
+}
+
+# The share of one request of a block, instead of its receipt.
+sub share {
+    my ($block, %a) = @_;
+    return "b\t$block->{bid}\t" . amounts(%{ $block->{a} }, %a);
+}
+
 sub settle_args {
     my (%a) = @_;
     my $event = $a{event} // sprintf '{"id":"%s","cost":"%s","ucr":"%s"}', $a{rid}, $a{cost} // 0, $a{ucr} // 0;

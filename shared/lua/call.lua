@@ -1,0 +1,143 @@
+-- One group: requests of one key, model, route, customer and tags.
+local function admit_group(b, g, key)
+    local now_ms, no, list, todo = b.now_ms, nil, nil, {}
+    if not key then
+        no = refuse(KEY_UNKNOWN, nil, now_ms)
+    elseif key.missing then
+        no = refuse(MISSING, key, now_ms)
+    elseif key.p.gone then
+        no = refuse(KEY_UNKNOWN, nil, now_ms)
+    else
+        for _, x in ipairs(g.q) do
+            if is_hold(x.hold) then             -- the same question again
+                x.verdict = { OK, receipt_of(x.hold) }
+            elseif x.hold then                  -- given up by its sender
+                x.verdict = refuse(MISSING, nil, now_ms)
+            else
+                todo[#todo + 1] = x
+            end
+        end
+        local asks = #todo > 0 or g.block
+        local aliases = asks and not g.resolved and key.p.aliases
+        if aliases and aliases[g.model] then
+            no = { ALIAS, aliases[g.model] }
+        elseif asks then
+            local code, who
+            g.master = key.p.master
+            list, code, who = gather(b, key, g)
+            no = not list and refuse(code, who, now_ms)
+                 or list and check_access(list, g, now_ms, g.path)
+        end
+    end
+    if no then
+        for _, x in ipairs(key and #todo > 0 and todo or g.q) do
+            x.verdict = no
+        end
+    elseif list then
+        for _, e in ipairs(list) do
+            local p = e.p
+            e.rated = (p.rpm or p.tpm or p.par)
+                      and not (g.master and p.t ~= "customer")
+        end
+        if #todo > 0 then
+            admit_all(b, g, list, todo)
+        end
+    end
+    if g.block and list and not no then
+        g.stop, g.block_receipt = take_block(b, g, list)
+        if g.stop == 0 then g.block_receipt = nil end
+    end
+    return list
+end
+
+
+local function answer(g, key, list)
+    local out, limited = { "", "", "", "", "", 0 }, 0
+    if g.receipt or g.block_receipt then
+        for _, e in ipairs(list) do
+            if e.rated or e.p.lh then limited = 1 end
+        end
+        local p = key.p
+        out = { g.receipt or "", rates(list), p.name or "", decimal(key.uh, key.ul),
+                p.lh and decimal(p.lh, p.ll) or "", limited }
+    end
+    for i, x in ipairs(g.q) do out[6 + i] = x.verdict end
+    if g.block then
+        out[7 + #g.q] = { fmt("%.0f", g.stop or 0), g.block_receipt or "" }
+    end
+    return out
+end
+
+
+-- kt_admit: 1 registry gen the caller priced with, 2 lease ms, then groups of
+-- requests that differ only in cost: token, model, route class, path, flags
+-- (1 free model, 2 model unknown, 4 no price, 8 a route whose body is not
+-- read, 16 the model is what an alias meant), customer entity, tag entities by
+-- \t, the model's provider, n; then n times rid, amounts
+-- (hold.lua) and the event should it be lost.  At most 128 requests.  The last
+-- of a group may ask for a block instead: its id, the amounts of all its
+-- requests, "*" and their number; the verdict is {its end, ms, or 0, receipt}.
+-- Returns {0, now ms, group...}, each group {receipt of those admitted, rates,
+-- alias, key used, key limit, 1 if anything limits it, verdict...}; a verdict
+-- is 0, {0, another receipt}, {19, the model that the key's alias means: price
+-- that and ask again with flag 16} or
+-- {code, entity, alias, limit, used, held, period end s, retry ms, need,
+-- now_ms, allowed models by \t, expires ms, status}.
+-- For all at once {code, ...}: NOT_READY, or STALE with the generation.
+local function kt_admit(keys, a)
+    local pre = prefix(keys)
+    local now_s, now_ms = clock()
+    local ask, groups, i, n = { keys[1] }, {}, 3, 1
+    while a[i] do
+        local flags, q = tonumber(a[i + 4]), {}
+        local g = { name = "key:" .. a[i], model = a[i + 1], class = a[i + 2],
+                    path = a[i + 3], customer = a[i + 5], tags = a[i + 6],
+                    provider = a[i + 7], q = q,
+                    free = has(flags, 1), unknown = has(flags, 2),
+                    unpriced = has(flags, 4), unread = has(flags, 8),
+                    resolved = has(flags, 16) }
+        groups[#groups + 1] = g
+        ask[n + 1], ask[n + 2], n = pre .. "e:" .. g.name, pre .. "c:" .. g.name, n + 2
+        local count = tonumber(a[i + 8])
+        i = i + 9
+        for k = 1, count do
+            local x = { rid = a[i], amounts = a[i + 1], event = a[i + 2],
+                        hold = false, verdict = false }
+            if byte(x.event) == 42 then         -- "*", the last one
+                g.block = x
+                x.n = tonumber(sub(x.event, 2))
+            else
+                q[k] = x
+                ask[n + 1], n = pre .. "h:" .. x.rid, n + 1
+            end
+            i = i + 3
+        end
+    end
+    local got = call("MGET", unpack(ask))
+    local gen = got[1]
+    if not gen or (gen ~= a[1] and tonumber(gen) < tonumber(a[1])) then
+        return { NOT_READY, fmt("%.0f", now_ms) }
+    elseif gen ~= a[1] then
+        return { STALE, gen }
+    end
+    local ents, at = {}, 2
+    local b = batch_new(pre, ents, now_s, now_ms)
+    b.lease = fmt("%.0f", now_ms + tonumber(a[2]))
+    for _, g in ipairs(groups) do
+        if got[at] and not ents[g.name] then
+            ents[g.name] = load(g.name, got[at], got[at + 1])
+                           or { name = g.name, p = {}, missing = true }
+        end
+        for k, x in ipairs(g.q) do x.hold = got[at + 1 + k] end
+        at = at + 2 + #g.q
+    end
+    local out = { OK, fmt("%.0f", now_ms) }
+    for k, g in ipairs(groups) do
+        local key = ents[g.name]
+        out[2 + k] = answer(g, key, admit_group(b, g, key))
+    end
+    batch_write(b)
+    return out
+end
+
+
