@@ -223,6 +223,59 @@ ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
 }
 
 
+/*
+ * A strict budget has less left than the cap of the answer may cost: with
+ * "keytoll_clamp_max_tokens on" a lower cap, asked once more.
+ */
+
+ngx_int_t
+ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
+{
+    int64_t                       v[4];
+    ngx_uint_t                    i;
+    redisReply                   *e;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    static const ngx_uint_t  field[] = { 3, 4, 5, 8 };  /* limit, used, held,
+                                                           need              */
+
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
+
+    if (!klcf->clamp || ctx->why || verdict->type != REDIS_REPLY_ARRAY
+        || verdict->elements < 9)
+    {
+        return NGX_DECLINED;
+    }
+
+    for (i = 0; i < 4; i++) {
+        e = verdict->element[field[i]];
+
+        if (e->type != REDIS_REPLY_STRING) {
+            return NGX_DECLINED;
+        }
+
+        v[i] = ngx_atoof((u_char *) e->str, e->len);
+
+        if (v[i] < 0) {
+            return NGX_DECLINED;
+        }
+    }
+
+    /* a last_call budget that is spent needs the typical cost, not the bound */
+
+    if (v[3] != ctx->bound_nusd
+        || ngx_http_keytoll_clamp(ctx, v[0] - v[1] - v[2]) != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    ngx_http_keytoll_admit_again(ctx);
+    ngx_http_keytoll_redis_post();
+
+    return NGX_OK;
+}
+
+
 /* Admitted against another generation of the registry: once more. */
 
 void

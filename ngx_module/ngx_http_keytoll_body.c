@@ -8,6 +8,9 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_EDITS  5       /* model, usage, three caps          */
+
+
 typedef struct {
     size_t                         off;
     size_t                         len;         /* bytes replaced            */
@@ -282,7 +285,7 @@ ngx_http_keytoll_splice(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     ngx_buf_t                *b;
     ngx_uint_t                i, n;
     ngx_chain_t              *cl;
-    ngx_http_keytoll_edit_t   e[4];
+    ngx_http_keytoll_edit_t   e[NGX_HTTP_KEYTOLL_EDITS];
 
     if (!ctx->strip) {
         ngx_http_keytoll_accept_gzip(ctx);
@@ -486,60 +489,122 @@ ngx_http_keytoll_edit_model(ngx_http_request_t *r,
 
 /* The edits in body order. */
 
+/* Every cap becomes the one that fits; where there is none, it is added. */
+
+static ngx_uint_t
+ngx_http_keytoll_edit_caps(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_http_keytoll_edit_t *e)
+{
+    ngx_str_t      text;
+    ngx_uint_t     i, n;
+    kt_reqscan_t  *s;
+
+    s = ctx->scan;
+
+    text.data = ngx_pnalloc(r->pool, sizeof("\"max_output_tokens\":,")
+                                     + NGX_INT64_LEN);
+    text.len = 0;
+
+    if (text.data) {
+        text.len = ngx_sprintf(text.data, "%L", ctx->clamp) - text.data;
+    }
+
+    for (i = 0, n = 0; i < 3; i++) {
+        if (s->caps[i].len) {
+            e[n].off = s->caps[i].off;
+            e[n].len = s->caps[i].len;
+            e[n++].text = text;
+        }
+    }
+
+    if (n) {
+        return n;
+    }
+
+    if (text.data) {
+        text.len = ngx_sprintf(text.data, "\"%s\":%L%s",
+                               ctx->class == KT_ROUTE_RESPONSES
+                               ? "max_output_tokens" : "max_tokens",
+                               ctx->clamp, s->empty ? "" : ",")
+                   - text.data;
+    }
+
+    e->off = s->insert_at;
+    e->len = 0;
+    e->text = text;
+
+    return 1;
+}
+
+
+static void
+ngx_http_keytoll_edit_usage(kt_reqscan_t *s, ngx_http_keytoll_edit_t *e)
+{
+    switch (s->so) {
+
+    case KT_SO_ABSENT:
+        e->off = s->insert_at;
+        e->len = 0;
+        ngx_str_set(&e->text, "\"stream_options\":{\"include_usage\":true},");
+        break;
+
+    case KT_SO_NULL:
+        e->off = s->so_span.off;
+        e->len = s->so_span.len;
+        ngx_str_set(&e->text, "{\"include_usage\":true}");
+        break;
+
+    default:
+        if (s->iu_span.len) {
+            e->off = s->iu_span.off;
+            e->len = s->iu_span.len;
+            ngx_str_set(&e->text, "true");
+
+        } else {
+            e->off = s->so_insert;
+            e->len = 0;
+
+            if (s->so_empty) {
+                ngx_str_set(&e->text, "\"include_usage\":true");
+
+            } else {
+                ngx_str_set(&e->text, "\"include_usage\":true,");
+            }
+        }
+    }
+}
+
+
 static ngx_uint_t
 ngx_http_keytoll_edits(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_edit_t *e)
 {
-    ngx_uint_t                n;
+    ngx_uint_t                i, k, n;
     kt_reqscan_t             *s;
     ngx_http_keytoll_edit_t   t;
 
     s = ctx->scan;
     n = ngx_http_keytoll_edit_model(r, ctx, e);
 
-    if (!ctx->strip) {
-        return n;
+    if (ctx->clamp) {
+        n += ngx_http_keytoll_edit_caps(r, ctx, e + n);
     }
 
-    switch (s->so) {
+    if (ctx->strip) {
+        ngx_http_keytoll_edit_usage(s, e + n);
+        n++;
+    }
 
-    case KT_SO_ABSENT:
-        e[n].off = s->insert_at;
-        e[n].len = 0;
-        ngx_str_set(&e[n].text, "\"stream_options\":{\"include_usage\":true},");
-        break;
+    /* by offset; those of one place stay in their order */
 
-    case KT_SO_NULL:
-        e[n].off = s->so_span.off;
-        e[n].len = s->so_span.len;
-        ngx_str_set(&e[n].text, "{\"include_usage\":true}");
-        break;
+    for (i = 1; i < n; i++) {
+        t = e[i];
 
-    default:
-        if (s->iu_span.len) {
-            e[n].off = s->iu_span.off;
-            e[n].len = s->iu_span.len;
-            ngx_str_set(&e[n].text, "true");
-
-        } else {
-            e[n].off = s->so_insert;
-            e[n].len = 0;
-
-            if (s->so_empty) {
-                ngx_str_set(&e[n].text, "\"include_usage\":true");
-
-            } else {
-                ngx_str_set(&e[n].text, "\"include_usage\":true,");
-            }
+        for (k = i; k > 0 && e[k - 1].off > t.off; k--) {
+            e[k] = e[k - 1];
         }
-    }
 
-    n++;
-
-    if (n == 2 && e[1].off < e[0].off) {
-        t = e[0];
-        e[0] = e[1];
-        e[1] = t;
+        e[k] = t;
     }
 
     return n;

@@ -458,6 +458,14 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
                                 verdict);
         return;
 
+    case KT_BUDGET_EXCEEDED:
+    case KT_BUDGET_HELD:
+        if (ngx_http_keytoll_admit_clamp(ctx, verdict) == NGX_OK) {
+            return;
+        }
+
+        /* fall through */
+
     default:
         ngx_http_keytoll_cache_deny(ctx, code, verdict, call->mark);
         ngx_http_keytoll_answer(ctx, code, verdict);

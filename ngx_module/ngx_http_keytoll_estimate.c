@@ -7,6 +7,7 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_CLAMP_MIN    16        /* no shorter answer         */
 #define NGX_HTTP_KEYTOLL_TYP_OUT      256       /* answer without a cap      */
 #define NGX_HTTP_KEYTOLL_BOUND_OUT    16384     /* ... model cap unknown     */
 #define NGX_HTTP_KEYTOLL_TYP_IMAGE    1000      /* tokens of one image       */
@@ -295,6 +296,11 @@ ngx_http_keytoll_out_tokens(ngx_http_keytoll_ctx_t *ctx)
           : ctx->max_out_tok >= 0 ? ctx->max_out_tok
           : NGX_HTTP_KEYTOLL_BOUND_OUT;
 
+    if (ctx->clamp && cap > ctx->clamp) {
+        cap = ctx->clamp;
+        asked = cap;
+    }
+
     ctx->out_bound = cap * n;
     ctx->out_typ = (asked >= 0 ? asked
                     : ngx_min(cap, NGX_HTTP_KEYTOLL_TYP_OUT)) * n;
@@ -383,4 +389,55 @@ ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx)
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * Lowers the cap of the answer until its bound is at most free_nusd and below
+ * what it was: NGX_OK, or NGX_DECLINED when a useful answer would not fit.
+ */
+
+ngx_int_t
+ngx_http_keytoll_clamp(ngx_http_keytoll_ctx_t *ctx, int64_t free_nusd)
+{
+    int64_t        n, low, high, mid, before;
+    kt_reqscan_t  *s;
+
+    s = ctx->scan;
+
+    if (s == NULL || s->form || ctx->price.none || ctx->price.free
+        || (ctx->class != KT_ROUTE_CHAT && ctx->class != KT_ROUTE_COMPLETIONS
+            && ctx->class != KT_ROUTE_MESSAGES
+            && ctx->class != KT_ROUTE_RESPONSES))
+    {
+        return NGX_DECLINED;
+    }
+
+    n = (s->n > 0 ? s->n : 1) * (s->prompts > 1 ? s->prompts : 1);
+
+    before = ctx->clamp;
+    low = NGX_HTTP_KEYTOLL_CLAMP_MIN - 1;
+    high = ctx->out_bound / n;
+
+    while (high - low > 1) {
+        mid = low + (high - low) / 2;
+        ctx->clamp = mid;
+
+        if (ngx_http_keytoll_estimate(ctx) == NGX_OK
+            && ctx->bound_nusd <= free_nusd)
+        {
+            low = mid;
+
+        } else {
+            high = mid;
+        }
+    }
+
+    ctx->clamp = low >= NGX_HTTP_KEYTOLL_CLAMP_MIN ? low : before;
+
+    if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    return ctx->clamp != before ? NGX_OK : NGX_DECLINED;
 }

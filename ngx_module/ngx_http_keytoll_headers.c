@@ -83,6 +83,21 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    if (ctx->clamp) {
+        v.data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
+        if (v.data == NULL) {
+            return NGX_ERROR;
+        }
+
+        v.len = ngx_sprintf(v.data, "%L", ctx->clamp) - v.data;
+
+        if (ngx_http_keytoll_set_header(r, "x-keytoll-max-tokens", &v)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
     if (ctx->key_limit.len
         && (ngx_http_keytoll_usd_value(r, &ctx->key_limit, &v) != NGX_OK
             || ngx_http_keytoll_set_header(r, "x-litellm-key-max-budget", &v)

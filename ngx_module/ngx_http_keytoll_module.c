@@ -136,6 +136,13 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       offsetof(ngx_http_keytoll_loc_conf_t, websocket),
       NULL },
 
+    { ngx_string("keytoll_clamp_max_tokens"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, clamp),
+      NULL },
+
     { ngx_string("keytoll_lease"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
@@ -232,6 +239,7 @@ ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf)
     klcf->max_body = NGX_CONF_UNSET_SIZE;
     klcf->websocket = NGX_CONF_UNSET;
     klcf->lease = NGX_CONF_UNSET;
+    klcf->clamp = NGX_CONF_UNSET;
     klcf->compat = NGX_CONF_UNSET_UINT;
     klcf->budget_status = NGX_CONF_UNSET;
     klcf->status = NGX_CONF_UNSET_UINT;
@@ -255,6 +263,7 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_str_value(conf->user_header, prev->user_header, "");
     ngx_conf_merge_value(conf->websocket, prev->websocket, 0);
     ngx_conf_merge_value(conf->lease, prev->lease, 0);
+    ngx_conf_merge_value(conf->clamp, prev->clamp, 0);
 
     if (conf->compat == NGX_CONF_UNSET_UINT) {
         conf->budget_status = prev->budget_status;

@@ -155,6 +155,7 @@ typedef struct {
     ngx_str_t                      user_header;
     ngx_flag_t                     websocket;
     ngx_flag_t                     lease;
+    ngx_flag_t                     clamp;
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;
     ngx_uint_t                     status;
@@ -308,6 +309,7 @@ struct ngx_http_keytoll_ctx_s {
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;
+    int64_t                        clamp;       /* cap that fits, 0 as asked */
 
     int64_t                        in_bound;    /* tokens                    */
     int64_t                        in_typ;
@@ -466,6 +468,8 @@ u_char *ngx_http_keytoll_amount(u_char *p, int64_t v);
 ngx_int_t ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_block_t *block);
 void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
 ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
 void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
@@ -521,6 +525,8 @@ const char *ngx_http_keytoll_watch_name(ngx_uint_t state);
 
 int64_t ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_estimate(ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_clamp(ngx_http_keytoll_ctx_t *ctx,
+    int64_t free_nusd);
 
 /* lease.c */
 

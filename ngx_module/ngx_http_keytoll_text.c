@@ -436,8 +436,9 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
                            "\"keytoll_max_body\".");
 
     case KT_BODY_ENCODED:
-        return ngx_sprintf(p, "Content-Encoding of the request is not "
-                           "supported. Send the body as it is.");
+        return ngx_sprintf(p, "The encoding of the request is not supported. "
+                           "Send the body without Content-Encoding and in "
+                           "UTF-8.");
 
     case KT_NOT_READY:
     case KT_ENTITY_MISSING:

@@ -23,7 +23,9 @@ local function route_allowed(p, class, path)
     end
     for _, r in ipairs(p.routes) do
         if r == path or ROUTE_GROUPS[r]
-           or (r == "anthropic_routes" and class == "messages")
+           or (r == "anthropic_routes"
+               and (class == "messages"
+                    or find(path, "/messages/count_tokens", 1, true)))
            or sub(path, 1, #r + 1) == r .. "/"
            or (sub(r, -1) == "*" and sub(path, 1, #r - 1) == sub(r, 1, -2))
         then

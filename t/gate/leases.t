@@ -46,7 +46,7 @@ for my $round (1 .. 3) {
     my $key = $g->key(strict => $T, limit => 400 * 20_000);
     my ($n, $tries) = (0, 0);
     while ($tries++ < 40) {
-        my @r = burst($key, 50, model => 'out-only', max_tokens => 20, headers => ['x-mock-usage', '10,20']);
+        my @r = burst($key, 50, model => 'out-only', max_tokens => 20, headers => ['x-mock-prompt-tokens', 10, 'x-mock-completion-tokens', 20]);
         $n += passed(@r);
         my $s = $g->state($key);
         cmp_ok($s->{used} + $s->{held}, '<=', 8_000_000, "round $round: used + held within the limit") if $s->{used} + $s->{held} > 8_000_000;

@@ -106,7 +106,7 @@ for my $c ([limit => 0, 422, 'invalid_request_error'], [rpm => 0, 429, 'rate_lim
 my $key = $g->key(limit => usd(5), rpm => 5, tpm => 100000, name => 'spender');
 my $spent = 0;
 for my $i (1 .. 3) {
-    $r = ask($key, $chat, headers => ['x-mock-usage', '10,4']);
+    $r = ask($key, $chat, headers => ['x-mock-prompt-tokens', 10, 'x-mock-completion-tokens', 4]);
     is($r->{status}, 200, "answer $i");
     ok($r->{complete}, 'complete');
     $g->settled;
