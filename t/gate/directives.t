@@ -70,6 +70,9 @@ my $g = Keytoll::Test->gate(timeout => '1s', more => <<'END');
         location /allow/  { keytoll_redis_failure allow; proxy_pass http://mock/;
                             location /allow/in/ { proxy_pass http://mock/; } }
         location /cached/ { keytoll_redis_failure cached; proxy_pass http://mock/; }
+        location /lease/  { keytoll_lease on; proxy_pass http://mock/;
+                            location /lease/in/ { proxy_pass http://mock/; }
+                            location /lease/off/ { keytoll_lease off; proxy_pass http://mock/; } }
         location = /s     { keytoll off; keytoll_status; }
         location = /sj    { keytoll off; keytoll_status json; }
         location = /sp    { keytoll off; keytoll_status prometheus; }
@@ -135,6 +138,21 @@ outcome('keytoll_websocket', 'on', upgrade('/ws/'), 'passed', 'to the provider')
 outcome('keytoll_websocket', 'off', upgrade('/ws/off/'), 'route_denied', 'refused');
 is(upgrade('/ws/in/'), 'passed', 'keytoll_websocket: inherited');
 is(upgrade('/'), 'route_denied', 'keytoll_websocket: off by default');
+
+# how many of a hot key's requests did not ask Redis
+sub leased {
+    my ($at, $rounds) = @_;
+    my $before = $g->status->{leased_total};
+    for (1 .. $rounds) {
+        http_burst($g->{port}[0], [map { ['POST', "$at$chat", ['Authorization', "Bearer $key"], chat_body()] } 1 .. 40]);
+        last if $g->status->{leased_total} > $before;
+    }
+    return $g->status->{leased_total} > $before ? 'some' : 'none';
+}
+outcome('keytoll_lease', 'on', leased('/lease/', 60), 'some', 'requests are admitted from blocks');
+outcome('keytoll_lease', 'off', leased('/lease/off/', 4), 'none', 'each is asked of Redis');
+is(leased('/lease/in/', 60), 'some', 'keytoll_lease: inherited');
+is(leased('/', 4), 'none', 'keytoll_lease: off by default');
 
 sub form { my $r = http_get($g->{port}[0], $_[0]); return $r->{json} ? 'json' : $r->{body} =~ /^# HELP keytoll_/ ? 'prometheus' : $r->{status} }
 outcome('keytoll_status', '', form('/s'), 'json', 'as JSON');
@@ -240,7 +258,7 @@ for my $name (sort keys %page) {
 
 my $conf = $on->nginx_conf(0);
 my @values = ([keytoll => 'maybe'], [keytoll_abort => 'never'], [keytoll_compat => '2.0'], [keytoll_compat => '1.96 budget_exceeded=500'], [keytoll_compat => '1.96 budget=400'],
-    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_status => 'xml']);
+    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_lease => '1'], [keytoll_status => 'xml']);
 for (@values) {
     my ($name, $value) = @$_;
     (my $c = $conf) =~ s/location \/ \{/location \/bad { $name $value; }\n location \/ {/;
@@ -258,7 +276,7 @@ for ([keytoll_redis => 'unix:'], [keytoll_redis => "unix:$on->{sock} timeout=2h"
     like($out, qr/\[emerg\].*"$name"/, "$name: by name");
 }
 my %good = (keytoll => 'on', keytoll_abort => 'drain', keytoll_compat => '1.96', keytoll_max_body => '8m', keytoll_redis_failure => 'deny', keytoll_user_header => 'X-Who',
-    keytoll_websocket => 'on', keytoll_status => '', keytoll_redis => 'unix:/x', keytoll_zone => 'kt:1m', keytoll_journal => 'off');
+    keytoll_websocket => 'on', keytoll_lease => 'on', keytoll_status => '', keytoll_redis => 'unix:/x', keytoll_zone => 'kt:1m', keytoll_journal => 'off');
 is_deeply([sort keys %good], [sort keys %table], 'duplicates of every directive');
 for my $name (sort keys %good) {
     my $main = $table{$name}{context} eq 'http';
