@@ -73,6 +73,9 @@ my $g = Keytoll::Test->gate(timeout => '1s', more => <<'END');
         location /lease/  { keytoll_lease on; proxy_pass http://mock/;
                             location /lease/in/ { proxy_pass http://mock/; }
                             location /lease/off/ { keytoll_lease off; proxy_pass http://mock/; } }
+        location /clamp/  { keytoll_clamp_max_tokens on; proxy_pass http://mock/;
+                            location /clamp/in/ { proxy_pass http://mock/; }
+                            location /clamp/off/ { keytoll_clamp_max_tokens off; proxy_pass http://mock/; } }
         location = /s     { keytoll off; keytoll_status; }
         location = /sj    { keytoll off; keytoll_status json; }
         location = /sp    { keytoll off; keytoll_status prometheus; }
@@ -138,6 +141,16 @@ outcome('keytoll_websocket', 'on', upgrade('/ws/'), 'passed', 'to the provider')
 outcome('keytoll_websocket', 'off', upgrade('/ws/off/'), 'route_denied', 'refused');
 is(upgrade('/ws/in/'), 'passed', 'keytoll_websocket: inherited');
 is(upgrade('/'), 'route_denied', 'keytoll_websocket: off by default');
+
+# 1,000 nano-USD a token
+sub clamped {
+    my $r = ask(shift, $g->key(limit => 100_000, strict => $T), model => 'out-only', max_tokens => 4000);
+    return $r->{headers}{'x-keytoll-max-tokens'} // $r->{headers}{'x-keytoll-reason'};
+}
+outcome('keytoll_clamp_max_tokens', 'on', clamped('/clamp/'), 100, 'as much as the budget can pay');
+outcome('keytoll_clamp_max_tokens', 'off', clamped('/clamp/off/'), 'budget_exceeded', 'refused');
+is(clamped('/clamp/in/'), 100, 'keytoll_clamp_max_tokens: inherited');
+is(clamped('/'), 'budget_exceeded', 'keytoll_clamp_max_tokens: off by default');
 
 # how many of a hot key's requests did not ask Redis
 sub leased {
@@ -258,7 +271,7 @@ for my $name (sort keys %page) {
 
 my $conf = $on->nginx_conf(0);
 my @values = ([keytoll => 'maybe'], [keytoll_abort => 'never'], [keytoll_compat => '2.0'], [keytoll_compat => '1.96 budget_exceeded=500'], [keytoll_compat => '1.96 budget=400'],
-    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_lease => '1'], [keytoll_status => 'xml']);
+    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_lease => '1'], [keytoll_clamp_max_tokens => '5'], [keytoll_status => 'xml']);
 for (@values) {
     my ($name, $value) = @$_;
     (my $c = $conf) =~ s/location \/ \{/location \/bad { $name $value; }\n location \/ {/;
@@ -275,7 +288,7 @@ for ([keytoll_redis => 'unix:'], [keytoll_redis => "unix:$on->{sock} timeout=2h"
     isnt($code, 0, substr("$name $value", 0, 60) . ' is refused');
     like($out, qr/\[emerg\].*"$name"/, "$name: by name");
 }
-my %good = (keytoll => 'on', keytoll_abort => 'drain', keytoll_compat => '1.96', keytoll_max_body => '8m', keytoll_redis_failure => 'deny', keytoll_user_header => 'X-Who',
+my %good = (keytoll => 'on', keytoll_clamp_max_tokens => 'on', keytoll_abort => 'drain', keytoll_compat => '1.96', keytoll_max_body => '8m', keytoll_redis_failure => 'deny', keytoll_user_header => 'X-Who',
     keytoll_websocket => 'on', keytoll_lease => 'on', keytoll_status => '', keytoll_redis => 'unix:/x', keytoll_zone => 'kt:1m', keytoll_journal => 'off');
 is_deeply([sort keys %good], [sort keys %table], 'duplicates of every directive');
 for my $name (sort keys %good) {
