@@ -19,6 +19,7 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_UP           300       /* ms, to become ready       */
 #define NGX_HTTP_KEYTOLL_OPS          16384     /* power of two              */
 #define NGX_HTTP_KEYTOLL_OUT_MAX      (64 << 20)
 #define NGX_HTTP_KEYTOLL_BACKOFF_MAX  500
@@ -313,7 +314,8 @@ ngx_http_keytoll_redis_connect(ngx_event_t *ev)
     rc->out_sent = 0;
 
     if (rv == NGX_AGAIN) {
-        ngx_add_timer(&rc->deadline, ngx_max(rc->timeout, 200));
+        ngx_add_timer(&rc->deadline, ngx_max(rc->timeout,
+                                             NGX_HTTP_KEYTOLL_UP));
         return;
     }
 
@@ -489,6 +491,7 @@ ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
 {
     u_char                    *p;
     size_t                     len;
+    ngx_msec_t                 wait;
     ngx_uint_t                 i;
     ngx_http_keytoll_op_t     *o;
     ngx_http_keytoll_redis_t  *rc;
@@ -524,15 +527,23 @@ ngx_http_keytoll_redis_queue(ngx_http_keytoll_reply_pt handler, void *data,
 
     rc->out_len = p - rc->out;
 
+    /*
+     * No client waits for a connection to come up; a deadline that is too
+     * short for a busy Redis would keep it down.
+     */
+
+    wait = ngx_http_keytoll_registry_ready()
+           ? rc->timeout : ngx_max(rc->timeout, NGX_HTTP_KEYTOLL_UP);
+
     o = &rc->ops[rc->tail++ & (NGX_HTTP_KEYTOLL_OPS - 1)];
     o->handler = handler;
     o->data = data;
-    o->deadline = ngx_current_msec + rc->timeout;
+    o->deadline = ngx_current_msec + wait;
     o->sent_us = ngx_http_keytoll_now_us();
     o->answered = 0;
 
     if (!rc->deadline.timer_set || rc->state == NGX_HTTP_KEYTOLL_R_HELLO) {
-        ngx_add_timer(&rc->deadline, rc->timeout);
+        ngx_add_timer(&rc->deadline, wait);
     }
 
     ngx_http_keytoll_redis_post();

@@ -378,7 +378,8 @@ ngx_http_keytoll_watch_replies(void)
 static void
 ngx_http_keytoll_watch_message(redisReply *payload)
 {
-    u_char  *p, *last, *end;
+    u_char      *p, *last, *end;
+    ngx_uint_t   relief;
 
     if (payload->type != REDIS_REPLY_STRING) {
         return;
@@ -393,6 +394,12 @@ ngx_http_keytoll_watch_message(redisReply *payload)
         return;
     }
 
+    relief = payload->len > 2 && p[0] == '~' && p[1] == LF;
+
+    if (relief) {
+        p += 2;
+    }
+
     while (p < last) {
         end = ngx_strlchr(p, last, LF);
 
@@ -401,7 +408,11 @@ ngx_http_keytoll_watch_message(redisReply *payload)
         }
 
         ngx_http_keytoll_cache_changed(p, end - p);
-        ngx_http_keytoll_blocks_changed(p, end - p);
+
+        if (!relief) {
+            ngx_http_keytoll_blocks_changed(p, end - p);
+        }
+
         p = end + 1;
     }
 }

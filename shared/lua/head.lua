@@ -18,7 +18,8 @@
 --   d:<hour>    settled rids, by the hour in the rid; 2 h
 --   s           ledger stream, wm its watermark in PostgreSQL, ms
 -- and the channel kt:{shard}:changes, where the names of entities are announced
--- whose refusals may have become wrong, one a line; "*" is all of them.
+-- whose refusals may have become wrong, one a line; "*" is all of them.  Behind
+-- a first line "~" no policy changed, only what is left.
 --
 -- Invariants (DESIGN 4):
 --   a refusal writes nothing (1); used + held <= limit for strict meters (2);
@@ -80,9 +81,11 @@ local function clock()
 end
 
 
-local function announce(pre, names)
+-- relief: room came back, or a charge came without a hold; no policy changed.
+local function announce(pre, names, relief)
     if #names > 0 then
-        call("PUBLISH", pre .. "changes", concat(names, "\n"))
+        call("PUBLISH", pre .. "changes",
+             (relief and "~\n" or "") .. concat(names, "\n"))
     end
 end
 

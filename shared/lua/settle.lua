@@ -185,7 +185,7 @@ local function commit(pre, items, now_s)
     if n > 0 then
         call("XADD", pre .. "s", "*", unpack(stream))
     end
-    announce(pre, changed)
+    announce(pre, changed, true)
 end
 
 
