@@ -13,7 +13,7 @@ my $key = $g->key(par => 1000, limit => 1e13);
 
 # a client process that calls until told to stop; prints "ok bad"
 sub client {
-    my ($streams) = @_;
+    my ($streams, $g, $key) = @_;
     pipe my $in, my $out;
     my $pid = fork;
     if (!$pid) {
@@ -32,22 +32,26 @@ sub client {
     return [$pid, $in];
 }
 
-my @clients = (client(0), client(0), client(1), client(1));
+sub stop_clients {
+    my ($ok, $bad) = (0, 0);
+    kill 'TERM', map { $_->[0] } @_;
+    for my $c (@_) {
+        my ($o, $b) = split ' ', readline($c->[1]) // '0 1';
+        $ok += $o;
+        $bad += $b;
+        waitpid $c->[0], 0;
+    }
+    return ($ok, $bad);
+}
+
+my @clients = map { client($_, $g, $key) } 0, 0, 1, 1;
 for (1 .. 10) {
     sleep 0.25;
     $g->reload;
 }
 sleep 0.5;
-kill 'TERM', $_->[0] for @clients;
-my ($ok, $bad) = (0, 0);
-for my $c (@clients) {
-    my $line = readline $c->[1];
-    my ($o, $b) = split ' ', $line;
-    $ok += $o;
-    $bad += $b;
-    waitpid $c->[0], 0;
-}
-cmp_ok($ok, '>', 100, "ten reloads under load: $ok requests");
+my ($ok, $bad) = stop_clients(@clients);
+cmp_ok($ok, '>', 100, "F15: ten reloads under load: $ok requests");
 is($bad, 0, 'none failed');
 soon { $g->workers == 2 } 10, 'the old workers are gone';
 ok($g->settled, 'everything settles');
@@ -81,38 +85,88 @@ $sum = 0;
 $sum += $_->[0]{cost} for $g->events;
 is($g->state($key)->{used}, $sum, 'and counts nothing twice');
 
-# binary upgrade: nginx ignores USR2 unless it is a daemon
-my $up = Keytoll::Test->gate(workers => 2, daemon => 1);
-$key = $up->key(limit => 1e13);
-sub caller_process {
-    pipe my $in, my $out;
-    my $pid = fork;
-    if (!$pid) {
-        my ($stop, $ok, $bad) = (0, 0, 0);
-        $SIG{TERM} = sub { $stop = 1 };
-        until ($stop) { $up->chat($key)->{status} == 200 ? $ok++ : $bad++ }
-        print $out "$ok $bad\n";
-        close $out;
-        POSIX::_exit(0);
-    }
-    close $out;
-    return [$pid, $in];
+# the zone outlives a reload: counters go on, refusals stay known, and a change
+# made while the workers were exchanged is seen
+{
+    my $spent = $g->key(rpm => 0);
+    $g->chat($spent) for 1 .. 3;
+    my $before = $g->status;
+    my @old = $g->workers;
+    $g->reload;
+    soon { my @w = $g->workers; @w == 2 && !grep { my $w = $_; grep { $w == $_ } @old } @w } 10, 'a reload exchanges the workers';
+    my $after = $g->status;
+    is(scalar(grep { /_total$/ && !ref $before->{$_} && $after->{$_} < $before->{$_} } keys %$before), 0, 'no counter went back');
+    cmp_ok($after->{requests_total}, '>=', $before->{requests_total}, 'they go on');
+    ok($before->{requests_total} > 0, 'from where they were');
+    is($g->chat($spent)->{status}, 429, 'who was refused is refused');
+    my $blocked = $g->key;
+    is($g->chat($blocked)->{status}, 200, 'a key passes');
+    $g->reload;
+    $g->policy('key:' . token($blocked) => { refs => ['global'], blocked => $T });
+    is(scalar(grep { $g->chat($blocked)->{status} != 401 } 1 .. 20), 0, 'inv05: blocked in the middle of a reload, it passes no more');
+    soon { $g->workers == 2 } 10, 'the old ones leave';
 }
+
+# SIGTERM does not wait: what ran is settled or found in the journal
+{
+    my @c = map { client($_, $g, $key) } 0, 1, 1;
+    sleep 0.7;
+    kill 'TERM', $g->{nginx}[0];
+    waitpid $g->{nginx}[0], 0;
+    stop_clients(@c);
+    $g->start_nginx(0);
+    is($g->chat($key)->{status}, 200, 'TERM under load, a new start');
+    ok($g->settled(20), 'settles');
+    my (%ids, $all);
+    for ($g->events) { $ids{ $_->[0]{id} }++; $all += $_->[0]{cost} }
+    is(scalar(grep { $_ > 1 } values %ids), 0, 'no id twice');
+    is($g->state('global')->{used}, $all, 'used is the sum');
+    cmp_ok(scalar(keys %ids), '>=', scalar($g->truth), 'a row for all that the provider saw');
+    is($g->state($key)->{held} . ' ' . $g->state($key)->{par}, '0 0', 'nothing is held');
+}
+
+# F16: binary upgrade under load with streams; nginx ignores USR2 unless it is a
+# daemon.  First one that is taken back (WINCH, HUP, QUIT to the new one).
+my $up = Keytoll::Test->gate(workers => 2, daemon => 1, more => 'proxy_buffering off;');
+$key = $up->key(limit => 1e13, par => 1000);
+my @c = map { client($_, $up, $key) } 0, 0, 1, 1;
+my $pidfile = "$up->{dir}/nginx0.pid";
 my $old = $up->{nginx}[0];
-my @c = map { caller_process() } 1, 2;
+my $pid_of = \&Keytoll::Test::pid_of;
+
 kill 'USR2', $old;
-soon { -s "$up->{dir}/nginx0.pid.oldbin" && -s "$up->{dir}/nginx0.pid" } 5, 'USR2 starts a second master';
-sleep 0.5;
-kill 'QUIT', $old;
-soon { !kill 0, $old } 10, 'the old one leaves';
+soon { -s "$pidfile.oldbin" && -s $pidfile && $pid_of->($pidfile) != $old } 10, 'USR2 starts a second master';
+my $new = $pid_of->($pidfile);
+my $others = sub { grep { $_ != $pid_of->($pidfile) } $up->workers };      # the second master is a child, too
 sleep 0.4;
-kill 'TERM', $_->[0] for @c;
-($ok, $bad) = (0, 0);
-for my $c (@c) { my ($o, $b) = split ' ', readline $c->[1]; $ok += $o; $bad += $b; waitpid $c->[0], 0 }
-is($bad, 0, "binary upgrade: $ok requests, none failed");
-$up->{nginx}[0] = Keytoll::Test::pid_of("$up->{dir}/nginx0.pid");
+kill 'WINCH', $old;
+soon { !$others->() } 15, 'WINCH: the workers of the old one leave when their streams end';
+sleep 0.4;
+kill 'HUP', $old;
+soon { $others->() == 2 } 10, 'HUP: they are back';
+kill 'QUIT', $new;
+soon { !kill 0, $new } 15, 'QUIT: the new one leaves, the upgrade is taken back';
+sleep 0.4;
+
+kill 'USR2', $old;
+soon { -s "$pidfile.oldbin" && -s $pidfile && $pid_of->($pidfile) != $old } 10, 'once more';
+sleep 0.4;
+kill 'WINCH', $old;
+soon { !$others->() } 15, 'WINCH';
+kill 'QUIT', $old;
+soon { !kill 0, $old } 15, 'QUIT: the old one leaves';
+sleep 0.5;
+($ok, $bad) = stop_clients(@c);
+cmp_ok($ok, '>', 100, "binary upgrades under load: $ok requests");
+is($bad, 0, 'none failed, every stream was complete');
+$up->{nginx}[0] = $pid_of->($pidfile);
 ok($up->settled, 'settles');
 is(scalar($up->events), $ok, 'one row each');
+is(scalar(grep { $_->[0]{est} } $up->events), 0, 'nothing was estimated');
+$sum = 0;
+$sum += $_->[0]{cost} for $up->events;
+is($up->state($key)->{used}, $sum, 'used is the sum');
+is($up->state($key)->{held} . ' ' . $up->state($key)->{par}, '0 0', 'nothing is held');
 $up->stop;
 
 $g->finish;
