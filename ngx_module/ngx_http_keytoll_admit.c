@@ -39,6 +39,7 @@ ngx_http_keytoll_admit_init(void)
     ngx_queue_init(&ngx_http_keytoll_waiting);
     ngx_queue_init(&ngx_http_keytoll_strange);
     ngx_queue_init(&ngx_http_keytoll_dispatching);
+    ngx_http_keytoll_call_init();
 }
 
 

@@ -28,6 +28,7 @@ typedef struct {
 
 
 typedef struct {
+    ngx_queue_t                    queue;       /* of calls without a reply  */
     ngx_uint_t                     n;
     uint64_t                       mark;        /* of the cache, when sent   */
     ngx_uint_t                     ngroups;
@@ -55,7 +56,15 @@ static void ngx_http_keytoll_call_done(ngx_http_keytoll_call_t *call);
 
 
 static ngx_http_keytoll_call_t  *ngx_http_keytoll_open;     /* not yet sent  */
+static ngx_queue_t               ngx_http_keytoll_calls;
 static ngx_uint_t                ngx_http_keytoll_strangers;
+
+
+void
+ngx_http_keytoll_call_init(void)
+{
+    ngx_queue_init(&ngx_http_keytoll_calls);
+}
 
 
 /* Adds a request to this turn's call; it is answered in any case. */
@@ -234,6 +243,7 @@ ngx_http_keytoll_call_send(void)
                                     a - argv)
         == NGX_OK)
     {
+        ngx_queue_insert_tail(&ngx_http_keytoll_calls, &call->queue);
         ngx_http_keytoll_strangers += call->strangers;
         return;
     }
@@ -526,7 +536,35 @@ ngx_http_keytoll_call_done(ngx_http_keytoll_call_t *call)
         ngx_http_keytoll_redis_post();
     }
 
+    ngx_queue_remove(&call->queue);
     ngx_free(call);
+}
+
+
+/*
+ * The process ends.  What Redis may have granted meanwhile is given back by
+ * whoever takes over the journal.
+ */
+
+void
+ngx_http_keytoll_call_exit(void)
+{
+    ngx_uint_t                i;
+    ngx_queue_t              *q;
+    ngx_http_keytoll_call_t  *call;
+
+    for (q = ngx_queue_head(&ngx_http_keytoll_calls);
+         q != ngx_queue_sentinel(&ngx_http_keytoll_calls);
+         q = ngx_queue_next(q))
+    {
+        call = ngx_queue_data(q, ngx_http_keytoll_call_t, queue);
+
+        for (i = 0; i < call->n; i++) {
+            if (!call->item[i].passed) {
+                ngx_http_keytoll_release(call->item[i].rid, NULL);
+            }
+        }
+    }
 }
 
 

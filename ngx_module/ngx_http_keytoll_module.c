@@ -819,6 +819,7 @@ ngx_http_keytoll_exit_process(ngx_cycle_t *cycle)
         return;
     }
 
+    ngx_http_keytoll_call_exit();
     (void) ngx_http_keytoll_journal_sync();
     ngx_http_keytoll_blocks_end(1);
     ngx_http_keytoll_watch_exit();

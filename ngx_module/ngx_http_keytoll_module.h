@@ -486,6 +486,8 @@ void ngx_http_keytoll_admit_init(void);
 
 void ngx_http_keytoll_call_add(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_call_send(void);
+void ngx_http_keytoll_call_init(void);
+void ngx_http_keytoll_call_exit(void);
 ngx_uint_t ngx_http_keytoll_call_strangers(void);
 void ngx_http_keytoll_release(u_char *rid, redisReply *receipt);
 
@@ -619,6 +621,7 @@ void ngx_http_keytoll_journal_watermark(uint64_t wm_ms);
 
 ngx_int_t ngx_http_keytoll_redis_init(ngx_cycle_t *cycle);
 void ngx_http_keytoll_redis_exit(void);
+redisReader *ngx_http_keytoll_redis_reader(void);
 ngx_int_t ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler,
     void *data, ngx_str_t *argv, ngx_uint_t argc);
 void ngx_http_keytoll_redis_post(void);

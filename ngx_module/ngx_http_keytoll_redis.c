@@ -23,6 +23,7 @@
 #define NGX_HTTP_KEYTOLL_OPS          16384     /* power of two              */
 #define NGX_HTTP_KEYTOLL_OUT_MAX      (64 << 20)
 #define NGX_HTTP_KEYTOLL_BACKOFF_MAX  500
+#define NGX_HTTP_KEYTOLL_ELEMENTS     4096      /* of one array in a reply   */
 
 
 typedef enum {
@@ -261,6 +262,60 @@ ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler, void *data,
 }
 
 
+#if (HIREDIS_MAJOR < 1)
+
+static redisReplyObjectFunctions  ngx_http_keytoll_redis_fn;
+static redisReplyObjectFunctions *ngx_http_keytoll_redis_default_fn;
+
+
+static void *
+ngx_http_keytoll_redis_array(const redisReadTask *task, int elements)
+{
+    if (elements > NGX_HTTP_KEYTOLL_ELEMENTS) {
+        return NULL;
+    }
+
+    return ngx_http_keytoll_redis_default_fn->createArray(task, elements);
+}
+
+#endif
+
+
+/*
+ * A reader that refuses arrays of a length that Redis never sends: to free
+ * one, hiredis visits every element that was announced, for seconds.
+ */
+
+redisReader *
+ngx_http_keytoll_redis_reader(void)
+{
+    redisReader  *reader;
+
+    reader = redisReaderCreate();
+    if (reader == NULL) {
+        return NULL;
+    }
+
+#if (HIREDIS_MAJOR < 1)
+
+    if (ngx_http_keytoll_redis_default_fn == NULL) {
+        ngx_http_keytoll_redis_default_fn = reader->fn;
+        ngx_http_keytoll_redis_fn = *reader->fn;
+        ngx_http_keytoll_redis_fn.createArray = ngx_http_keytoll_redis_array;
+    }
+
+    reader->fn = &ngx_http_keytoll_redis_fn;
+
+#else
+
+    reader->maxelements = NGX_HTTP_KEYTOLL_ELEMENTS;
+
+#endif
+
+    return reader;
+}
+
+
 static void
 ngx_http_keytoll_redis_connect(ngx_event_t *ev)
 {
@@ -285,7 +340,7 @@ ngx_http_keytoll_redis_connect(ngx_event_t *ev)
     rc->peer.log = rc->log;
     rc->peer.log_error = NGX_ERROR_ERR;
 
-    rc->reader = redisReaderCreate();
+    rc->reader = ngx_http_keytoll_redis_reader();
     if (rc->reader == NULL) {
         ngx_http_keytoll_redis_fail("out of memory");
         return;

@@ -176,7 +176,7 @@ ngx_http_keytoll_watch_connect(void)
     w->peer.log = w->log;
     w->peer.log_error = NGX_ERROR_INFO;
 
-    w->reader = redisReaderCreate();
+    w->reader = ngx_http_keytoll_redis_reader();
     if (w->reader == NULL) {
         ngx_http_keytoll_watch_fail();
         return;
