@@ -65,6 +65,8 @@ typedef struct {
 
 static ngx_http_keytoll_entry_t *ngx_http_keytoll_entry(
     ngx_http_keytoll_ctx_t *ctx);
+static ngx_uint_t ngx_http_keytoll_entry_is(ngx_http_keytoll_entry_t *e,
+    ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_entry_init(ngx_http_keytoll_entry_t *e,
     ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
 static void ngx_http_keytoll_demand(ngx_http_keytoll_entry_t *e,
@@ -195,7 +197,7 @@ ngx_http_keytoll_entry(ngx_http_keytoll_ctx_t *ctx)
     e = &ngx_http_keytoll_entries[hash[1] % NGX_HTTP_KEYTOLL_ENTRIES];
 
     if (e->data && e->hash[0] == hash[0] && e->hash[1] == hash[1]
-        && ngx_memcmp(e->token, ctx->token, KT_KEY_TOKEN_LEN) == 0)
+        && ngx_http_keytoll_entry_is(e, ctx))
     {
         return e;
     }
@@ -209,6 +211,36 @@ ngx_http_keytoll_entry(ngx_http_keytoll_ctx_t *ctx)
     }
 
     return e;
+}
+
+
+/* Hashes of what clients send can be made equal: all of it is compared. */
+
+static ngx_uint_t
+ngx_http_keytoll_entry_is(ngx_http_keytoll_entry_t *e,
+    ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_str_t   *a[5], *b[5];
+    ngx_uint_t   i;
+
+    a[0] = &e->model;     b[0] = &ctx->model;
+    a[1] = &e->uri;       b[1] = &ctx->request->uri;
+    a[2] = &e->customer;  b[2] = &ctx->customer;
+    a[3] = &e->tag_names; b[3] = &ctx->tag_names;
+    a[4] = &e->provider;  b[4] = &ctx->provider;
+
+    for (i = 0; i < 5; i++) {
+        if (a[i]->len != b[i]->len
+            || (a[i]->len
+                && ngx_memcmp(a[i]->data, b[i]->data, a[i]->len) != 0))
+        {
+            return 0;
+        }
+    }
+
+    return e->flags == ctx->flags
+           && e->class.data == ngx_http_keytoll_class_names[ctx->class].data
+           && ngx_memcmp(e->token, ctx->token, KT_KEY_TOKEN_LEN) == 0;
 }
 
 

@@ -101,6 +101,13 @@ local function take_block(b, g, list)
     for _, e in ipairs(list) do
         call("SET", b.pre .. "b:" .. e.name, "1", "PX", ttl)
     end
+    -- of these there may be no policy yet
+    if g.customer ~= "" then
+        call("SET", b.pre .. "b:" .. g.customer, "1", "PX", ttl)
+    end
+    for tag in g.tags:gmatch("[^\t]+") do
+        call("SET", b.pre .. "b:" .. tag, "1", "PX", ttl)
+    end
     return stop, receipt
 end
 
