@@ -64,6 +64,12 @@ int64_t registry_count(const jv_t *o, const char *name);
  */
 int registry_extra(const jv_t *o, int64_t *extra, const char **bad);
 
+/* The first price under a key of the registry, -1 when there is none. */
+int64_t registry_extra_of(const int64_t *extra, const char *key);
+
+/* In pico-USD, under the names that the registry has in Redis. */
+jv_t *registry_extra_json(arena_t *a, const int64_t *extra);
+
 /* Those members of a LiteLLM price object, to be kept as they are. */
 jv_t *registry_extra_pick(arena_t *a, const jv_t *o);
 
