@@ -100,8 +100,7 @@ burst($key, 60) for 1 .. 3;
 for my $i (0, 1) { kill 'KILL', $g->workers($i) }
 soon { my @r = burst($key, 4); passed(@r) == 4 } 10, 'new workers serve';
 burst($key, 60) for 1 .. 2;
-$g->settled(30);
-soon { $g->{r}->fcall('kt_sweep', 200); empty($key) eq '0 0' } 20, 'blocks of dead workers end with their lease';
+soon { $g->{r}->fcall('kt_sweep', 200); $g->settled(0.1) && empty($key) eq '0 0' } 20, 'blocks of dead workers end with their lease';
 my %books;
 $books{ $_->[0]{id} } = $_->[0] for $g->events;
 my $total = 0;
