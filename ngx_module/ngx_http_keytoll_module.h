@@ -425,6 +425,18 @@ ngx_http_keytoll_gauge_t *ngx_http_keytoll_gauge(void);
 uint64_t ngx_http_keytoll_now_ms(void);
 uint64_t ngx_http_keytoll_now_us(void);
 
+/* directives.c */
+
+char *ngx_http_keytoll_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_keytoll_redis_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_keytoll_user_header(ngx_conf_t *cf, void *post, void *data);
+char *ngx_http_keytoll_max_body(ngx_conf_t *cf, void *post, void *data);
+char *ngx_http_keytoll_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_keytoll_journal(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
 /* request.c */
 
 extern ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
