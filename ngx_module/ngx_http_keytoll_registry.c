@@ -288,6 +288,11 @@ ngx_http_keytoll_registry_load(char *json)
     }
 
     list = yajl_tree_get(root, path, yajl_t_array);
+    if (list == NULL) {
+        yajl_tree_free(root);
+        return NGX_ERROR;
+    }
+
     pool = ngx_create_pool(16384, ngx_cycle->log);
 
     if (pool == NULL) {
@@ -302,7 +307,7 @@ ngx_http_keytoll_registry_load(char *json)
     reg->pool = pool;
     ngx_rbtree_init(&reg->models, &reg->sentinel, ngx_str_rbtree_insert_value);
 
-    for (i = 0; list && i < YAJL_GET_ARRAY(list)->len; i++) {
+    for (i = 0; i < YAJL_GET_ARRAY(list)->len; i++) {
         if (ngx_http_keytoll_registry_add(pool, &reg->models,
                                           YAJL_GET_ARRAY(list)->values[i])
             != NGX_OK)
