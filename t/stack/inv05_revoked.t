@@ -10,7 +10,7 @@ use Keytoll::Stack;
 use Keytoll::Load;
 
 my $s = Keytoll::Stack->up(KEYTOLL_WORKERS => 2);
-$s->lease if $ENV{KEYTOLL_LEASE};
+$s->patient(lease => $ENV{KEYTOLL_LEASE});
 my @ports = ($s->{port}, $s->another_nginx);
 my $admin = Keytoll::Load::connection($s->{port});
 

@@ -58,12 +58,14 @@ sub chat {
     return http_call($self->{port}, 'POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', @$headers], chat_body(%o));
 }
 
-# From here on the gate admits hot keys from blocks.
-sub lease {
-    my $self = shift;
+# From here on the gate waits for a Redis that a busy machine keeps from its
+# work; with lease => 1 it admits hot keys from blocks.
+sub patient {
+    my ($self, %o) = @_;
     my $file = "$self->{run}/nginx.conf";
     my $conf = slurp($file);
-    $conf =~ s/^(\s*)keytoll on;/$1keytoll on;\n$1keytoll_lease on;/m or die 'no "keytoll on" in nginx.conf';
+    $conf =~ s/^(\s*keytoll_redis [^;]*?)( timeout=\w+)?;/$1 timeout=1s;/m or die 'no "keytoll_redis" in nginx.conf';
+    !$o{lease} or $conf =~ s/^(\s*)keytoll on;/$1keytoll on;\n$1keytoll_lease on;/m or die 'no "keytoll on" in nginx.conf';
     Keytoll::Test::spew($file, $conf);
     my $old = join ' ', sort $self->workers;
     kill 'HUP', $self->pid('nginx');
