@@ -487,7 +487,8 @@ ngx_http_keytoll_block_reply(void *data, redisReply *reply, ngx_uint_t last)
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
         || reply->elements != 3
         || reply->element[0]->type != REDIS_REPLY_INTEGER
-        || reply->element[0]->integer != KT_ADMITTED)
+        || reply->element[0]->integer != KT_ADMITTED
+        || reply->element[1]->type != REDIS_REPLY_STRING)
     {
         goto none;
     }

@@ -262,6 +262,8 @@ ngx_http_keytoll_call_send(void)
 }
 
 
+/* NGX_ERROR unless it is one that kt_admit can give. */
+
 static ngx_int_t
 ngx_http_keytoll_code(redisReply *reply)
 {
@@ -269,8 +271,9 @@ ngx_http_keytoll_code(redisReply *reply)
         reply = reply->element[0];
     }
 
-    return reply->type == REDIS_REPLY_INTEGER ? (ngx_int_t) reply->integer
-                                              : NGX_ERROR;
+    return reply->type == REDIS_REPLY_INTEGER
+           && reply->integer >= KT_ADMITTED && reply->integer < KT_KEY_MISSING
+           ? (ngx_int_t) reply->integer : NGX_ERROR;
 }
 
 
