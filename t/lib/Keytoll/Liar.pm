@@ -99,6 +99,7 @@ sub change {
 
 sub run {
     my ($dir, $listen, $upstream) = @_;
+    local $SIG{PIPE} = 'IGNORE';
     my $sel = IO::Select->new($listen);
     my (%peer, %from_redis, %in, $lies);
     my $close = sub { for my $s (@_) { $sel->remove($s); delete $peer{$s}; delete $in{$s}; close $s } };
@@ -135,7 +136,6 @@ sub run {
                 $close->($s, $p);
                 next;
             }
-            local $SIG{PIPE} = 'IGNORE';
             syswrite $p, $out;
         }
     }
