@@ -15,7 +15,8 @@
 #define POLICY_WINDOW  8            /* batches in flight while pushing all     */
 
 
-static __thread char  policy_why[200];
+static __thread char     policy_why[200];
+static __thread int64_t  policy_due;    /* ms that blocks may still be used */
 
 
 const char *
@@ -75,7 +76,9 @@ policy_reply(redisReply *r)
     } else if (r->elements
                && r->element[r->elements - 1]->type == REDIS_REPLY_INTEGER)
     {
-        policy_wait(r->element[r->elements - 1]->integer);
+        if (policy_due < r->element[r->elements - 1]->integer) {
+            policy_due = r->element[r->elements - 1]->integer;
+        }
     }
 
     if (r) {
@@ -178,6 +181,8 @@ policy_push(arena_t *a, const char *const *names, const int64_t *del_v, size_t n
     int     rc;
     size_t  i, k;
 
+    policy_due = 0;
+
     for (i = 0; i < n; i += k) {
         k = n - i < POLICY_BATCH ? n - i : POLICY_BATCH;
         rc = policy_push_batch(a, names + i, del_v ? del_v + i : NULL, k);
@@ -189,6 +194,8 @@ policy_push(arena_t *a, const char *const *names, const int64_t *del_v, size_t n
 
         METRIC_ADD(pushes, k);
     }
+
+    policy_wait(policy_due);
 
     return 0;
 }

@@ -569,7 +569,8 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
 
     if (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_DENY
         || (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_CACHED
-            && !ngx_http_keytoll_cache_unlimited(ctx->token))
+            && (ctx->end_user.len || ctx->ntags
+                || !ngx_http_keytoll_cache_unlimited(ctx->token)))
         || ngx_http_keytoll_estimate(ctx) != NGX_OK
         || (ctx->scan && !ctx->known)
         || ngx_http_keytoll_name(ctx) != NGX_OK

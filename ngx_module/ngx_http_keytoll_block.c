@@ -24,7 +24,7 @@
 #define NGX_HTTP_KEYTOLL_AMOUNTS      7
 #define NGX_HTTP_KEYTOLL_BLOCK_MIN    8
 #define NGX_HTTP_KEYTOLL_BLOCK_MAX    1000
-#define NGX_HTTP_KEYTOLL_BLOCK_LEASE  "6000"
+#define NGX_HTTP_KEYTOLL_BLOCK_LEASE  "60000"
 #define NGX_HTTP_KEYTOLL_BLOCK_TICK   100       /* ms                        */
 #define NGX_HTTP_KEYTOLL_BLOCK_RENEW  20        /* ticks                     */
 #define NGX_HTTP_KEYTOLL_BLOCK_EARLY  10        /* ms, clocks and the way    */
@@ -102,7 +102,7 @@ ngx_http_keytoll_block_now(void)
 {
     struct timespec  ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(CLOCK_BOOTTIME, &ts);
 
     return (ngx_msec_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }

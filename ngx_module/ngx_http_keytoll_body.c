@@ -489,7 +489,7 @@ ngx_http_keytoll_edit_model(ngx_http_request_t *r,
 
 /* The edits in body order. */
 
-/* Every cap becomes the one that fits; where there is none, it is added. */
+/* Every higher cap becomes the one that fits. */
 
 static ngx_uint_t
 ngx_http_keytoll_edit_caps(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
@@ -501,8 +501,7 @@ ngx_http_keytoll_edit_caps(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
 
     s = ctx->scan;
 
-    text.data = ngx_pnalloc(r->pool, sizeof("\"max_output_tokens\":,")
-                                     + NGX_INT64_LEN);
+    text.data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
     text.len = 0;
 
     if (text.data) {
@@ -510,30 +509,17 @@ ngx_http_keytoll_edit_caps(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     }
 
     for (i = 0, n = 0; i < 3; i++) {
-        if (s->caps[i].len) {
+        if (s->caps[i].len
+            && ngx_atoof(ctx->body + s->caps[i].off, s->caps[i].len)
+               > ctx->clamp)
+        {
             e[n].off = s->caps[i].off;
             e[n].len = s->caps[i].len;
             e[n++].text = text;
         }
     }
 
-    if (n) {
-        return n;
-    }
-
-    if (text.data) {
-        text.len = ngx_sprintf(text.data, "\"%s\":%L%s",
-                               ctx->class == KT_ROUTE_RESPONSES
-                               ? "max_output_tokens" : "max_tokens",
-                               ctx->clamp, s->empty ? "" : ",")
-                   - text.data;
-    }
-
-    e->off = s->insert_at;
-    e->len = 0;
-    e->text = text;
-
-    return 1;
+    return n;
 }
 
 

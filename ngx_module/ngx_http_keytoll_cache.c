@@ -212,7 +212,7 @@ ngx_http_keytoll_cache_mark(void)
 
 
 void
-ngx_http_keytoll_cache_changed(u_char *name, size_t len)
+ngx_http_keytoll_cache_changed(u_char *name, size_t len, ngx_uint_t relief)
 {
     ngx_http_keytoll_cache_t  *cache;
 
@@ -223,8 +223,12 @@ ngx_http_keytoll_cache_changed(u_char *name, size_t len)
     }
 
     ngx_shmtx_lock(&cache->pool->mutex);
-    cache->latest = ++cache->seq;
-    cache->changed[ngx_http_keytoll_slot(name, len)] = cache->latest;
+    cache->changed[ngx_http_keytoll_slot(name, len)] = ++cache->seq;
+
+    if (!relief) {
+        cache->latest = cache->seq;
+    }
+
     ngx_shmtx_unlock(&cache->pool->mutex);
 }
 

@@ -405,7 +405,10 @@ ngx_http_keytoll_clamp(ngx_http_keytoll_ctx_t *ctx, int64_t free_nusd)
 
     s = ctx->scan;
 
+    /* only a cap that the request names and the provider knows is lowered */
+
     if (s == NULL || s->form || ctx->price.none || ctx->price.free
+        || ngx_http_keytoll_cap(ctx) < 0
         || (ctx->class != KT_ROUTE_CHAT && ctx->class != KT_ROUTE_COMPLETIONS
             && ctx->class != KT_ROUTE_MESSAGES
             && ctx->class != KT_ROUTE_RESPONSES))

@@ -9,6 +9,8 @@
 
 
 #define NGX_HTTP_KEYTOLL_INFLATE_BUF  16384
+#define NGX_HTTP_KEYTOLL_INFLATE_FREE   (1 << 20)
+#define NGX_HTTP_KEYTOLL_INFLATE_RATIO  100
 #define NGX_HTTP_KEYTOLL_INFLATE_MAX  (256 << 20)
 
 
@@ -85,7 +87,13 @@ ngx_http_keytoll_inflate(ngx_http_keytoll_ctx_t *ctx, u_char *p, size_t len,
             return NGX_ERROR;
         }
 
-        if (ctx->plain_bytes > NGX_HTTP_KEYTOLL_INFLATE_MAX) {
+        /* no answer of a model is as regular as that: a bomb */
+
+        if (ctx->plain_bytes > NGX_HTTP_KEYTOLL_INFLATE_MAX
+            || (ctx->plain_bytes > NGX_HTTP_KEYTOLL_INFLATE_FREE
+                && ctx->plain_bytes / NGX_HTTP_KEYTOLL_INFLATE_RATIO
+                   > ctx->body_bytes))
+        {
             return NGX_ERROR;
         }
 

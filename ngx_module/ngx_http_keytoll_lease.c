@@ -89,7 +89,7 @@ ngx_http_keytoll_renew(ngx_uint_t restore)
 
         /* those of a block go with it, unless all is lost */
 
-        if (ctx->unreserved || (ctx->block && !restore)
+        if (ctx->unreserved || (ctx->block && !restore && !ctx->own_hold)
             || (!restore && ngx_current_msec - ctx->leased
                             < NGX_HTTP_KEYTOLL_LEASE / 3))
         {
@@ -97,6 +97,7 @@ ngx_http_keytoll_renew(ngx_uint_t restore)
         }
 
         ctx->leased = ngx_current_msec;
+        ctx->own_hold |= restore;
 
         argv[n].data = ctx->rid;
         argv[n++].len = KT_RID_LEN;

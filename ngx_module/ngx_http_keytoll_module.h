@@ -373,6 +373,7 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       last:1;      /* the response is complete  */
     unsigned                       gone:1;      /* client left; draining     */
     unsigned                       unreserved:1;
+    unsigned                       own_hold:1;  /* put back without its block */
     unsigned                       delayed:1;   /* the header waits          */
     unsigned                       estimated:1;
     unsigned                       too_large:1; /* the request's body        */
@@ -516,7 +517,8 @@ void ngx_http_keytoll_blocks_changed(u_char *name, size_t len);
 ngx_int_t ngx_http_keytoll_cache_init(ngx_slab_pool_t *pool,
     ngx_http_keytoll_shm_t *shm, size_t size);
 uint64_t ngx_http_keytoll_cache_mark(void);
-void ngx_http_keytoll_cache_changed(u_char *name, size_t len);
+void ngx_http_keytoll_cache_changed(u_char *name, size_t len,
+    ngx_uint_t relief);
 void ngx_http_keytoll_cache_flush(void);
 void ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
 ngx_uint_t ngx_http_keytoll_cache_unknown(u_char *token);

@@ -407,7 +407,7 @@ ngx_http_keytoll_watch_message(redisReply *payload)
             end = last;
         }
 
-        ngx_http_keytoll_cache_changed(p, end - p);
+        ngx_http_keytoll_cache_changed(p, end - p, relief);
 
         if (!relief) {
             ngx_http_keytoll_blocks_changed(p, end - p);

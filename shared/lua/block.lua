@@ -13,7 +13,7 @@
 -- the entity, b:* while any may: who changes a policy, or the registry, waits
 -- for its end (invariant 5).
 
-local BLOCK_LEASE_MS = 6000
+local BLOCK_LEASE_MS = 60000
 local BLOCK_PART = 4          -- takes at most a quarter of what is left
 local BLOCK_HEAD = AMOUNTS_LEN + 10        -- where the receipt begins
 
@@ -96,7 +96,8 @@ local function take_block(b, g, list)
     local n, m = #b.sets, #b.leases
     b.sets[n + 1], b.sets[n + 2] = b.pre .. "h:" .. k.rid, block_text(r, receipt)
     b.leases[m + 1], b.leases[m + 2] = fmt("%.0f", now_ms + BLOCK_LEASE_MS), k.rid
-    local ttl = fmt("%.0f", max(1, stop - now_ms))
+    -- not of a shorter block: another's may last longer
+    local ttl = fmt("%.0f", (now_s + 1) * 1000 - now_ms)
     call("SET", b.pre .. "b:*", "1", "PX", ttl)
     for _, e in ipairs(list) do
         call("SET", b.pre .. "b:" .. e.name, "1", "PX", ttl)
@@ -116,7 +117,8 @@ end
 local function blocks_last(pre, names)
     local last = 0
     for _, name in ipairs(names) do
-        last = max(last, call("PTTL", pre .. "b:" .. name))
+        last = max(last, call("PTTL", pre .. "b:"
+                                      .. (name == DEFAULT and "*" or name)))
     end
     return last
 end

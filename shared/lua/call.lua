@@ -55,7 +55,10 @@ local function answer(g, key, list)
     local out, limited = { "", "", "", "", "", 0 }, 0
     if g.receipt or g.block_receipt then
         for _, e in ipairs(list) do
-            if e.rated or e.p.lh then limited = 1 end
+            local p = e.p
+            if e.rated or p.lh or p.models or p.routes or p.expires_ms then
+                limited = 1
+            end
         end
         local p = key.p
         out = { g.receipt or "", rates(list), p.name or "", decimal(key.uh, key.ul),

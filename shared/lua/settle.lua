@@ -123,10 +123,10 @@ local function apply(e, l, it, now_s, pre)
         if is.par then
             e.par = max(0, e.par - it.r.n)
         end
-        if is.tpm and e.p.tpm then
+        if is.tpm and e.p.tpm and not it.swept then
             correct_tokens(e, is, it, now_s, pre)
         end
-        if is.rpm and it.event == "" and e.p.rpm then
+        if is.rpm and it.event == "" and e.p.rpm and not it.swept then
             correct(e, pre, false, it.at, -it.r.n, now_s)
         end
     end
@@ -387,6 +387,7 @@ local function kt_sweep(keys, a)
             bury(pre, rids[i], cost, event, TOMB_TTL_S)
         elseif is_block(h) then
             items[#items + 1] = give_back(rids[i], h)
+            items[#items].swept = true      -- who knows what was sent
             call("DEL", probe[i])
         end
     end

@@ -30,9 +30,15 @@ is($g->state($key)->{used}, 5000, 'it pays what was used');
 $r = ask($key, '/clamp/v1/chat/completions', { @hello, max_tokens => 5000, max_completion_tokens => 7000, n => 1 });
 is($r->{status}, 200, 'two caps');
 is_deeply([@{ read_body() }{qw(max_tokens max_completion_tokens)}], [95, 95], 'both are lowered');
-$r = ask($key, '/clamp/v1/chat/completions', { @hello, n => 3 });
-is($r->{status}, 200, 'no cap');
-is(read_body()->{max_tokens}, 30, 'one is added, for each of three answers');
+for my $c (['no cap', {}], ['null', { max_tokens => undef }], ['a cap of another dialect', { max_output_tokens => 50 }]) {
+    my ($what, $cap) = @$c;
+    $r = ask($key, '/clamp/v1/chat/completions', { @hello, %$cap });
+    is($r->{headers}{'x-keytoll-reason'}, 'budget_exceeded', "$what: there is nothing to lower");
+}
+$r = ask($key, '/clamp/v1/chat/completions', { @hello, max_tokens => 20, max_completion_tokens => 7000 });
+is_deeply([@{ read_body() }{qw(max_tokens max_completion_tokens)}], [20, 90], 'the lower of two stays');
+$r = ask($key, '/clamp/v1/chat/completions', { @hello, max_tokens => 40, n => 3 });
+is(read_body()->{max_tokens}, 28, 'each of three answers has its share');
 $r = ask($key, '/clamp/v1/chat/completions', { @hello, max_tokens => 20 });
 is(read_body()->{max_tokens}, 20, 'one that fits stays');
 ok(!exists $r->{headers}{'x-keytoll-max-tokens'}, 'and nothing is said');

@@ -77,23 +77,41 @@ subtest 'changes wait for blocks' => sub {
     cmp_ok($a->[1], '<=', 1000, 'not more than a second');
     $a = $r->fcall('kt_policy_del', "key:$t", $s->{ver}++);
     cmp_ok($a->[1], '>', 0, 'so does a deletion');
+
+    my $short = key(expires_ms => $s->now + 40);
+    my $long = key();
+    ok($s->take_block(10, token => $long), 'a block for the rest of the second');
+    my $before = $r->call('PTTL', 'kt:{0000}:b:global');
+    ok($s->take_block(10, token => $short), 'and one of a key that expires before');
+    cmp_ok($r->call('PTTL', 'kt:{0000}:b:global'), '>=', $before - 60, 'global: the longer one counts');
+    my $any = $r->fcall('kt_policy_set', 'default:customer', $Keytoll::Test::JSON->encode({ v => $s->{ver}++, t => 'customer', limit => '0' }));
+    cmp_ok($any->[1] // 0, '>', 0, 'the default of end users waits for every block');
 };
 
 subtest 'a worker that died' => sub {
-    $s->pass(10_000);
+    $s->pass(70_000);
     $r->fcall('kt_sweep', 100);                              # blocks of the tests before
     my $t = key(strict => $T, limit => 1_000_000, par => 100, rpm => 1000);
     my $b = $s->take_block(20, token => $t, bound => 1000);
     $s->settle({ rid => Keytoll::Store::rid($s->now), receipt => Keytoll::Store::share($b), cost => 10 });
-    $s->pass(5000);
-    is($r->fcall('kt_renew', 6000, $b->{bid}, ''), 1, 'a block is renewed like a request');
-    $s->pass(5000);
+    $s->pass(50_000);
+    is($r->fcall('kt_renew', 60000, $b->{bid}, ''), 1, 'a block is renewed like a request');
+    $s->pass(50_000);
     is($r->fcall('kt_sweep', 100)->[0], 0, 'and stands');
-    $s->pass(1500);
+    is($s->admit(token => $t)->{code}, 0, 'another passes');
+    $s->pass(15_000);
+    my $again = $s->take_block(20, token => $t);
     is($r->fcall('kt_sweep', 100)->[0], 1, 'without renewal it is swept');
     my $st = state_of($t);
-    is("@$st{qw(used held par)}", '10 0 0', 'for nothing: the journals know what was sent');
+    is($st->{used}, 10, 'for nothing: the journals know what was sent');
+    $s->pass(70_000);
+    $r->fcall('kt_sweep', 100);
+    is(state_of($t)->{held} . ' ' . state_of($t)->{par}, '0 0', 'and nothing is held');
     is($s->left, 0, 'nothing is left');
+    $b = $s->take_block(20, token => $t);
+    $r->call('ZADD', 'kt:{0000}:z', 1, $b->{bid});
+    $r->fcall('kt_sweep', 100);
+    is(state_of($t)->{rpm}, 20, 'what may have been sent counts in the window');
 };
 
 for my $round (1 .. ($ENV{KEYTOLL_LONG} ? 200 : 20)) {
