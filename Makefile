@@ -11,7 +11,7 @@ CC      := gcc
 endif
 OPT     ?= -O2 -g
 WARN    := -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes \
-           -Wpointer-arith -Wvla -Wno-unused-parameter -Werror
+           -Wpointer-arith -Wvla -Wno-unused-parameter -Wno-missing-field-initializers -Werror
 HARDEN  := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
 CFLAGS_ALL = $(OPT) $(WARN) $(HARDEN) $(SAN) -Ishared -Icontrold $(CFLAGS)
 

@@ -1,9 +1,42 @@
-/* The handlers, one per route. */
+/* The handlers, one per route, with the bodies and arguments that they take. */
 
 #ifndef CTL_API_H
 #define CTL_API_H
 
-#include "http.h"
+#include "route.h"
+
+
+extern const field_t  key_generate_body[];
+extern const field_t  key_update_body[];
+extern const field_t  key_delete_body[];
+extern const field_t  key_block_body[];
+extern const field_t  user_new_body[];
+extern const field_t  team_body[];
+extern const field_t  team_id_body[];
+extern const field_t  org_body[];
+extern const field_t  org_ids_body[];
+extern const field_t  org_info_body[];
+extern const field_t  budget_body[];
+extern const field_t  budget_info_body[];
+extern const field_t  budget_delete_body[];
+extern const field_t  customer_body[];
+extern const field_t  customer_ids_body[];
+extern const field_t  tag_body[];
+extern const field_t  tag_name_body[];
+extern const field_t  tag_names_body[];
+extern const field_t  model_new_body[];
+extern const field_t  model_id_body[];
+extern const arg_t    key_info_args[];
+extern const arg_t    key_list_args[];
+extern const arg_t    user_info_args[];
+extern const arg_t    team_info_args[];
+extern const arg_t    org_list_args[];
+extern const arg_t    org_info_args[];
+extern const arg_t    budget_settings_args[];
+extern const arg_t    customer_info_args[];
+extern const arg_t    model_info_args[];
+extern const arg_t    models_args[];
+extern const arg_t    spend_logs_args[];
 
 
 void api_key_generate(req_t *r);

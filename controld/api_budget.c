@@ -6,7 +6,15 @@
 #include "util.h"
 
 
-static const field_t  budget_fields[] = {
+const arg_t  budget_settings_args[] = {
+    { "budget_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
+const field_t  budget_body[] = {
+    { "budget_id", F_ANY, NULL, 0 },
+    { "budget_reset_at", F_ANY, NULL, 0 },
     { "max_budget", F_USD, "max_budget_nusd", 0 },
     { "soft_budget", F_USD, "soft_budget_nusd", 0 },
     { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },
@@ -15,6 +23,16 @@ static const field_t  budget_fields[] = {
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },
     { "budget_duration", F_PERIOD, NULL, 0 },
     { "budget_enforcement", F_ENFORCE, "budget_enforcement", 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  budget_info_body[] = {
+    { "budgets", F_ANY, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  budget_delete_body[] = {
+    { "id", F_ANY, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
@@ -37,8 +55,8 @@ budget_has_limits(req_t *r)
 {
     const field_t  *f;
 
-    for (f = budget_fields; f->name; f++) {
-        if (!json_is_null(json_get(r->json, f->name))) {
+    for (f = budget_body; f->name; f++) {
+        if (f->type != F_ANY && !json_is_null(json_get(r->json, f->name))) {
             return 1;
         }
     }
@@ -57,7 +75,7 @@ budget_create(req_t *r, const char *id)
     memset(&rs, 0, sizeof(rs));
     id = id ? id : util_uuid(&r->a);
 
-    if (fields_read(r, budget_fields, &rs, 1) != 0) {
+    if (fields_read(r, budget_body, &rs, 1) != 0) {
         return NULL;
     }
 
@@ -93,7 +111,7 @@ budget_change(req_t *r, const char *id)
 
     memset(&rs, 0, sizeof(rs));
 
-    if (fields_read(r, budget_fields, &rs, 0) != 0) {
+    if (fields_read(r, budget_body, &rs, 0) != 0) {
         return -1;
     }
 

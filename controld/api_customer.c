@@ -6,12 +6,26 @@
 #include "util.h"
 
 
-static const field_t  customer_fields[] = {
+const arg_t  customer_info_args[] = {
+    { "end_user_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
+const field_t  customer_body[] = {
+    { "user_id", F_ANY, NULL, F_REQUIRED },
+    FIELDS_BUDGET_ARGS,
+    { "spend", F_USD, NULL, 0 },
     { "alias", F_NAME, "alias", 0 },
     { "blocked", F_BOOL, "blocked", 1 },
     { "allowed_model_region", F_STR, "allowed_model_region", 0 },
     { "default_model", F_NAME, "default_model", 0 },
     { "object_permission", F_EXTRA, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  customer_ids_body[] = {
+    { "user_ids", F_ANY, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
@@ -117,7 +131,7 @@ api_customer_new(req_t *r)
     id = customer_id(r);
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
-        || fields_read(r, customer_fields, &rs, 1) != 0
+        || fields_read(r, customer_body, &rs, 1) != 0
         || fields_metadata(r, &rs, 1) != 0 || tx_begin(r) != 0)
     {
         return;
@@ -230,7 +244,7 @@ api_customer_update(req_t *r)
     id = customer_id(r);
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
-        || fields_read(r, customer_fields, &rs, 0) != 0
+        || fields_read(r, customer_body, &rs, 0) != 0
         || fields_metadata(r, &rs, 0) != 0 || tx_begin(r) != 0)
     {
         return;

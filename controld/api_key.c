@@ -19,15 +19,15 @@
     { "rpm_limit", F_INT, "rpm_limit", 0 },                                   \
     { "budget_duration", F_PERIOD, NULL, 0 },                                 \
     { "budget_limits", F_LIST, "budget_limits", 1 },                          \
-    { "budget_enforcement", F_ENFORCE, "budget_enforcement", 0 },             \
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN },       \
     { "duration", F_EXPIRES, "expires", 0 },                                  \
     { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },        \
-    { "config", F_OBJ, "config", 1 },                                         \
-    { "permissions", F_OBJ, "permissions", 1 },                               \
+    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN },                       \
+    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN },             \
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },                     \
     { "aliases", F_OBJ, "aliases", 1 },                                       \
     { "blocked", F_BOOL, "blocked", 0 },                                      \
-    { "budget_id", F_ID, "budget_id", 0 },                                    \
+    { "budget_id", F_ID, "budget_id", F_ADMIN },                              \
     { "organization_id", F_ID, "organization_id", 0 },                        \
     { "allowed_routes", F_STRS, "allowed_routes", 1 },                        \
     { "policies", F_STRS, "policies", 1 },                                    \
@@ -43,7 +43,7 @@
     { "prompts", F_META, NULL, 0 },                                           \
     { "tags", F_TAGS, NULL, 0 },                                              \
     { "enforced_params", F_META, NULL, 0 },                                   \
-    { "allowed_passthrough_routes", F_META, NULL, 0 },                        \
+    { "allowed_passthrough_routes", F_META, NULL, F_ADMIN },                  \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
     { "mcp_rpm_limit", F_META, NULL, 0 },                                     \
@@ -54,18 +54,40 @@
     { "budget_fallbacks", F_EXTRA, NULL, 0 },                                 \
     { "throttle_on_budget_exceeded", F_EXTRA, NULL, 0 }
 
-static const field_t  key_fields[] = {
+const field_t  key_generate_body[] = {
     KEY_FIELDS,
+    { "key", F_STR, NULL, 0 },
+    { "user_id", F_ID, NULL, 0 },
+    { "team_id", F_ID, NULL, 0 },
+    { "soft_budget", F_USD, NULL, 0 },
+    { "spend", F_USD, NULL, F_ADMIN },
+    { "metadata", F_OBJ, NULL, 0 },
+    { "key_type", F_ENUM, NULL, 0, "llm_api|management|read_only|default" },
+    { "send_invite_email", F_BOOL, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
-static const field_t  key_update_fields[] = {
+const field_t  key_update_body[] = {
     KEY_FIELDS,
+    { "key", F_STR, NULL, 0 },
+    { "spend", F_USD, NULL, F_ADMIN },
+    { "metadata", F_OBJ, NULL, 0 },
     { "user_id", F_ID, "user_id", 0 },
     { "team_id", F_ID, "team_id", 0 },
     { "soft_budget", F_USD, "soft_budget_nusd", 0 },
-    { "temp_budget_increase", F_META, NULL, 0 },
-    { "temp_budget_expiry", F_META, NULL, 0 },
+    { "temp_budget_increase", F_META, NULL, F_ADMIN },
+    { "temp_budget_expiry", F_META, NULL, F_ADMIN },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  key_delete_body[] = {
+    { "keys", F_STRS, NULL, 0 },
+    { "key_aliases", F_STRS, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  key_block_body[] = {
+    { "key", F_ANY, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
@@ -111,7 +133,7 @@ api_key_generate(req_t *r)
     if (key_body_id(r, "user_id", &user_id) != 0
         || key_body_id(r, "team_id", &team_id) != 0
         || owner_check_limits(r) != 0 || tx_begin(r) != 0
-        || key_create(r, key_fields, user_id, team_id, &k) != 0
+        || key_create(r, key_generate_body, user_id, team_id, &k) != 0
         || tx_commit(r) != 0)
     {
         return;
@@ -250,13 +272,12 @@ api_key_update(req_t *r)
     rowset_t     rs;
     const char  *token, *sent, *ent;
 
-    r->err_type = "auth_error";
     memset(&rs, 0, sizeof(rs));
     sent = NULL;
     rc = field_usd(r, "spend", &spend);
 
     if (rc < 0 || key_temp_budget(r) != 0 || owner_check_limits(r) != 0
-        || fields_read(r, key_update_fields, &rs, 0) != 0
+        || fields_read(r, key_update_body, &rs, 0) != 0
         || fields_metadata(r, &rs, 0) != 0 || tx_begin(r) != 0)
     {
         return;

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include "access.h"
 #include "api.h"
 #include "conf.h"
 #include "key.h"
@@ -9,6 +10,30 @@
 #include "kt_money.h"
 #include "owner.h"
 #include "db.h"
+
+
+const arg_t  key_info_args[] = {
+    { "key", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+const arg_t  key_list_args[] = {
+    { "page", F_INT, 0 },
+    { "size", F_INT, 0 },
+    { "user_id", F_STR, 0 },
+    { "team_id", F_STR, 0 },
+    { "organization_id", F_STR, 0 },
+    { "key_hash", F_STR, 0 },
+    { "key_alias", F_STR, 0 },
+    { "return_full_object", F_BOOL, 0 },
+    { "include_team_keys", F_BOOL, 0 },
+    { "include_created_by_keys", F_BOOL, 0 },
+    { "sort_by", F_STR, 0 },
+    { "sort_order", F_STR, 0 },
+    { "expand", F_STR, 0 },
+    { "status", F_STR, 0 },
+    { NULL, 0, 0 }
+};
 
 
 #define LIST_SIZE_MAX   100
@@ -37,9 +62,11 @@ api_key_info(req_t *r)
 
     token = key_token(r, sent);
 
-    if (!r->master && strcmp(token, r->caller_token)) {
+    access_scoped(r);
+
+    if (!access_reads_all(r) && strcmp(token, r->caller_token)) {
         fail_proxy(r, 403, "auth_error", "key", "You are not allowed to access"
-                   " this key's info. Your role=internal_user");
+                   " this key's info. Your role=%s", access_role_name(r));
         return;
     }
 

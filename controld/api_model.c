@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <string.h>
+#include "access.h"
 #include "api.h"
 #include "conf.h"
 #include "db.h"
@@ -11,7 +12,31 @@
 #include "util.h"
 
 
+const arg_t  model_info_args[] = {
+    { "litellm_model_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+const arg_t  models_args[] = {
+    { "team_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
 #define MODEL_CREATED  1677610602      /* LiteLLM's constant                   */
+
+
+const field_t  model_new_body[] = {
+    { "model_name", F_ANY, NULL, F_REQUIRED },
+    { "litellm_params", F_ANY, NULL, F_REQUIRED },
+    { "model_info", F_ANY, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  model_id_body[] = {
+    { "id", F_ANY, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
 
 
 /* Copies params, secret values sealed.  NULL after answering. */
@@ -426,7 +451,9 @@ model_allowed(req_t *r)
     PGresult    *res;
     const char  *text, *err;
 
-    if (r->master) {
+    access_scoped(r);                    /* the caller's own view              */
+
+    if (access_reads_all(r)) {
         return NULL;
     }
 

@@ -6,14 +6,40 @@
 #include "util.h"
 
 
+const arg_t  org_list_args[] = {
+    { "org_id", F_STR, 0 },
+    { "org_alias", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+const arg_t  org_info_args[] = {
+    { "organization_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
 /* A deleted organization keeps its row, which refuses all its keys at once. */
 
-static const field_t  org_fields[] = {
+const field_t  org_body[] = {
+    { "organization_id", F_ANY, NULL, 0 },
+    { "metadata", F_OBJ, NULL, 0 },
+    FIELDS_BUDGET_ARGS,
+    { "litellm_budget_table", F_OBJ, NULL, 0 },
     { "organization_alias", F_NAME, "organization_alias", 0 },
     { "models", F_STRS, "models", 1 },
     { "model_rpm_limit", F_META, NULL, 0 },
     { "model_tpm_limit", F_META, NULL, 0 },
     { "object_permission", F_EXTRA, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  org_ids_body[] = {
+    { "organization_ids", F_ANY, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  org_info_body[] = {
+    { "organizations", F_ANY, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
@@ -139,7 +165,7 @@ api_organization_new(req_t *r)
     id = json_is_null(v) ? util_uuid(&r->a) : org_id(r);
 
     if (id == NULL || budget_check(r) != 0
-        || fields_read(r, org_fields, &rs, 1) != 0
+        || fields_read(r, org_body, &rs, 1) != 0
         || fields_metadata(r, &rs, 1) != 0 || tx_begin(r) != 0
         || budget_link(r, &rs, NULL, NULL) != 0)
     {
@@ -254,7 +280,7 @@ api_organization_update(req_t *r)
     org_flatten(r);
 
     if (id == NULL || budget_check(r) != 0
-        || fields_read(r, org_fields, &rs, 0) != 0 || org_metadata(r, &rs) != 0
+        || fields_read(r, org_body, &rs, 0) != 0 || org_metadata(r, &rs) != 0
         || tx_begin(r) != 0)
     {
         return;

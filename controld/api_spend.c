@@ -5,6 +5,17 @@
 #include "key.h"
 
 
+const arg_t  spend_logs_args[] = {
+    { "api_key", F_STR, 0 },
+    { "user_id", F_STR, 0 },
+    { "request_id", F_STR, 0 },
+    { "start_date", F_STR, 0 },
+    { "end_date", F_STR, 0 },
+    { "summarize", F_BOOL, 0 },
+    { NULL, 0, 0 }
+};
+
+
 #define SPEND_ROWS_MAX  10000
 
 

@@ -6,10 +6,22 @@
 #include "util.h"
 
 
-static const field_t  tag_fields[] = {
+const field_t  tag_body[] = {
+    { "name", F_ANY, NULL, F_REQUIRED },
+    FIELDS_BUDGET_ARGS,
     { "description", F_STR, "description", 0 },
     { "models", F_STRS, "models", 1 },
     { "model_info", F_OBJ, "model_info", 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  tag_name_body[] = {
+    { "name", F_ANY, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  tag_names_body[] = {
+    { "names", F_ANY, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
@@ -116,7 +128,7 @@ api_tag_new(req_t *r)
     name = tag_name(r);
 
     if (name == NULL || budget_check(r) != 0
-        || fields_read(r, tag_fields, &rs, 1) != 0 || tx_begin(r) != 0
+        || fields_read(r, tag_body, &rs, 1) != 0 || tx_begin(r) != 0
         || budget_link(r, &rs, NULL, NULL) != 0)
     {
         return;
@@ -163,7 +175,7 @@ api_tag_update(req_t *r)
     name = tag_name(r);
 
     if (name == NULL || budget_check(r) != 0
-        || fields_read(r, tag_fields, &rs, 0) != 0 || tx_begin(r) != 0)
+        || fields_read(r, tag_body, &rs, 0) != 0 || tx_begin(r) != 0)
     {
         return;
     }

@@ -9,7 +9,21 @@
 #include "util.h"
 
 
-static const field_t  team_fields[] = {
+const arg_t  team_info_args[] = {
+    { "team_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
+const field_t  team_body[] = {
+    { "team_id", F_ID, NULL, 0 },
+    { "organization_id", F_STR, NULL, 0 },
+    { "metadata", F_OBJ, NULL, 0 },
+    { "members_with_roles", F_LIST, NULL, 0 },
+    { "team_member_budget", F_USD, NULL, 0 },
+    { "team_member_rpm_limit", F_INT, NULL, 0 },
+    { "team_member_tpm_limit", F_INT, NULL, 0 },
+    { "team_member_budget_duration", F_STR, NULL, 0 },
     { "team_alias", F_NAME, "team_alias", 0 },
     { "models", F_STRS, "models", 1 },
     { "max_budget", F_USD, "max_budget_nusd", 0 },
@@ -42,6 +56,11 @@ static const field_t  team_fields[] = {
     { "default_team_member_models", F_META, NULL, 0 },
     { "team_member_key_duration", F_META, NULL, 0 },
     { "object_permission", F_EXTRA, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  team_id_body[] = {
+    { "team_id", F_ANY, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
@@ -382,7 +401,7 @@ api_team_new(req_t *r)
     if (field_usd(r, "max_budget", &max) < 0
         || field_usd(r, "soft_budget", &soft) < 0
         || team_check_soft(r, max, soft) != 0 || team_member_limits(r, &m) != 0
-        || owner_check_limits(r) != 0 || fields_read(r, team_fields, &rs, 1) != 0
+        || owner_check_limits(r) != 0 || fields_read(r, team_body, &rs, 1) != 0
         || tx_begin(r) != 0 || team_org(r, &rs) != 0
         || team_member_budget(r, &rs, &m, id, NULL) != 0
         || fields_metadata(r, &rs, 1) != 0
@@ -532,7 +551,7 @@ api_team_update(req_t *r)
     id = team_id_of(r);
 
     if (id == NULL || team_member_limits(r, &m) != 0
-        || owner_check_limits(r) != 0 || fields_read(r, team_fields, &rs, 0) != 0
+        || owner_check_limits(r) != 0 || fields_read(r, team_body, &rs, 0) != 0
         || tx_begin(r) != 0 || team_update_tx(r, &rs, &m, id, &row) != 0)
     {
         return;

@@ -6,7 +6,28 @@
 #include "util.h"
 
 
-static const field_t  user_fields[] = {
+const arg_t  user_info_args[] = {
+    { "user_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+
+const field_t  user_new_body[] = {
+    { "user_id", F_ID, NULL, 0 },
+    { "user_role", F_ENUM, NULL, 0, "proxy_admin|proxy_admin_viewer|org_admin|"
+      "internal_user|internal_user_viewer" },
+    { "metadata", F_OBJ, NULL, 0 },
+    { "spend", F_USD, NULL, 0 },
+    { "team_id", F_ID, NULL, 0 },
+    { "teams", F_LIST, NULL, 0 },
+    { "organizations", F_LIST, NULL, 0 },
+    { "auto_create_key", F_BOOL, NULL, 0 },
+    { "send_invite_email", F_BOOL, NULL, 0 },
+    { "key_alias", F_NAME, NULL, 0 },
+    { "duration", F_STR, NULL, 0 },
+    { "config", F_OBJ, NULL, 0 },
+    { "permissions", F_OBJ, NULL, 0 },
+    { "aliases", F_OBJ, NULL, 0 },
     { "user_email", F_NAME, "user_email", 0 },
     { "user_alias", F_NAME, "user_alias", 0 },
     { "sso_user_id", F_ID, "sso_user_id", 0 },
@@ -416,7 +437,7 @@ api_user_new(req_t *r)
 
     if (field_bool(r, "auto_create_key", &make_key) < 0
         || owner_check_limits(r) != 0
-        || fields_read(r, user_fields, &rs, 1) != 0
+        || fields_read(r, user_new_body, &rs, 1) != 0
         || fields_metadata(r, &rs, 1) != 0 || user_role(r, &rs) != 0
         || tx_begin(r) != 0 || user_create(r, &rs, id, &row) != 0
         || (make_key && key_create(r, user_key_fields, id,

@@ -1,10 +1,10 @@
 #include <string.h>
 #include <strings.h>
 #include <openssl/crypto.h>
+#include "auth.h"
 #include "conf.h"
 #include "db.h"
 #include "kt_key.h"
-#include "route.h"
 
 
 /*
@@ -94,24 +94,27 @@ auth_tail(arena_t *a, const char *key)
 }
 
 
-/* First six, stars, last two. */
-
-static const char *
-auth_mask(arena_t *a, const char *id)
+static role_t
+auth_role(const char *role)
 {
-    char    *s;
-    size_t   n;
+    static const struct {
+        const char  *name;
+        role_t       role;
+    } names[] = {
+        { "internal_user", ROLE_INTERNAL },
+        { "internal_user_viewer", ROLE_INTERNAL_VIEWER },
+        { "org_admin", ROLE_ORG_ADMIN },
+        { "proxy_admin_viewer", ROLE_VIEWER },
+        { "proxy_admin", ROLE_ADMIN }
+    };
 
-    n = id ? strlen(id) : 0;
-
-    if (n <= 8) {
-        return n == 0 ? "None" : "***";
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(role, names[i].name) == 0) {
+            return names[i].role;
+        }
     }
 
-    s = arena_str(a, id);
-    memset(s + 6, '*', n - 8);
-
-    return s;
+    return ROLE_NONE;
 }
 
 
@@ -125,7 +128,12 @@ auth_key_row(req_t *r, const char *key, const char *token)
     res = db_q("SELECT kt_key_json(k), k.expires IS NULL OR k.expires > now(),"
                " coalesce(k.blocked, false) OR k.status <> 'active',"
                " coalesce(t.blocked OR t.status <> 'active', false), kt_ts(k.expires),"
-               " kt_ts(now()) FROM keys k LEFT JOIN teams t ON t.team_id = k.team_id"
+               " kt_ts(now()), CASE WHEN u.user_id IS NULL THEN 'none' ELSE"
+               " coalesce(u.user_role, 'internal_user') END,"
+               " coalesce(k.organization_id, t.organization_id),"
+               " coalesce(u.blocked, false)"
+               " FROM keys k LEFT JOIN teams t ON t.team_id = k.team_id"
+               " LEFT JOIN users u ON u.user_id = k.user_id AND NOT u.implicit"
                " WHERE k.token = $1", token);
 
     if (!db_ok(res)) {
@@ -148,6 +156,9 @@ auth_key_row(req_t *r, const char *key, const char *token)
     r->caller_row = json_parse(&r->a, PQgetvalue(res, 0, 0),
                                (size_t) PQgetlength(res, 0, 0), &err);
     r->caller_user = json_str(r->caller_row, "user_id");
+    r->caller_team = json_str(r->caller_row, "team_id");
+    r->caller_org = arena_str(&r->a, db_str(res, 0, 7));
+    r->role = auth_role(PQgetvalue(res, 0, 6));
     live = 0;
 
     if (*PQgetvalue(res, 0, 2) == 't') {
@@ -163,7 +174,11 @@ auth_key_row(req_t *r, const char *key, const char *token)
     } else if (*PQgetvalue(res, 0, 3) == 't') {
         fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Team=%s is"
                    " blocked. Update via `/team/unblock` if your admin.",
-                   json_str(r->caller_row, "team_id"));
+                   r->caller_team);
+
+    } else if (*PQgetvalue(res, 0, 8) == 't') {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, User is"
+                   " blocked. Ask a proxy admin.");
 
     } else {
         live = 1;
@@ -176,14 +191,10 @@ auth_key_row(req_t *r, const char *key, const char *token)
 
 
 int
-auth_check(req_t *r, auth_level_t level)
+auth_caller(req_t *r)
 {
     char         token[KT_KEY_TOKEN_LEN + 1];
     const char  *key;
-
-    if (level == AUTH_PUBLIC) {
-        return 0;
-    }
 
     key = auth_presented(r);
 
@@ -201,6 +212,7 @@ auth_check(req_t *r, auth_level_t level)
 
     if (CRYPTO_memcmp(token, conf.master_token, KT_KEY_TOKEN_LEN) == 0) {
         r->master = 1;
+        r->role = ROLE_ADMIN;
         r->caller_token = conf.master_token;
         r->caller_user = "default_user_id";
         return 0;
@@ -213,18 +225,5 @@ auth_check(req_t *r, auth_level_t level)
         return -1;
     }
 
-    if (auth_key_row(r, key, token) != 0) {
-        return -1;
-    }
-
-    if (level == AUTH_ANY_KEY) {
-        return 0;
-    }
-
-    fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Only proxy"
-               " admin can be used to generate, delete, update info for new"
-               " keys/users/teams. Route=%s. Your role=%s. Your user_id=%s",
-               r->path, "internal_user", auth_mask(&r->a, r->caller_user));
-
-    return -1;
+    return auth_key_row(r, key, token);
 }

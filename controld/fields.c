@@ -17,6 +17,10 @@ row_set(rowset_t *rs, const char *col, const char *cast, const char *val)
 {
     int  i;
 
+    if (col == NULL) {
+        return;
+    }
+
     for (i = 0; i < rs->n && strcmp(rs->col[i], col); i++) { /* void */ }
 
     if (i == ROWSET_MAX) {
@@ -490,6 +494,53 @@ field_moved(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
 
 
 static int
+field_enum(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v)
+{
+    size_t       n;
+    buf_t        msg;
+    const char  *p;
+
+    buf_init(&msg, &r->a);
+    buf_puts(&msg, "Input should be ");
+
+    for (p = f->values; *p; p += n + (p[n] == '|')) {
+        n = strcspn(p, "|");
+
+        if (v->type == J_STR && v->len == n && memcmp(v->s, p, n) == 0) {
+            row_set(rs, f->col, "text", v->s);
+            return 0;
+        }
+
+        buf_printf(&msg, p == f->values ? "'%.*s'" : p[n] ? ", '%.*s'"
+                                                          : " or '%.*s'",
+                   (int) n, p);
+    }
+
+    fail_field(r, f->name, "enum", msg.p, v);
+
+    return -1;
+}
+
+
+static int
+field_num(req_t *r, const field_t *f, const jv_t *v)
+{
+    int64_t  n;
+
+    if (v->type == J_NUM
+        || (v->type == J_STR
+            && kt_money_parse(v->s, v->len, KT_MONEY_USD, &n) == KT_OK))
+    {
+        return 0;
+    }
+
+    fail_field(r, f->name, "float_type", "Input should be a valid number", v);
+
+    return -1;
+}
+
+
+static int
 field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
 {
     int          b, rc;
@@ -524,7 +575,7 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
     }
 
     if (json_is_null(v)) {
-        if (!create && f->notnull) {
+        if (!create && (f->flags & F_NOTNULL)) {
             row_expr(rs, f->col, "DEFAULT");
         } else if (!create) {
             row_expr(rs, f->col, "NULL");
@@ -566,9 +617,67 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
         row_set(rs, f->col, "text[]", s);
         return s ? 0 : -1;
 
+    case F_ENUM:
+        return field_enum(r, rs, f, v);
+
+    case F_NUM:
+        return field_num(r, f, v);
+
+    case F_ANY:
+        return 0;
+
     default:
         return field_json(r, rs, f, v);
     }
+}
+
+
+/* Fields that fields_read() puts somewhere although they name no column. */
+
+static int
+field_is_column(const field_t *f)
+{
+    switch (f->type) {
+
+    case F_META:
+    case F_TAGS:
+    case F_EXTRA:
+    case F_PERIOD:
+        return 1;
+
+    default:
+        return f->col != NULL;
+    }
+}
+
+
+int
+fields_check(req_t *r, const field_t *table)
+{
+    jv_t           *v;
+    rowset_t        rs;
+    const field_t  *f;
+
+    for (f = table; f->name; f++) {
+        v = json_get(r->json, f->name);
+
+        if (json_is_null(v)) {
+            if (f->flags & F_REQUIRED) {
+                fail_field(r, f->name, "missing", "Field required", r->json);
+                return -1;
+            }
+
+            continue;
+        }
+
+        memset(&rs, 0, sizeof(rs));
+
+        if (field_one(r, &rs, f, v, 1) != 0) {
+            return -1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -579,7 +688,7 @@ fields_read(req_t *r, const field_t *table, rowset_t *rs, int create)
     const field_t  *f;
 
     for (f = table; f->name; f++) {
-        v = json_get(r->json, f->name);
+        v = field_is_column(f) ? json_get(r->json, f->name) : NULL;
 
         if (v && field_one(r, rs, f, v, create) != 0) {
             return -1;

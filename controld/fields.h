@@ -27,14 +27,26 @@ typedef enum {
     F_EXTRA,         /* moves into extra                                       */
     F_PERIOD,        /* budget_duration and the period columns                 */
     F_EXPIRES,       /* duration; "-1" clears                                  */
-    F_ENFORCE        /* strict | last_call                                     */
+    F_ENFORCE,       /* strict | last_call                                     */
+    F_ENUM,          /* one of `values`                                        */
+    F_NUM,           /* any number                                             */
+    F_ANY            /* anything                                               */
 } ftype_t;
 
+#define F_NOTNULL   0x1          /* null means the column's default            */
+#define F_REQUIRED  0x2          /* absent or null: 422                        */
+#define F_ADMIN     0x4          /* only proxy admins may send it              */
+
+/*
+ * A row without a column, of a type that is not moved elsewhere, is an argument of
+ * the handler: its type is checked, fields_read() passes it over.
+ */
 typedef struct {
     const char  *name;
     ftype_t      type;
     const char  *col;
-    int          notnull;        /* null means the column's default            */
+    unsigned     flags;
+    const char  *values;         /* of F_ENUM: "a|b|c"                         */
 } field_t;
 
 typedef struct {
@@ -48,6 +60,22 @@ typedef struct {
     jv_t        *extra;
 } rowset_t;
 
+
+/* Limits of a budgets row where the handler reads them itself. */
+#define FIELDS_BUDGET_ARGS                                                    \
+    { "budget_id", F_ID, NULL, 0 },                                           \
+    { "max_budget", F_USD, NULL, 0 },                                         \
+    { "soft_budget", F_USD, NULL, 0 },                                        \
+    { "max_parallel_requests", F_INT, NULL, 0 },                              \
+    { "tpm_limit", F_INT, NULL, 0 },                                          \
+    { "rpm_limit", F_INT, NULL, 0 },                                          \
+    { "model_max_budget", F_OBJ, NULL, 0 },                                   \
+    { "budget_duration", F_STR, NULL, 0 },                                    \
+    { "budget_reset_at", F_ANY, NULL, 0 },                                    \
+    { "budget_enforcement", F_ENUM, NULL, 0, "strict|last_call" }
+
+/* Checks the body against the table of its route; -1 after answering. */
+int fields_check(req_t *r, const field_t *table);
 
 /* Reads every field of the table from r->json; -1 after answering. */
 int fields_read(req_t *r, const field_t *table, rowset_t *rs, int create);

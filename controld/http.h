@@ -13,9 +13,20 @@
 
 
 #define HTTP_BODY_MAX   (1024 * 1024)
-#define HTTP_HEADERS_MAX  4
+#define HTTP_HEADERS_MAX  6
+#define HTTP_SEGMENTS_MAX 3
 
 struct MHD_Connection;
+
+/* What the caller's user may be, weakest first. */
+typedef enum {
+    ROLE_NONE = 0,                       /* no user, or one without a row     */
+    ROLE_INTERNAL_VIEWER,
+    ROLE_INTERNAL,
+    ROLE_ORG_ADMIN,
+    ROLE_VIEWER,                         /* proxy_admin_viewer                */
+    ROLE_ADMIN                           /* proxy_admin                       */
+} role_t;
 
 typedef struct touch_s  touch_t;
 
@@ -31,7 +42,8 @@ typedef struct {
     struct MHD_Connection  *mhd;
     const char             *method;
     const char             *path;        /* decoded                           */
-    const char             *rest;        /* what a prefix route left over     */
+    const char             *rest;        /* what a "*" route left over        */
+    const char             *seg[HTTP_SEGMENTS_MAX + 1]; /* of "{name}" segments */
     const char             *query;       /* raw, without '?'                  */
     buf_t                   body;
     int                     too_large;
@@ -41,12 +53,22 @@ typedef struct {
     jv_t                   *json;        /* body, an object                   */
 
     int                     master;      /* the caller is the master key      */
+    role_t                  role;        /* of a virtual key's user           */
     const char             *caller_token;
     const char             *caller_user; /* user id of the caller             */
+    const char             *caller_team; /* of the key                        */
+    const char             *caller_org;  /* of the key, or of its team        */
     jv_t                   *caller_row;  /* key row of a virtual key caller   */
     const char             *changed_by;
+    const void             *access;      /* access_t of the route             */
+    int                     scoped;      /* access_*() was asked              */
 
     const char             *err_type;    /* type of converted errors          */
+
+    const char             *idem_id;     /* Idempotency-Key: NULL, or hashes  */
+    const char             *idem_request;
+    int                     idem_claimed;
+    int                     committed;   /* a transaction took place          */
 
     touch_t                *touched;
     touch_t               **touch_end;
@@ -75,6 +97,7 @@ const char *http_arg_form(req_t *r, const char *name);
 void reply_json(req_t *r, int status, const jv_t *v);
 void reply_text(req_t *r, int status, const char *type, const char *text);
 void reply_header(req_t *r, const char *name, const char *value);
+void reply_reset(req_t *r);              /* takes the answer back              */
 
 /* {"error":{message,type,param,code}}; param NULL is the string "None". */
 void fail_proxy(req_t *r, int status, const char *type, const char *param,
@@ -92,6 +115,8 @@ void fail_detail_error(req_t *r, int status, const char *fmt, ...)
 /* 422 of the validation envelope for one body field (NULL: the body itself). */
 void fail_field(req_t *r, const char *field, const char *type, const char *msg,
     const jv_t *input);
+void fail_arg(req_t *r, const char *arg, const char *type, const char *msg,
+    const char *input);                  /* the same for a query argument      */
 
 void fail_db(req_t *r);                  /* the database is gone or refused    */
 

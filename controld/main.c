@@ -1,5 +1,5 @@
 /*
- * keytoll-controld serve|migrate|check-config|import-prices FILE|rebuild
+ * keytoll-controld serve|migrate|check-config|import-prices FILE|rebuild|routes
  *                  [-c controld.yaml] [-p pidfile] [--sql-dir DIR]
  */
 
@@ -31,6 +31,7 @@ static const char  main_usage[] =
     "  check-config        read the configuration and the models, then exit\n"
     "  import-prices FILE  import LiteLLM's model price JSON\n"
     "  rebuild             rebuild Redis from PostgreSQL now\n"
+    "  routes              print the routes of the admin API as JSON lines\n"
     "\n"
     "environment: KEYTOLL_MASTER_KEY (LITELLM_MASTER_KEY), DATABASE_URL, REDIS_URL,\n"
     "             KEYTOLL_SALT_KEY (LITELLM_SALT_KEY), REDIS_USERNAME, REDIS_PASSWORD\n";
@@ -169,6 +170,11 @@ main(int argc, char **argv)
     }
 
     signal(SIGPIPE, SIG_IGN);
+
+    if (!strcmp(o.command, "routes")) {
+        route_dump();
+        return 0;
+    }
 
     if (conf_load(o.conf) != 0) {
         return 1;

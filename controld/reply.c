@@ -59,6 +59,14 @@ reply_header(req_t *r, const char *name, const char *value)
 }
 
 
+void
+reply_reset(req_t *r)
+{
+    r->status = 0;
+    buf_init(&r->out, &r->a);
+}
+
+
 static void
 fail_envelope(req_t *r, int status, const char *type, const char *param,
     const char *message)
@@ -183,29 +191,45 @@ fail_detail_error(req_t *r, int status, const char *fmt, ...)
 }
 
 
-void
-fail_field(req_t *r, const char *field, const char *type, const char *msg,
-    const jv_t *input)
+static void
+fail_validation(req_t *r, const char *where, const char *name, const char *type,
+    const char *msg, jv_t *input)
 {
     jv_t  *o, *d, *e, *loc;
 
     loc = json_arr(&r->a);
-    json_push(loc, json_string(&r->a, "body"));
+    json_push(loc, json_string(&r->a, where));
 
-    if (field) {
-        json_push(loc, json_string(&r->a, field));
+    if (name) {
+        json_push(loc, json_string(&r->a, name));
     }
 
     e = json_obj(&r->a);
     json_set(e, "type", json_string(&r->a, type));
     json_set(e, "loc", loc);
     json_set(e, "msg", json_string(&r->a, msg));
-    json_set(e, "input", json_copy(&r->a, input));
+    json_set(e, "input", input);
     d = json_arr(&r->a);
     json_push(d, e);
     o = json_obj(&r->a);
     json_set(o, "detail", d);
     reply_json(r, 422, o);
+}
+
+
+void
+fail_field(req_t *r, const char *field, const char *type, const char *msg,
+    const jv_t *input)
+{
+    fail_validation(r, "body", field, type, msg, json_copy(&r->a, input));
+}
+
+
+void
+fail_arg(req_t *r, const char *arg, const char *type, const char *msg,
+    const char *input)
+{
+    fail_validation(r, "query", arg, type, msg, json_string(&r->a, input));
 }
 
 

@@ -1,159 +1,39 @@
 #include <stdio.h>
 #include <string.h>
-#include "api.h"
+#include "access.h"
+#include "auth.h"
+#include "idem.h"
+#include "kt_money.h"
 #include "log.h"
 #include "route.h"
-
-
-static const route_t  routes[] = {
-    { "GET",  "/health/liveliness", api_alive, 0 },
-    { "GET",  "/health/liveness", api_alive, 0 },
-    { "GET",  "/health/readiness", api_ready, 0 },
-    { "GET",  "/metrics", api_metrics, 0 },
-    { "POST", "/key/generate", api_key_generate, 1 },
-    { "POST", "/key/update", api_key_update, 1 },
-    { "POST", "/key/delete", api_key_delete, 1 },
-    { "GET",  "/key/info", api_key_info, 0 },
-    { "GET",  "/key/list", api_key_list, 0 },
-    { "POST", "/key/block", api_key_block, 1 },
-    { "POST", "/key/unblock", api_key_unblock, 1 },
-    { "POST", "/user/new", api_user_new, 1 },
-    { "GET",  "/user/info", api_user_info, 0 },
-    { "POST", "/team/new", api_team_new, 1 },
-    { "POST", "/team/update", api_team_update, 1 },
-    { "GET",  "/team/info", api_team_info, 0 },
-    { "POST", "/team/block", api_team_block, 1 },
-    { "POST", "/team/unblock", api_team_unblock, 1 },
-    { "POST", "/model/new", api_model_new, 1 },
-    { "POST", "/model/delete", api_model_delete, 1 },
-    { "GET",  "/model/info", api_model_info, 0 },
-    { "GET",  "/v1/model/info", api_model_info, 0 },
-    { "GET",  "/models", api_models, 0 },
-    { "GET",  "/v1/models", api_models, 0 },
-    { "GET",  "/models/*", api_models_one, 0 },
-    { "GET",  "/v1/models/*", api_models_one, 0 },
-    { "GET",  "/spend/logs", api_spend_logs, 0 },
-    { "POST", "/customer/new", api_customer_new, 1 },
-    { "GET",  "/customer/info", api_customer_info, 0 },
-    { "POST", "/customer/update", api_customer_update, 1 },
-    { "POST", "/customer/delete", api_customer_delete, 1 },
-    { "GET",  "/customer/list", api_customer_list, 0 },
-    { "POST", "/customer/block", api_customer_block, 1 },
-    { "POST", "/customer/unblock", api_customer_unblock, 1 },
-    { "POST", "/end_user/new", api_customer_new, 1 },
-    { "GET",  "/end_user/info", api_customer_info, 0 },
-    { "POST", "/end_user/update", api_customer_update, 1 },
-    { "POST", "/end_user/delete", api_customer_delete, 1 },
-    { "GET",  "/end_user/list", api_customer_list, 0 },
-    { "POST", "/end_user/block", api_customer_block, 1 },
-    { "POST", "/end_user/unblock", api_customer_unblock, 1 },
-    { "POST", "/budget/new", api_budget_new, 1 },
-    { "POST", "/budget/update", api_budget_update, 1 },
-    { "POST", "/budget/info", api_budget_info, 1 },
-    { "GET",  "/budget/settings", api_budget_settings, 0 },
-    { "GET",  "/budget/list", api_budget_list, 0 },
-    { "POST", "/budget/delete", api_budget_delete, 1 },
-    { "POST", "/tag/new", api_tag_new, 1 },
-    { "POST", "/tag/update", api_tag_update, 1 },
-    { "POST", "/tag/delete", api_tag_delete, 1 },
-    { "POST", "/tag/info", api_tag_info, 1 },
-    { "GET",  "/tag/list", api_tag_list, 0 },
-    { "POST", "/organization/new", api_organization_new, 1 },
-    { "PATCH", "/organization/update", api_organization_update, 1 },
-    { "DELETE", "/organization/delete", api_organization_delete, 1 },
-    { "GET",  "/organization/list", api_organization_list, 0 },
-    { "GET",  "/organization/info", api_organization_info, 0 },
-    { "POST", "/organization/info", api_organization_info_list, 1 }
-};
-
-static const struct {
-    const char    *path;
-    auth_level_t   level;
-} route_auth[] = {
-    { "/health/liveliness", AUTH_PUBLIC },
-    { "/health/liveness", AUTH_PUBLIC },
-    { "/health/readiness", AUTH_PUBLIC },
-    { "/metrics", AUTH_PUBLIC },
-    { "/key/generate", AUTH_ADMIN },
-    { "/key/update", AUTH_ADMIN },
-    { "/key/delete", AUTH_ADMIN },
-    { "/key/info", AUTH_ANY_KEY },            /* its own row only              */
-    { "/key/list", AUTH_ADMIN },
-    { "/key/block", AUTH_ADMIN },
-    { "/key/unblock", AUTH_ADMIN },
-    { "/user/new", AUTH_ADMIN },
-    { "/user/info", AUTH_ADMIN },
-    { "/team/new", AUTH_ADMIN },
-    { "/team/update", AUTH_ADMIN },
-    { "/team/info", AUTH_ADMIN },
-    { "/team/block", AUTH_ADMIN },
-    { "/team/unblock", AUTH_ADMIN },
-    { "/model/new", AUTH_ADMIN },
-    { "/model/delete", AUTH_ADMIN },
-    { "/model/info", AUTH_ADMIN },
-    { "/v1/model/info", AUTH_ADMIN },
-    { "/models", AUTH_ANY_KEY },
-    { "/v1/models", AUTH_ANY_KEY },
-    { "/models/*", AUTH_ANY_KEY },
-    { "/v1/models/*", AUTH_ANY_KEY },
-    { "/spend/logs", AUTH_ADMIN },
-    { "/customer/new", AUTH_ADMIN },
-    { "/customer/info", AUTH_ADMIN },
-    { "/customer/update", AUTH_ADMIN },
-    { "/customer/delete", AUTH_ADMIN },
-    { "/customer/list", AUTH_ADMIN },
-    { "/customer/block", AUTH_ADMIN },
-    { "/customer/unblock", AUTH_ADMIN },
-    { "/end_user/new", AUTH_ADMIN },
-    { "/end_user/info", AUTH_ADMIN },
-    { "/end_user/update", AUTH_ADMIN },
-    { "/end_user/delete", AUTH_ADMIN },
-    { "/end_user/list", AUTH_ADMIN },
-    { "/end_user/block", AUTH_ADMIN },
-    { "/end_user/unblock", AUTH_ADMIN },
-    { "/budget/new", AUTH_ADMIN },
-    { "/budget/update", AUTH_ADMIN },
-    { "/budget/info", AUTH_ADMIN },
-    { "/budget/settings", AUTH_ADMIN },
-    { "/budget/list", AUTH_ADMIN },
-    { "/budget/delete", AUTH_ADMIN },
-    { "/tag/new", AUTH_ADMIN },
-    { "/tag/update", AUTH_ADMIN },
-    { "/tag/delete", AUTH_ADMIN },
-    { "/tag/info", AUTH_ADMIN },
-    { "/tag/list", AUTH_ADMIN },
-    { "/organization/new", AUTH_ADMIN },
-    { "/organization/update", AUTH_ADMIN },
-    { "/organization/delete", AUTH_ADMIN },
-    { "/organization/list", AUTH_ADMIN },
-    { "/organization/info", AUTH_ADMIN }
-};
-
-
-static auth_level_t
-route_level(const char *path)
-{
-    size_t  i;
-
-    for (i = 0; i < sizeof(route_auth) / sizeof(route_auth[0]); i++) {
-        if (strcmp(route_auth[i].path, path) == 0) {
-            return route_auth[i].level;
-        }
-    }
-
-    return 0;
-}
 
 
 int
 route_check(void)
 {
-    size_t  i;
+    const route_t   *t;
+    const access_t  *a;
 
-    for (i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        if (route_level(routes[i].path) == 0) {
-            log_event(LOG_FATAL, "a route has no authorization row", "path",
-                      routes[i].path, NULL);
+    for (t = routes; t->method; t++) {
+        a = access_row(t->method, t->path);
+
+        if (a == NULL || a->groups == 0 || a->scope == 0) {
+            log_event(LOG_FATAL, "a route has no authorization row", "method",
+                      t->method, "path", t->path, NULL);
+            return -1;
+        }
+    }
+
+    for (a = access_rows; a->method; a++) {
+        for (t = routes; t->method; t++) {
+            if (!strcmp(t->method, a->method) && !strcmp(t->path, a->path)) {
+                break;
+            }
+        }
+
+        if (t->method == NULL) {
+            log_event(LOG_FATAL, "an authorization row protects no route", "method",
+                      a->method, "path", a->path, NULL);
             return -1;
         }
     }
@@ -162,24 +42,43 @@ route_check(void)
 }
 
 
+/* "{name}" takes one segment, a final "*" all the rest. */
+
 static int
 route_match(const route_t *t, req_t *r)
 {
-    size_t  n;
+    int          i;
+    size_t       n;
+    const char  *p, *s;
 
-    n = strlen(t->path);
+    r->rest = NULL;
+    memset(r->seg, 0, sizeof(r->seg));
 
-    if (t->path[n - 1] != '*') {
-        return strcmp(t->path, r->path) == 0;
+    for (i = 0, p = t->path, s = r->path; *p; /* void */) {
+        if (*p == '*') {
+            r->rest = s;
+            return *s != '\0';
+        }
+
+        if (*p == '{') {
+            n = strcspn(s, "/");
+
+            if (n == 0 || i == HTTP_SEGMENTS_MAX) {
+                return 0;
+            }
+
+            r->seg[i++] = arena_dup(&r->a, s, n);
+            p += strcspn(p, "}") + 1;
+            s += n;
+            continue;
+        }
+
+        if (*p++ != *s++) {
+            return 0;
+        }
     }
 
-    if (strncmp(t->path, r->path, n - 1) != 0 || r->path[n - 1] == '\0') {
-        return 0;
-    }
-
-    r->rest = r->path + n - 1;
-
-    return 1;
+    return *s == '\0';
 }
 
 
@@ -216,37 +115,177 @@ route_body(req_t *r)
 }
 
 
+/* What only proxy admins may send, and the types of the rest. */
+
+static int
+route_fields(req_t *r, const route_t *t)
+{
+    const field_t  *f;
+
+    for (f = t->body; f && f->name && !access_admin(r); f++) {
+        if ((f->flags & F_ADMIN) && !json_is_null(json_get(r->json, f->name))) {
+            access_deny_field(r, f->name);
+            return -1;
+        }
+    }
+
+    return t->body ? fields_check(r, t->body) : 0;
+}
+
+
+static int
+route_arg(req_t *r, const arg_t *a)
+{
+    int64_t      v;
+    const char  *s;
+
+    s = http_arg(r, a->name);
+
+    if (s == NULL || (!*s && a->type != F_STR)) {
+        if (a->flags & F_REQUIRED) {
+            fail_arg(r, a->name, "missing", "Field required", s);
+            return -1;
+        }
+
+        return 0;
+    }
+
+    switch (a->type) {
+
+    case F_INT:
+        if (kt_int_parse(s, strlen(s), &v) != KT_OK || v < 1) {
+            fail_arg(r, a->name, "int_parsing", "Input should be a valid integer,"
+                     " greater than or equal to 1", s);
+            return -1;
+        }
+        return 0;
+
+    case F_USD:
+        if (kt_money_parse(s, strlen(s), KT_MONEY_USD, &v) != KT_OK) {
+            fail_arg(r, a->name, "float_parsing", "Input should be a valid number",
+                     s);
+            return -1;
+        }
+        return 0;
+
+    case F_BOOL:
+        if (strcasecmp(s, "true") && strcasecmp(s, "false") && strcmp(s, "1")
+            && strcmp(s, "0"))
+        {
+            fail_arg(r, a->name, "bool_parsing", "Input should be a valid boolean",
+                     s);
+            return -1;
+        }
+        return 0;
+
+    default:
+        return 0;
+    }
+}
+
+
+static int
+route_args(req_t *r, const route_t *t)
+{
+    const arg_t  *a;
+
+    for (a = t->args; a && a->name; a++) {
+        if (route_arg(r, a) != 0) {
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* A handler that answered without having asked whose object it is. */
+
+static void
+route_unscoped(req_t *r, const access_t *row)
+{
+    if (row->scope != SCOPE_OBJECT || r->scoped || access_admin(r)
+        || r->status < 200 || r->status > 299)
+    {
+        return;
+    }
+
+    log_event(LOG_ERROR, "a handler did not check whose object it is", "method",
+              r->method, "path", r->path, NULL);
+    reply_reset(r);
+    fail_proxy(r, 500, "internal_server_error", NULL, "Internal Server Error, the"
+               " answer was held back because nobody checked who may see it");
+}
+
+
+static void
+route_call(req_t *r, const route_t *t)
+{
+    const access_t  *row;
+
+    row = access_row(t->method, t->path);
+
+    if (t->err) {
+        r->err_type = t->err;
+    }
+
+    if (row == NULL || (!(row->groups & G_PUBLIC) && auth_caller(r) != 0)) {
+        return;                          /* no row: answered as a 500          */
+    }
+
+    if (t->body && r->body.len == 0 && !(row->groups & G_PUBLIC)) {
+        r->json = json_obj(&r->a);       /* the gate comes first               */
+
+        if (access_gate(r, row) == 0) {
+            r->json = NULL;
+            route_body(r);
+        }
+
+        return;
+    }
+
+    if (t->body && route_body(r) != 0) {
+        return;
+    }
+
+    if (access_gate(r, row) != 0 || route_args(r, t) != 0
+        || (t->body && route_fields(r, t) != 0))
+    {
+        return;
+    }
+
+    if (!(row->groups & G_READ) && idem_begin(r) != 0) {
+        return;
+    }
+
+    r->scoped = 0;
+    t->fn(r);
+    route_unscoped(r, row);
+    idem_end(r);
+}
+
+
 void
 route_run(req_t *r)
 {
-    size_t          i;
     int             other;
     const route_t  *t;
 
     other = 0;
 
-    for (i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-        t = &routes[i];
-
+    for (t = routes; t->method; t++) {
         if (!route_match(t, r)) {
             continue;
         }
 
-        if (strcmp(t->method, r->method) != 0
-            && !(strcmp(r->method, "HEAD") == 0 && strcmp(t->method, "GET") == 0))
+        if (strcmp(t->method, r->method) == 0
+            || (strcmp(r->method, "HEAD") == 0 && strcmp(t->method, "GET") == 0))
         {
-            other = 1;
-            continue;
-        }
-
-        if (auth_check(r, route_level(t->path)) != 0
-            || (t->body && route_body(r) != 0))
-        {
+            route_call(r, t);
             return;
         }
 
-        t->fn(r);
-        return;
+        other = 1;
     }
 
     if (other) {
@@ -254,4 +293,51 @@ route_run(req_t *r)
     } else {
         fail_detail(r, 404, "Not Found");
     }
+}
+
+
+static jv_t *
+route_dump_fields(arena_t *a, const field_t *f)
+{
+    jv_t  *list, *o;
+
+    list = json_arr(a);
+
+    for (/* void */; f && f->name; f++) {
+        o = json_obj(a);
+        json_set(o, "name", json_string(a, f->name));
+        json_set(o, "type", json_int(a, f->type));
+        json_set(o, "admin", json_bool(a, (f->flags & F_ADMIN) != 0));
+        json_set(o, "required", json_bool(a, (f->flags & F_REQUIRED) != 0));
+        json_set(o, "values", json_string(a, f->values));
+        json_push(list, o);
+    }
+
+    return list;
+}
+
+
+void
+route_dump(void)
+{
+    jv_t            *o;
+    arena_t          a;
+    const route_t   *t;
+    const access_t  *row;
+
+    arena_init(&a);
+
+    for (t = routes; t->method; t++) {
+        row = access_row(t->method, t->path);
+        o = json_obj(&a);
+        json_set(o, "method", json_string(&a, t->method));
+        json_set(o, "path", json_string(&a, t->path));
+        json_set(o, "groups", json_int(&a, row ? row->groups : 0));
+        json_set(o, "scope", json_int(&a, row ? row->scope : 0));
+        json_set(o, "body", t->body ? route_dump_fields(&a, t->body)
+                                    : json_null(&a));
+        puts(json_text(&a, o));
+    }
+
+    arena_free(&a);
 }

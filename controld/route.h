@@ -1,35 +1,45 @@
 /*
- * The route table and, apart from it, the table of who may call what.  A route
- * without an authorization row does not start the daemon.
+ * The route table and, apart from it, the authorization table.  A route without
+ * an authorization row does not start the daemon, nor does a row that protects
+ * no route.
  */
 
 #ifndef CTL_ROUTE_H
 #define CTL_ROUTE_H
 
+#include "fields.h"
 #include "http.h"
 
 
-typedef enum {
-    AUTH_PUBLIC = 1,         /* no key                                        */
-    AUTH_ANY_KEY,            /* the master key or any live virtual key        */
-    AUTH_ADMIN               /* the master key                                */
-} auth_level_t;
-
 typedef void (*route_fn)(req_t *r);
 
+/* A query argument, for the OpenAPI document and the first check. */
 typedef struct {
-    const char  *method;
-    const char  *path;       /* a final '*' takes the rest of the path        */
-    route_fn     fn;
-    int          body;       /* a JSON object is required                     */
+    const char  *name;
+    ftype_t      type;       /* F_STR, F_INT (at least 1), F_BOOL, F_USD       */
+    unsigned     flags;      /* F_REQUIRED                                     */
+} arg_t;
+
+typedef struct {
+    const char     *method;
+    const char     *path;    /* "{name}" takes one segment; the last one may   */
+                             /* be "*", which takes the rest with its slashes  */
+    route_fn        fn;
+    const field_t  *body;    /* its JSON body; NULL: the body is not read      */
+    const arg_t    *args;    /* query arguments; NULL: none                    */
+    const char     *what;    /* one line for people                            */
+    const char     *err;     /* error.type of converted errors, if not         */
+                             /* internal_server_error                          */
 } route_t;
 
+
+extern const route_t  routes[];          /* ends with a NULL method            */
 
 int route_check(void);       /* 0, or -1 after naming the unprotected route   */
 void route_run(req_t *r);
 
-/* Sets r->master or r->caller_*; answers and returns -1 when refused. */
-int auth_check(req_t *r, auth_level_t level);
+/* Prints the table as JSON lines, for the tests that go through all of it. */
+void route_dump(void);
 
 
 #endif

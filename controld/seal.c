@@ -94,3 +94,46 @@ seal_text(arena_t *a, const char *s, const char *aad)
 
     return out;
 }
+
+
+const char *
+seal_open(arena_t *a, const char *sealed, const char *aad)
+{
+    int              n, m, ok;
+    char            *out;
+    size_t           len, pad;
+    unsigned char    key[32];
+    unsigned char   *p;
+    EVP_CIPHER_CTX  *c;
+
+    len = strlen(sealed);
+
+    if (strncmp(sealed, "kt1:", 4) != 0 || (len - 4) % 4 != 0) {
+        return NULL;
+    }
+
+    pad = len > 4 && sealed[len - 1] == '=' ? 1 + (sealed[len - 2] == '=') : 0;
+    p = arena_alloc(a, len);
+    n = EVP_DecodeBlock(p, (const unsigned char *) sealed + 4, (int) (len - 4));
+
+    if (n < 0 || (size_t) n < pad + SEAL_NONCE + SEAL_TAG) {
+        return NULL;
+    }
+
+    len = (size_t) n - pad - SEAL_NONCE - SEAL_TAG;
+    out = arena_alloc(a, len + 1);
+    c = EVP_CIPHER_CTX_new();
+    ok = c && seal_key(key)
+         && EVP_DecryptInit_ex(c, EVP_aes_256_gcm(), NULL, key, p) > 0
+         && EVP_DecryptUpdate(c, NULL, &n, (const unsigned char *) aad,
+                              (int) strlen(aad)) > 0
+         && EVP_DecryptUpdate(c, (unsigned char *) out, &n, p + SEAL_NONCE,
+                              (int) len) > 0
+         && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, SEAL_TAG,
+                                p + SEAL_NONCE + len) > 0
+         && EVP_DecryptFinal_ex(c, (unsigned char *) out + n, &m) > 0;
+    EVP_CIPHER_CTX_free(c);
+    OPENSSL_cleanse(key, sizeof(key));
+
+    return ok ? out : NULL;
+}

@@ -12,6 +12,9 @@
 /* NULL when sealing failed. */
 const char *seal_text(arena_t *a, const char *s, const char *aad);
 
+/* The text of seal_text(), NULL when it is not one or the key is another. */
+const char *seal_open(arena_t *a, const char *sealed, const char *aad);
+
 /* 1 for a litellm_params name whose value is a secret. */
 int seal_is_secret(const char *name);
 

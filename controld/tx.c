@@ -1,5 +1,7 @@
 #include <inttypes.h>
 #include <string.h>
+#include "access.h"
+#include "idem.h"
 #include "log.h"
 #include "policy.h"
 #include "registry.h"
@@ -17,7 +19,7 @@ tx_begin(req_t *r)
         return -1;
     }
 
-    return 0;
+    return idem_claim(r);
 }
 
 
@@ -276,6 +278,29 @@ tx_push(req_t *r, size_t n)
 }
 
 
+/* A handler that changes something without having asked whose it is. */
+
+static int
+tx_unscoped(req_t *r)
+{
+    const access_t  *row;
+
+    row = r->access;
+
+    if (row == NULL || row->scope != SCOPE_OBJECT || r->scoped || access_admin(r)) {
+        return 0;
+    }
+
+    log_event(LOG_ERROR, "a handler did not check whose object it changes", "path",
+              r->path, NULL);
+    db_rollback();
+    fail_proxy(r, 500, "internal_server_error", NULL, "Internal Server Error, the"
+               " change was not made because nobody checked who may make it");
+
+    return 1;
+}
+
+
 int
 tx_commit(req_t *r)
 {
@@ -288,7 +313,7 @@ tx_commit(req_t *r)
         n++;
     }
 
-    if (tx_outbox(r, &n, &ids, &left) != 0) {
+    if (tx_unscoped(r) || tx_outbox(r, &n, &ids, &left) != 0) {
         return -1;
     }
 
@@ -296,6 +321,8 @@ tx_commit(req_t *r)
         fail_db(r);
         return -1;
     }
+
+    r->committed = 1;
 
     if (n == 0) {
         return 0;

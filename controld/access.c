@@ -1,0 +1,557 @@
+#include <string.h>
+#include "access.h"
+#include "conf.h"
+#include "db.h"
+
+
+typedef struct {
+    int          known;
+    const char  *role;                   /* in the team: admin, user, NULL     */
+    const char  *org;
+    const char  *org_role;               /* in the team's organization         */
+} team_place_t;
+
+
+static const char *const  access_roles[] = {
+    "None", "internal_user_viewer", "internal_user", "org_admin",
+    "proxy_admin_viewer", "proxy_admin"
+};
+
+
+const char *
+access_role_name(req_t *r)
+{
+    return r->master ? "proxy_admin" : access_roles[r->role];
+}
+
+
+const char *
+access_mask(arena_t *a, const char *id)
+{
+    char    *s;
+    size_t   n;
+
+    n = id ? strlen(id) : 0;
+
+    if (n <= 8) {
+        return n == 0 ? "None" : "***";
+    }
+
+    s = arena_str(a, id);
+    memset(s + 6, '*', n - 8);
+
+    return s;
+}
+
+
+void
+access_scoped(req_t *r)
+{
+    r->scoped = 1;
+}
+
+
+int
+access_admin(req_t *r)
+{
+    if (r->master || r->role == ROLE_ADMIN) {
+        r->scoped = 1;
+        return 1;
+    }
+
+    return 0;
+}
+
+
+int
+access_reads_all(req_t *r)
+{
+    if (r->role == ROLE_VIEWER) {
+        r->scoped = 1;
+        return 1;
+    }
+
+    return access_admin(r);
+}
+
+
+int
+access_self(req_t *r, const char *user_id)
+{
+    r->scoped = 1;
+
+    return user_id && r->caller_user && strcmp(user_id, r->caller_user) == 0;
+}
+
+
+/* What the caller's user is in an organization: NULL when nothing. -1 answered. */
+
+static int
+access_org_role(req_t *r, const char *org_id, const char **role)
+{
+    PGresult  *res;
+
+    *role = NULL;
+    r->scoped = 1;
+
+    if (r->caller_user == NULL || org_id == NULL || r->role == ROLE_NONE) {
+        return 0;
+    }
+
+    res = db_q("SELECT coalesce(m.user_role, 'internal_user') FROM"
+               " organization_memberships m JOIN organizations o USING"
+               " (organization_id) WHERE m.organization_id = $1 AND m.user_id = $2"
+               " AND o.deleted_at IS NULL", org_id, r->caller_user);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        *role = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+int
+access_org_admin(req_t *r, const char *org_id)
+{
+    const char  *role;
+
+    if (access_admin(r)) {
+        return 1;
+    }
+
+    if (access_org_role(r, org_id, &role) != 0) {
+        return -1;
+    }
+
+    return role && strcmp(role, "org_admin") == 0;
+}
+
+
+int
+access_org_member(req_t *r, const char *org_id)
+{
+    const char  *role;
+
+    if (access_reads_all(r)) {
+        return 1;
+    }
+
+    if (access_org_role(r, org_id, &role) != 0) {
+        return -1;
+    }
+
+    return role != NULL
+           || (org_id && r->caller_org && strcmp(org_id, r->caller_org) == 0);
+}
+
+
+static int
+access_team_place(req_t *r, const char *team_id, team_place_t *p)
+{
+    PGresult  *res;
+
+    memset(p, 0, sizeof(*p));
+    r->scoped = 1;
+    res = db_q("SELECT m.role, t.organization_id, om.user_role FROM teams t"
+               " LEFT JOIN memberships m ON m.team_id = t.team_id AND m.user_id = $2"
+               " AND NOT m.implicit LEFT JOIN organization_memberships om ON"
+               " om.organization_id = t.organization_id AND om.user_id = $2"
+               " WHERE t.team_id = $1 AND NOT t.implicit", team_id,
+               r->role == ROLE_NONE ? NULL : r->caller_user);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        p->known = 1;
+        p->role = arena_str(&r->a, db_str(res, 0, 0));
+        p->org = arena_str(&r->a, db_str(res, 0, 1));
+        p->org_role = arena_str(&r->a, db_str(res, 0, 2));
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+access_is(const char *role, const char *name)
+{
+    return role && strcmp(role, name) == 0;
+}
+
+
+int
+access_team_admin(req_t *r, const char *team_id)
+{
+    team_place_t  p;
+
+    if (access_admin(r)) {
+        return 1;
+    }
+
+    if (access_team_place(r, team_id, &p) != 0) {
+        return -1;
+    }
+
+    return access_is(p.role, "admin") || access_is(p.org_role, "org_admin");
+}
+
+
+int
+access_team_member(req_t *r, const char *team_id)
+{
+    team_place_t  p;
+
+    if (access_reads_all(r)) {
+        return 1;
+    }
+
+    if (access_team_place(r, team_id, &p) != 0) {
+        return -1;
+    }
+
+    return p.role || access_is(p.org_role, "org_admin")
+           || access_is(r->caller_team, team_id);
+}
+
+
+int
+access_team_role(req_t *r, const char *team_id, const char **role)
+{
+    team_place_t  p;
+
+    if (access_team_place(r, team_id, &p) != 0) {
+        return -1;
+    }
+
+    *role = p.role;
+
+    return p.known;
+}
+
+
+int
+access_team_permits(req_t *r, const char *team_id, const char *route)
+{
+    int           yes;
+    PGresult     *res;
+    team_place_t  p;
+
+    if (access_admin(r)) {
+        return 1;
+    }
+
+    if (access_team_place(r, team_id, &p) != 0) {
+        return -1;
+    }
+
+    if (p.role == NULL || strcmp(p.role, "admin") == 0) {
+        return p.role != NULL;
+    }
+
+    res = db_q("SELECT $2 = ANY (CASE WHEN cardinality(team_member_permissions) > 0"
+               " THEN team_member_permissions ELSE '{/key/info,/key/health}' END)"
+               " FROM teams WHERE team_id = $1", team_id, route);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    yes = PQntuples(res) && *PQgetvalue(res, 0, 0) == 't';
+    PQclear(res);
+
+    return yes;
+}
+
+
+/* ------------------------------------------------------------------ the gate */
+
+
+typedef struct {
+    const char  *name;
+    unsigned     groups;
+} route_group_t;
+
+/* Names that allowed_routes of a key may have for groups of these routes. */
+
+static const route_group_t  access_groups[] = {
+    { "management_routes", G_KEY | G_MANAGE | G_ORG | G_SELF },
+    { "key_management_routes", G_KEY },
+    { "info_routes", G_INFO },
+    { "spend_tracking_routes", G_SPEND },
+    { "global_spend_tracking_routes", G_SPEND_USER | G_SPEND_ALL },
+    { "self_managed_routes", G_SELF }
+};
+
+
+static int
+access_entry(req_t *r, const char *e, unsigned groups)
+{
+    size_t  i, n;
+
+    for (i = 0; i < sizeof(access_groups) / sizeof(access_groups[0]); i++) {
+        if (strcmp(e, access_groups[i].name) == 0) {
+            return (groups & access_groups[i].groups) != 0;
+        }
+    }
+
+    n = strlen(e);
+
+    if (n && e[n - 1] == '*') {
+        return strncmp(r->path, e, n - 1) == 0;
+    }
+
+    return strcmp(r->path, e) == 0
+           || (n && strncmp(r->path, e, n) == 0 && r->path[n] == '/');
+}
+
+
+/* The key's own allowed_routes, whatever its user is. */
+
+static int
+access_key_routes(req_t *r, unsigned groups)
+{
+    buf_t        b;
+    const jv_t  *list, *c;
+
+    list = json_get(r->caller_row, "allowed_routes");
+
+    if (list == NULL || list->type != J_ARR || list->n == 0) {
+        return 0;
+    }
+
+    buf_init(&b, &r->a);
+
+    for (c = list->head; c; c = c->next) {
+        if (c->type == J_STR && access_entry(r, c->s, groups)) {
+            return 0;
+        }
+
+        buf_printf(&b, b.len ? ", %s" : "%s", py_repr(&r->a, c->s ? c->s : ""));
+    }
+
+    fail_detail(r, 403, arena_printf(&r->a, "Virtual key is not allowed to call this"
+                " route. Only allowed to call routes: [%s]. Tried to call route: %s",
+                b.p, r->path));
+
+    return -1;
+}
+
+
+/* Of the user's own row, proxy_admin_viewer may set address and password. */
+
+static int
+access_viewer_update(req_t *r)
+{
+    const jv_t  *c;
+
+    if (strcmp(r->path, "/user/update") != 0 || r->json == NULL) {
+        return 0;
+    }
+
+    for (c = r->json->head; c; c = c->next) {
+        if (strcmp(c->key, "user_email") && strcmp(c->key, "password")
+            && strcmp(c->key, "user_id"))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* What a role may by itself. */
+
+static unsigned
+access_by_role(role_t role)
+{
+    switch (role) {
+
+    case ROLE_VIEWER:
+        return G_INFO | G_READ;
+
+    case ROLE_INTERNAL:
+        return G_INFO | G_KEY | G_SPEND | G_SPEND_USER | G_SELF;
+
+    case ROLE_INTERNAL_VIEWER:
+        return G_INFO | G_SPEND | G_SPEND_USER | G_SPEND_ALL | G_SELF;
+
+    case ROLE_ORG_ADMIN:
+        return G_INFO | G_SELF;
+
+    default:
+        return G_INFO;
+    }
+}
+
+
+static int
+access_spend_permission(req_t *r, unsigned groups)
+{
+    const jv_t  *v;
+
+    v = json_get(json_get(r->caller_row, "permissions"), "get_spend_routes");
+
+    return v && v->type == J_TRUE && (groups & (G_SPEND_USER | G_SPEND_ALL));
+}
+
+
+/* Organization of a team that the request names; NULL: none, or answered. */
+
+static const char *
+access_team_org(req_t *r)
+{
+    PGresult    *res;
+    const jv_t  *ids;
+    const char  *team, *org;
+
+    team = json_str(r->json, "team_id");
+    ids = json_get(r->json, "team_ids");
+
+    if (team == NULL && ids && ids->type == J_ARR && ids->head
+        && ids->head->type == J_STR)
+    {
+        team = ids->head->s;             /* the handler asks about the others  */
+    }
+
+    if (team == NULL) {
+        team = r->seg[0];
+    }
+
+    if (team == NULL) {
+        return NULL;
+    }
+
+    res = db_q("SELECT organization_id FROM teams WHERE team_id = $1"
+               " AND NOT implicit", team);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    org = PQntuples(res) && db_str(res, 0, 0) ? arena_str(&r->a, db_str(res, 0, 0))
+                                              : NULL;
+    PQclear(res);
+
+    return org;
+}
+
+
+/* 1 when the caller administers the organization that the request is about. */
+
+static int
+access_gate_org(req_t *r, const access_t *row)
+{
+    int          rc;
+    const char  *org;
+
+    if (!(row->groups & G_ORG) || r->role == ROLE_NONE || r->caller_user == NULL) {
+        return 0;
+    }
+
+    org = json_str(r->json, "organization_id");
+
+    if ((org == NULL || !*org) && row->org == ORG_TEAM) {
+        org = access_team_org(r);
+    }
+
+    if (r->status) {
+        return -1;
+    }
+
+    rc = org ? access_org_admin(r, org) : 0;
+    r->scoped = 0;                       /* that was the gate's own question   */
+
+    return rc;
+}
+
+
+static void
+access_refuse(req_t *r, const access_t *row)
+{
+    if (r->role == ROLE_VIEWER) {
+        fail_proxy(r, 403, "auth_error", NULL, "user not allowed to access this"
+                   " route, role= proxy_admin_viewer. Trying to access: %s",
+                   r->path);
+
+    } else if (strncmp(r->path, "/organization/", 14) == 0
+               && (row->groups & G_ORG)
+               && json_str(r->json, "organization_id") == NULL)
+    {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Passed"
+                   " organization_id is None, please pass an organization_id in"
+                   " your request");
+
+    } else {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Only proxy"
+                   " admin can be used to generate, delete, update info for new"
+                   " keys/users/teams. Route=%s. Your role=%s. Your user_id=%s",
+                   r->path, access_role_name(r),
+                   access_mask(&r->a, r->caller_user));
+    }
+}
+
+
+int
+access_gate(req_t *r, const access_t *row)
+{
+    int  rc;
+
+    r->access = row;
+
+    if ((row->groups & G_PUBLIC) || r->master) {
+        return 0;
+    }
+
+    if (row->groups & G_MASTER) {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Tried to"
+                   " access route=%s, which is only for MASTER KEY", r->path);
+        return -1;
+    }
+
+    if (access_key_routes(r, row->groups) != 0) {
+        return -1;
+    }
+
+    if (r->role == ROLE_ADMIN || (row->groups & access_by_role(r->role))
+        || access_spend_permission(r, row->groups)
+        || (r->role == ROLE_VIEWER && access_viewer_update(r)))
+    {
+        return 0;
+    }
+
+    rc = access_gate_org(r, row);
+
+    if (rc == 0) {
+        access_refuse(r, row);
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+void
+access_deny_field(req_t *r, const char *name)
+{
+    fail_proxy(r, 403, "auth_error", name, "Only proxy admins can set %s. Your"
+               " role=%s", name, access_role_name(r));
+}

@@ -1,0 +1,110 @@
+/*
+ * Who may call what, one row per route, deny by default.  Groups are those of
+ * litellm-api 0.5; access_gate() has what each role may.
+ */
+
+#include <string.h>
+#include "access.h"
+
+
+#define PUBLIC_READ   (G_PUBLIC | G_READ)
+#define INFO          (G_INFO | G_READ)
+#define ADMIN_READ    (G_MANAGE | G_READ)
+#define ORG_MANAGE    (G_MANAGE | G_ORG)
+
+
+const access_t  access_rows[] = {
+
+    /* health */
+    { "GET", "/health/liveliness", PUBLIC_READ, SCOPE_NONE, 0 },
+    { "GET", "/health/liveness", PUBLIC_READ, SCOPE_NONE, 0 },
+    { "GET", "/health/readiness", PUBLIC_READ, SCOPE_NONE, 0 },
+    { "GET", "/metrics", PUBLIC_READ, SCOPE_NONE, 0 },
+
+    /* keys */
+    { "POST", "/key/generate", G_KEY, SCOPE_OBJECT, 0 },
+    { "POST", "/key/update", G_KEY, SCOPE_OBJECT, 0 },
+    { "POST", "/key/delete", G_KEY, SCOPE_OBJECT, 0 },
+    { "GET", "/key/info", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/key/list", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/key/block", G_KEY, SCOPE_OBJECT, 0 },
+    { "POST", "/key/unblock", G_KEY, SCOPE_OBJECT, 0 },
+
+    /* users */
+    { "POST", "/user/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/user/info", ADMIN_READ, SCOPE_NONE, 0 },
+
+    /* teams */
+    { "POST", "/team/new", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
+    { "POST", "/team/update", ORG_MANAGE, SCOPE_OBJECT, ORG_TEAM },
+    { "GET", "/team/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/team/block", ORG_MANAGE, SCOPE_OBJECT, ORG_TEAM },
+    { "POST", "/team/unblock", ORG_MANAGE, SCOPE_OBJECT, ORG_TEAM },
+
+    /* organizations */
+    { "POST", "/organization/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "PATCH", "/organization/update", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
+    { "DELETE", "/organization/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/organization/list", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/organization/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/organization/info", ADMIN_READ, SCOPE_NONE, 0 },
+
+    /* budgets, customers, tags */
+    { "POST", "/budget/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/budget/update", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/budget/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/budget/settings", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/budget/list", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/budget/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/customer/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/customer/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/customer/update", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/customer/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/customer/list", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/customer/block", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/customer/unblock", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/end_user/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/end_user/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/end_user/update", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/end_user/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/end_user/list", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/end_user/block", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/end_user/unblock", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/tag/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/tag/update", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/tag/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/tag/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/tag/list", ADMIN_READ, SCOPE_NONE, 0 },
+
+    /* models, access groups */
+    { "POST", "/model/new", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/model/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/model/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/v1/model/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/models", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/v1/models", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/models/*", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/v1/models/*", INFO, SCOPE_OBJECT, 0 },
+
+    /* spend and usage */
+    { "GET", "/spend/logs", ADMIN_READ, SCOPE_NONE, 0 },
+
+    /* settings, configuration, audit */
+
+    { NULL, NULL, 0, 0, 0 }
+};
+
+
+const access_t *
+access_row(const char *method, const char *path)
+{
+    const access_t  *a;
+
+    for (a = access_rows; a->method; a++) {
+        if (strcmp(a->method, method) == 0 && strcmp(a->path, path) == 0) {
+            return a;
+        }
+    }
+
+    return NULL;
+}
