@@ -1,5 +1,9 @@
 #include <string.h>
+#include "access.h"
 #include "api.h"
+#include "conf.h"
+#include "db.h"
+#include "grant.h"
 #include "key.h"
 #include "kt_key.h"
 #include "owner.h"
@@ -80,59 +84,46 @@ const field_t  key_update_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
-const field_t  key_delete_body[] = {
-    { "keys", F_STRS, NULL, 0 },
-    { "key_aliases", F_STRS, NULL, 0 },
+const field_t  key_regenerate_body[] = {
+    KEY_FIELDS,
+    { "key", F_STR, NULL, 0 },
+    { "new_key", F_STR, NULL, 0 },
+    { "new_master_key", F_STR, NULL, F_ADMIN },
+    { "grace_period", F_STR, NULL, 0 },
+    { "metadata", F_OBJ, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
-const field_t  key_block_body[] = {
-    { "key", F_ANY, NULL, F_REQUIRED },
+const field_t  key_bulk_body[] = {
+    { "keys", F_LIST, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  team_key_bulk_body[] = {
+    { "team_id", F_ID, NULL, F_REQUIRED },
+    { "key_ids", F_STRS, NULL, 0 },
+    { "all_keys_in_team", F_BOOL, NULL, 0 },
+    { "update_fields", F_OBJ, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
 
-/* An id of the body: 0 and *id (NULL when absent or null), -1 after answering. */
+#define KEY_BULK_MAX  500
 
-static int
-key_body_id(req_t *r, const char *name, const char **id)
+
+/* Creates the key of r->json for these owners and answers. */
+
+static void
+key_generate(req_t *r, const char *user_id, const char *team_id, const char *route)
 {
-    const jv_t  *v;
+    jv_t       *out;
+    key_new_t   k;
 
-    *id = NULL;
-    v = json_get(r->json, name);
-
-    if (json_is_null(v)) {
-        return 0;
-    }
-
-    if (v->type != J_STR) {
-        fail_field(r, name, "string_type", "Input should be a valid string", v);
-        return -1;
-    }
-
-    if (!util_id_ok(v->s)) {
-        fail_proxy(r, 400, "bad_request_error", name, "%s must be 1 to 255 bytes"
-                   " without control characters", name);
-        return -1;
-    }
-
-    *id = v->s;
-
-    return 0;
-}
-
-
-void
-api_key_generate(req_t *r)
-{
-    jv_t        *out;
-    key_new_t    k;
-    const char  *user_id, *team_id;
-
-    if (key_body_id(r, "user_id", &user_id) != 0
-        || key_body_id(r, "team_id", &team_id) != 0
-        || owner_check_limits(r) != 0 || tx_begin(r) != 0
+    if (key_may_create(r, &user_id, team_id, route) != 0
+        || key_defaults(r, 1) != 0
+        || grant_key(r, user_id, team_id, 1) != 0
+        || key_guaranteed(r, team_id, "") != 0 || owner_check_limits(r) != 0
+        || tx_begin(r) != 0
         || key_create(r, key_generate_body, user_id, team_id, &k) != 0
         || tx_commit(r) != 0)
     {
@@ -147,44 +138,77 @@ api_key_generate(req_t *r)
 }
 
 
-/* The key that an update names: by key, or by alias.  NULL after answering. */
-
-static const char *
-key_target(req_t *r, const char **sent)
+void
+api_key_generate(req_t *r)
 {
+    const char  *user_id, *team_id, *org;
+
+    if (key_body_id(r, "user_id", &user_id) != 0
+        || key_body_id(r, "team_id", &team_id) != 0
+        || key_body_id(r, "organization_id", &org) != 0)
+    {
+        return;
+    }
+
+    if (org && !access_admin(r) && access_org_member(r, org) <= 0) {
+        fail_repr(r, 403, "You are not a member of organization_id=%s", org);
+        return;
+    }
+
+    key_generate(r, user_id, team_id, "/key/generate");
+}
+
+
+/* A key of a team that belongs to nobody: it stays when people leave. */
+
+void
+api_key_service(req_t *r)
+{
+    jv_t        *meta;
     PGresult    *res;
-    const jv_t  *v;
-    const char  *alias, *token;
+    const char  *team_id;
 
-    v = json_get(r->json, "key");
-    alias = json_str(r->json, "key_alias");
+    if (key_body_id(r, "team_id", &team_id) != 0) {
+        return;
+    }
 
-    if (json_is_null(v) && alias) {
-        res = tx_q(r, "SELECT token FROM keys WHERE key_alias = $1", alias);
+    if (team_id == NULL) {
+        fail_detail(r, 400, "team_id is required for service account keys. Please"
+                    " specify `team_id` in the request body.");
+        return;
+    }
 
-        if (res == NULL) {
-            return NULL;
-        }
+    res = db_q("SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit", team_id);
 
-        token = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "";
+    if (!db_ok(res)) {
         PQclear(res);
-        *sent = token;
-        return token;
+        fail_db(r);
+        return;
     }
 
-    if (json_is_null(v)) {
-        fail_field(r, "key", "missing", "Field required", r->json);
-        return NULL;
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        fail_detail(r, 400, "team_id does not exist in the database. Please create it"
+                    " with `/team/new` first.");
+        return;
     }
 
-    if (v->type != J_STR) {
-        fail_field(r, "key", "string_type", "Input should be a valid string", v);
-        return NULL;
+    PQclear(res);
+    json_del(r->json, "user_id");
+    meta = json_get(r->json, "metadata");
+
+    if (json_is_null(meta)) {
+        meta = json_obj(&r->a);
+        json_set(r->json, "metadata", meta);
     }
 
-    *sent = v->s;
+    if (json_is_null(json_get(meta, "service_account_id"))) {
+        json_set(meta, "service_account_id",
+                 json_string(&r->a, json_str(r->json, "key_alias")
+                             ? json_str(r->json, "key_alias") : util_uuid(&r->a)));
+    }
 
-    return key_token(r, v->s);
+    key_generate(r, NULL, team_id, "/key/service-account/generate");
 }
 
 
@@ -203,100 +227,150 @@ key_temp_budget(req_t *r)
 }
 
 
+/* Who may change this key; litellm-api 8A. */
+
 static int
-key_write(req_t *r, rowset_t *rs, const char *token)
+key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
 {
-    int          i;
-    PGresult    *res;
-    const char  *sql;
-    const char  *params[ROWSET_MAX + 1];
+    const char  *user_id;
 
-    row_expr(rs, "updated_at", "now()");
-    row_set(rs, "updated_by", "text", tx_actor(r));
-    sql = row_update(&r->a, "keys", rs, 1,
-                     "WHERE token = $1 RETURNING ent, user_id, team_id");
-    params[0] = token;
-
-    for (i = 0; i < rs->n; i++) {
-        params[i + 1] = rs->val[i];
+    if (access_admin(r)) {
+        return 0;
     }
 
-    res = tx_dynamic(r, sql, rs->n + 1, params);
+    user_id = json_str(r->json, "user_id");
 
-    if (res == NULL) {
+    if (!key_is_own(r, ref)) {
+        fail_repr(r, 403, "User can only create keys for themselves. Got user_id=%s,"
+                  " Your ID=%s", ref->user_id ? ref->user_id : "None",
+                  r->caller_user ? r->caller_user : "None");
         return -1;
     }
 
-    tx_touch(r, PQgetvalue(res, 0, 0));
-    i = key_owners(r, arena_str(&r->a, db_str(res, 0, 1)),
-                   arena_str(&r->a, db_str(res, 0, 2)));
-    PQclear(res);
+    if (json_get(r->json, "user_id")
+        && (user_id == NULL || strcmp(user_id, ref->user_id)))
+    {
+        fail_repr(r, 403, "User=%s is not allowed to update key=%s to belong to"
+                  " user=%s", r->caller_user, key_token(r, sent),
+                  user_id ? user_id : "None");
+        return -1;
+    }
 
-    return i;
+    if (ref->team_id) {
+        return key_member_permits(r, ref->team_id, "/key/update");
+    }
+
+    if (strcmp(conf.compat, "1.81") != 0) {
+        fail_repr(r, 403, "Only proxy admins can update this key. You may delete or"
+                  " regenerate it.");
+        return -1;
+    }
+
+    return 0;
 }
 
 
-static int
-key_update_tx(req_t *r, rowset_t *rs, const char *token, jv_t **row)
-{
-    jv_t  *before;
+/* A key that moves: the new team must allow what the key has. */
 
-    if (key_row(r, token, &before) != 0) {
+static int
+key_move(req_t *r, const key_ref_t *ref)
+{
+    int          rc;
+    PGresult    *res;
+    const jv_t  *v;
+    const char  *team, *owner;
+
+    v = json_get(r->json, "team_id");
+
+    if (v == NULL || access_admin(r)) {
+        return 0;
+    }
+
+    team = v->type == J_STR ? v->s : NULL;
+
+    if (team == NULL || (ref->team_id && strcmp(team, ref->team_id) == 0)) {
+        if (team == NULL && ref->team_id) {
+            fail_repr(r, 403, "Only proxy admins can take a key out of its team");
+            return -1;
+        }
+
+        return 0;
+    }
+
+    owner = ref->user_id;
+    rc = owner ? key_member_of(r, team, owner) : 0;
+
+    if (rc < 0 || key_member_permits(r, team, "/key/update") != 0) {
         return -1;
     }
 
-    if (before == NULL) {
+    if (rc == 0) {
+        fail_repr(r, 403, "User=%s is not a member of the team=%s",
+                  owner ? owner : "None", team);
+        return -1;
+    }
+
+    res = db_q("SELECT 1 FROM keys k, teams t WHERE k.token = $1 AND t.team_id = $2"
+               " AND (k.tpm_limit > t.tpm_limit OR k.rpm_limit > t.rpm_limit)",
+               ref->token, team);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    rc = PQntuples(res);
+    PQclear(res);
+
+    if (rc) {
+        fail_repr(r, 403, "The limits of this key are above those of team=%s", team);
+    }
+
+    return rc ? -1 : 0;
+}
+
+
+/* One key of r->json inside the open transaction. */
+
+static int
+key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
+{
+    rowset_t     rs;
+    const char  *team;
+
+    memset(&rs, 0, sizeof(rs));
+
+    if (key_find_body(r, ref, sent) != 0) {
+        return -1;
+    }
+
+    if (ref->token == NULL) {
         fail_repr(r, 404, "Team not found, passed team_id=None");
         return -1;
     }
 
-    if (key_check(r, token) != 0 || key_write(r, rs, token) != 0
-        || key_row(r, token, row) != 0
-        || owner_submeters(r, arena_printf(&r->a, "key:%s", token), *row) != 0
-        || tx_audit(r, "updated", "LiteLLM_VerificationToken", token,
-                    json_text(&r->a, before), json_text(&r->a, *row)) != 0)
+    team = json_str(r->json, "team_id");
+
+    if (key_may_update(r, ref, *sent) != 0 || tx_match(r, ref->version) != 0
+        || key_move(r, ref) != 0 || key_defaults(r, 0) != 0
+        || grant_key(r, ref->user_id, team ? team : ref->team_id, 0) != 0
+        || key_guaranteed(r, team ? team : ref->team_id, ref->token) != 0
+        || fields_read(r, key_update_body, &rs, 0) != 0
+        || fields_metadata(r, &rs, 0) != 0)
     {
         return -1;
     }
 
-    return tx_commit(r);
+    return key_change(r, &rs, ref, "updated", row);
 }
 
 
-void
-api_key_update(req_t *r)
+static jv_t *
+key_update_reply(req_t *r, const char *sent, jv_t *row)
 {
-    int          rc;
-    jv_t        *row, *out, *c, *next;
-    int64_t      spend, used;
-    rowset_t     rs;
-    const char  *token, *sent, *ent;
+    jv_t  *out, *c, *next;
 
-    memset(&rs, 0, sizeof(rs));
-    sent = NULL;
-    rc = field_usd(r, "spend", &spend);
-
-    if (rc < 0 || key_temp_budget(r) != 0 || owner_check_limits(r) != 0
-        || fields_read(r, key_update_body, &rs, 0) != 0
-        || fields_metadata(r, &rs, 0) != 0 || tx_begin(r) != 0)
-    {
-        return;
-    }
-
-    token = key_target(r, &sent);
-
-    if (token == NULL || key_update_tx(r, &rs, token, &row) != 0) {
-        return;
-    }
-
-    ent = arena_printf(&r->a, "key:%s", token);
-
-    if (rc > 0 && owner_adjust(r, ent, spend) != 0) {
-        return;
-    }
-
-    policy_used(&r->a, &ent, 1, &used);
-    json_set(row, "spend", json_usd(&r->a, rc > 0 ? spend : used));
     out = json_obj(&r->a);
     json_set(out, "key", json_string(&r->a, sent));
 
@@ -305,85 +379,139 @@ api_key_update(req_t *r)
         json_set(out, c->key, c);
     }
 
+    return out;
+}
+
+
+void
+api_key_update(req_t *r)
+{
+    int          rc;
+    jv_t        *row;
+    int64_t      spend;
+    key_ref_t    ref;
+    const char  *sent;
+
+    rc = field_usd(r, "spend", &spend);
+
+    if (rc < 0 || key_temp_budget(r) != 0 || owner_check_limits(r) != 0
+        || tx_begin(r) != 0 || key_update_one(r, &ref, &sent, &row) != 0
+        || tx_commit(r) != 0
+        || (rc > 0 && owner_adjust(r, arena_printf(&r->a, "key:%s", ref.token),
+                                   spend) != 0))
+    {
+        return;
+    }
+
+    key_spend(r, ref.token, row);
+
+    if (rc > 0) {
+        json_set(row, "spend", json_usd(&r->a, spend));
+    }
+
+    reply_json(r, 200, key_update_reply(r, sent, row));
+}
+
+
+/* ------------------------------------------------------------------- in bulk */
+
+
+/* Why the answer of one item was refused: its message, taken out of the answer. */
+
+const char *
+key_taken_error(req_t *r)
+{
+    jv_t        *v, *e;
+    const char  *err, *s;
+
+    v = json_parse(&r->a, r->out.p ? r->out.p : "", r->out.len, &err);
+    reply_reset(r);
+    e = json_get(v, "error");
+    s = json_str(e, "message");
+
+    if (s == NULL) {
+        e = json_get(v, "detail");
+        s = e && e->type == J_STR ? e->s : e ? json_text(&r->a, e) : "failed";
+    }
+
+    return s;
+}
+
+
+/* Each item in a transaction of its own: one that fails stops no other. */
+
+static void
+key_bulk_item(req_t *r, jv_t *item, jv_t *good, jv_t *bad)
+{
+    jv_t        *row, *o;
+    key_ref_t    ref;
+    const char  *sent;
+
+    r->json = item;
+    sent = NULL;
+    row = NULL;
+    o = json_obj(&r->a);
+
+    if (fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
+        && tx_begin(r) == 0 && key_update_one(r, &ref, &sent, &row) == 0
+        && tx_commit(r) == 0)
+    {
+        key_spend(r, ref.token, row);
+        json_set(o, "key", json_string(&r->a, sent));
+        json_set(o, "key_info", row);
+        json_push(good, o);
+        return;
+    }
+
+    db_rollback();
+    sent = json_str(item, "key");
+    json_set(o, "key", json_string(&r->a, sent));
+    json_set(o, "key_info", json_null(&r->a));
+    json_set(o, "failed_reason", json_string(&r->a, key_taken_error(r)));
+    json_push(bad, o);
+}
+
+
+static void
+key_bulk(req_t *r, jv_t *items)
+{
+    jv_t    *out, *good, *bad, *c, *next;
+    size_t   n;
+
+    good = json_arr(&r->a);
+    bad = json_arr(&r->a);
+    n = items->n;
+
+    for (c = items->head; c; c = next) {
+        next = c->next;
+        r->touched = NULL;
+        r->touch_end = &r->touched;
+
+        if (c->type == J_OBJ) {
+            key_bulk_item(r, c, good, bad);
+        }
+    }
+
+    out = json_obj(&r->a);
+    json_set(out, "total_requested", json_int(&r->a, (int64_t) n));
+    json_set(out, "successful_updates", good);
+    json_set(out, "failed_updates", bad);
     reply_json(r, 200, out);
 }
 
 
-/* Tokens that a delete names; NULL after answering. */
-
-static const char *
-key_delete_tokens(req_t *r, const jv_t **sent)
-{
-    size_t        i;
-    const jv_t   *c;
-    const char  **list;
-
-    *sent = json_get(r->json, "keys");
-
-    if (json_is_null(*sent)) {
-        *sent = json_get(r->json, "key_aliases");
-    }
-
-    if (json_is_null(*sent)) {
-        fail_field(r, NULL, "value_error", "Value error, At least one of 'keys' or"
-                   " 'key_aliases' must be provided.", r->json);
-        return NULL;
-    }
-
-    if ((*sent)->type != J_ARR) {
-        fail_field(r, (*sent)->key, "list_type", "Input should be a valid list",
-                   *sent);
-        return NULL;
-    }
-
-    list = arena_alloc(&r->a, ((*sent)->n + 1) * sizeof(char *));
-
-    for (i = 0, c = (*sent)->head; c; c = c->next) {
-        if (c->type != J_STR) {
-            fail_field(r, (*sent)->key, "string_type",
-                       "Input should be a valid string", c);
-            return NULL;
-        }
-
-        list[i++] = strcmp((*sent)->key, "keys") ? c->s : key_token(r, c->s);
-    }
-
-    return db_array(&r->a, list, i);
-}
-
-
 static int
-key_delete_rows(req_t *r, PGresult *res)
+key_bulk_size(req_t *r, size_t n)
 {
-    int          i, k, n;
-    PGresult    *sub;
-    const char  *ent;
+    if (n == 0) {
+        fail_detail_error(r, 400, "No keys provided for update");
+        return -1;
+    }
 
-    for (i = 0; i < PQntuples(res); i++) {
-        ent = PQgetvalue(res, i, 0);
-
-        if (tx_gone(r, ent) != 0
-            || tx_audit(r, "deleted", "LiteLLM_VerificationToken", ent + 4,
-                        PQgetvalue(res, i, 1), NULL) != 0)
-        {
-            return -1;
-        }
-
-        sub = tx_q(r, "DELETE FROM submeters WHERE owner = $1 RETURNING ent", ent);
-        n = sub ? PQntuples(sub) : 0;
-
-        for (k = 0; k < n; k++) {
-            if (tx_gone(r, PQgetvalue(sub, k, 0)) != 0) {
-                PQclear(sub);
-                return -1;
-            }
-        }
-
-        if (sub == NULL) {
-            return -1;
-        }
-
-        PQclear(sub);
+    if (n > KEY_BULK_MAX) {
+        fail_detail_error(r, 400, "Maximum %d keys can be updated at once. Found %zu"
+                          " keys.", KEY_BULK_MAX, n);
+        return -1;
     }
 
     return 0;
@@ -391,145 +519,94 @@ key_delete_rows(req_t *r, PGresult *res)
 
 
 void
-api_key_delete(req_t *r)
+api_key_bulk_update(req_t *r)
 {
-    int          rc, n;
-    jv_t        *out;
-    PGresult    *res;
-    const jv_t  *sent;
-    const char  *list;
+    jv_t  *items, *c;
 
-    list = key_delete_tokens(r, &sent);
-
-    if (list == NULL || tx_begin(r) != 0) {
+    if (!access_admin(r)) {
+        fail_detail_error(r, 403, "Only proxy admins can perform bulk key updates");
         return;
     }
 
-    res = tx_q(r, "WITH gone AS (DELETE FROM keys WHERE token = ANY ($1::text[])"
-               " OR (key_alias = ANY ($1::text[]) AND $2 = 'key_aliases')"
-               " RETURNING keys AS k), kept AS (INSERT INTO deleted_keys (token, key_alias,"
-               " user_id, team_id, organization_id, row, spend_nusd, deleted_by,"
-               " deleted_by_api_key, litellm_changed_by)"
-               " SELECT (k).token, (k).key_alias, (k).user_id, (k).team_id,"
-               " (k).organization_id, kt_key_json(k)::jsonb, kt_used((k).ent,"
-               " kt_period_id((k).period_kind, (k).period_len_s, (k).period_id,"
-               " (k).period_end_s, kt_now_s())), $3, $4, $5 FROM gone)"
-               " SELECT (k).ent, kt_key_json(k) FROM gone ORDER BY 1",
-               list, sent->key, tx_actor(r), r->caller_token, r->changed_by);
+    items = json_get(r->json, "keys");
 
-    if (res == NULL) {
-        return;
+    for (c = items->head; c; c = c->next) {
+        if (c->type != J_OBJ) {
+            fail_field(r, "keys", "model_attributes_type", "Input should be a valid"
+                       " dictionary or object to extract fields from", c);
+            return;
+        }
     }
 
-    n = PQntuples(res);
-    rc = key_delete_rows(r, res);
-    PQclear(res);
-
-    if (rc == 0 && n == 0) {
-        fail_repr(r, 404, "No keys found");
-        return;
+    if (key_bulk_size(r, items->n) == 0) {
+        key_bulk(r, items);
     }
-
-    if (rc != 0 || tx_commit(r) != 0) {
-        return;
-    }
-
-    out = json_obj(&r->a);
-    json_set(out, "deleted_keys", json_copy(&r->a, sent));
-    reply_json(r, 200, out);
 }
 
 
-static int
-key_format_ok(const char *s)
+/* The same fields for many keys of one team. */
+
+void
+api_team_key_bulk_update(req_t *r)
 {
-    size_t  n;
-
-    n = strlen(s);
-
-    if (n < 3 || n > 100) {
-        return 0;
-    }
-
-    if (strncmp(s, "sk-", 3) == 0) {
-        return n > 3 && strspn(s + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
-                               "qrstuvwxyz0123456789_-") == n - 3;
-    }
-
-    return n == 64 && strspn(s, "0123456789abcdefABCDEF") == 64;
-}
-
-
-static void
-key_set_blocked(req_t *r, int blocked)
-{
-    jv_t        *row;
-    int64_t      used;
+    int          i, all;
+    jv_t        *items, *o, *fields;
     PGresult    *res;
-    const jv_t  *v;
-    const char  *token, *ent;
+    const jv_t  *ids, *c, *f;
+    const char  *team, **list;
 
-    v = json_get(r->json, "key");
+    all = 0;
+    team = json_str(r->json, "team_id");
+    ids = json_get(r->json, "key_ids");
+    fields = json_get(r->json, "update_fields");
 
-    if (json_is_null(v)) {
-        fail_field(r, "key", "missing", "Field required", r->json);
+    if (field_bool(r, "all_keys_in_team", &all) < 0) {
         return;
     }
 
-    if (v->type != J_STR || !key_format_ok(v->s)) {
-        fail_proxy(r, 400, "bad_request_error", "key", "Invalid key format.");
-        return;
-    }
-
-    token = key_token(r, v->s);
-
-    if (tx_begin(r) != 0) {
-        return;
-    }
-
-    res = tx_q(r, "UPDATE keys SET blocked = $2::boolean, status = CASE WHEN"
-               " $2::boolean THEN status ELSE 'active' END, updated_at = now(),"
-               " updated_by = $3 WHERE token = $1 RETURNING ent", token,
-               blocked ? "true" : "false", tx_actor(r));
-
-    if (res == NULL) {
-        return;
-    }
-
-    if (PQntuples(res) == 0) {
-        PQclear(res);
-        fail_proxy(r, 404, "not_found_error", "key", "Key %s not found",
-                   strncmp(v->s, "sk-", 3) ? v->s : token);
-        return;
-    }
-
-    tx_touch(r, PQgetvalue(res, 0, 0));
-    PQclear(res);
-
-    if (key_row(r, token, &row) != 0
-        || tx_audit(r, blocked ? "blocked" : "unblocked",
-                    "LiteLLM_VerificationToken", token, NULL, NULL) != 0
-        || tx_commit(r) != 0)
+    if (!access_admin(r) && key_member_permits(r, team, "/team/key/bulk_update") != 0)
     {
         return;
     }
 
-    ent = arena_printf(&r->a, "key:%s", token);
-    policy_used(&r->a, &ent, 1, &used);
-    json_set(row, "spend", json_usd(&r->a, used));
-    reply_json(r, 200, row);
-}
+    list = arena_alloc(&r->a, (ids ? ids->n + 1 : 1) * sizeof(char *));
 
+    for (i = 0, c = ids ? ids->head : NULL; c; c = c->next) {
+        list[i++] = key_token(r, c->s);
+    }
 
-void
-api_key_block(req_t *r)
-{
-    key_set_blocked(r, 1);
-}
+    res = db_q("SELECT coalesce(current_hash, token) FROM keys WHERE team_id = $1 AND"
+               " ($2::boolean OR coalesce(current_hash, token) = ANY ($3::text[]))"
+               " ORDER BY token LIMIT 501", team, all ? "true" : "false",
+               db_array(&r->a, list, (size_t) i));
 
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return;
+    }
 
-void
-api_key_unblock(req_t *r)
-{
-    key_set_blocked(r, 0);
+    items = json_arr(&r->a);
+
+    for (i = 0; i < PQntuples(res); i++) {
+        o = json_obj(&r->a);
+        json_set(o, "key", json_string(&r->a, arena_str(&r->a,
+                                                        PQgetvalue(res, i, 0))));
+
+        for (f = fields->head; f; f = f->next) {
+            if (strcmp(f->key, "key") && strcmp(f->key, "team_id")
+                && strcmp(f->key, "key_alias"))
+            {
+                json_set(o, f->key, json_copy(&r->a, f));
+            }
+        }
+
+        json_push(items, o);
+    }
+
+    PQclear(res);
+
+    if (key_bulk_size(r, items->n) == 0) {
+        key_bulk(r, items);
+    }
 }

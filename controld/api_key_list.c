@@ -10,11 +10,25 @@
 #include "kt_money.h"
 #include "owner.h"
 #include "db.h"
+#include "tx.h"
 
 
 const arg_t  key_info_args[] = {
     { "key", F_STR, 0 },
     { NULL, 0, 0 }
+};
+
+const arg_t  key_aliases_args[] = {
+    { "page", F_INT, 0 },
+    { "size", F_INT, 0 },
+    { "search", F_STR, 0 },
+    { "team_id", F_STR, 0 },
+    { NULL, 0, 0 }
+};
+
+const field_t  key_info_v2_body[] = {
+    { "keys", F_STRS, NULL, 0 },
+    { NULL, 0, NULL, 0 }
 };
 
 const arg_t  key_list_args[] = {
@@ -31,13 +45,15 @@ const arg_t  key_list_args[] = {
     { "sort_by", F_STR, 0 },
     { "sort_order", F_STR, 0 },
     { "expand", F_STR, 0 },
+    { "substring_matching", F_BOOL, 0 },
+    { "project_id", F_STR, 0 },
     { "status", F_STR, 0 },
     { NULL, 0, 0 }
 };
 
 
 #define LIST_SIZE_MAX   100
-#define LIST_PARAMS     10
+#define LIST_PARAMS     12
 
 
 typedef struct {
@@ -47,30 +63,44 @@ typedef struct {
 } filter_t;
 
 
+/* May the caller see this row?  1, 0, or -1 after answering. */
+
+static int
+info_visible(req_t *r, const char *token, const char *user_id, const char *team_id)
+{
+    int          rc;
+    const char  *role;
+
+    if (access_reads_all(r)
+        || (r->caller_key && strcmp(token, r->caller_key) == 0)
+        || access_self(r, user_id))
+    {
+        access_scoped(r);
+        return 1;
+    }
+
+    if (team_id == NULL) {
+        return 0;
+    }
+
+    rc = access_team_role(r, team_id, &role);
+
+    return rc < 0 ? -1 : role != NULL;
+}
+
+
 void
 api_key_info(req_t *r)
 {
+    int          rc;
     jv_t        *rows, *out;
     PGresult    *res;
-    const char  *sent, *token;
+    const char  *sent;
 
     sent = http_arg(r, "key");
-
-    if (sent == NULL) {
-        sent = r->caller_token;
-    }
-
-    token = key_token(r, sent);
-
-    access_scoped(r);
-
-    if (!access_reads_all(r) && strcmp(token, r->caller_token)) {
-        fail_proxy(r, 403, "auth_error", "key", "You are not allowed to access"
-                   " this key's info. Your role=%s", access_role_name(r));
-        return;
-    }
-
-    res = db_q("SELECT ent, kt_key_json(k) FROM keys k WHERE token = $1", token);
+    sent = sent ? sent : r->caller_token;
+    res = db_q("SELECT ent, kt_key_json(k), token, user_id, team_id, version FROM keys k"
+               " WHERE token = kt_key_of($1)", key_token(r, sent));
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -78,18 +108,101 @@ api_key_info(req_t *r)
         return;
     }
 
-    rows = owner_rows(r, res, 0, 1);
-    PQclear(res);
-
-    if (rows->n == 0) {
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        access_scoped(r);
         fail_proxy(r, 404, "not_found_error", "key", "Key not found in database");
         return;
     }
 
-    json_del(rows->head, "token");
+    rc = info_visible(r, PQgetvalue(res, 0, 2), arena_str(&r->a, db_str(res, 0, 3)),
+                      arena_str(&r->a, db_str(res, 0, 4)));
+
+    if (rc > 0) {
+        rows = owner_rows(r, res, 0, 1);
+        tx_etag(r, db_int(res, 0, 5));
+        json_del(rows->head, "token");
+        out = json_obj(&r->a);
+        json_set(out, "key", json_string(&r->a, sent));
+        json_set(out, "info", rows->head);
+        reply_json(r, 200, out);
+
+    } else if (rc == 0) {
+        fail_proxy(r, 403, "auth_error", "key", "You are not allowed to access this"
+                   " key's info. Your role=%s", access_role_name(r));
+    }
+
+    PQclear(res);
+}
+
+
+void
+api_key_info_v2(req_t *r)
+{
+    int           i, rc;
+    jv_t         *out;
+    size_t        n;
+    PGresult     *res;
+    const jv_t   *sent, *c;
+    const char  **list;
+
+    sent = json_get(r->json, "keys");
+
+    if (json_is_null(sent) || sent->n == 0) {
+        fail_repr(r, 422, "Malformed request. No keys passed in.");
+        return;
+    }
+
+    list = arena_alloc(&r->a, (sent->n + 1) * sizeof(char *));
+
+    for (n = 0, c = sent->head; c; c = c->next) {
+        list[n++] = key_token(r, c->s);
+    }
+
+    res = db_q("SELECT ent, kt_key_json(k), token, user_id, team_id FROM keys k WHERE"
+               " token IN (SELECT kt_key_of(h) FROM unnest($1::text[]) h)"
+               " ORDER BY created_at, token", db_array(&r->a, list, n));
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return;
+    }
+
+    for (i = 0, rc = 1; i < PQntuples(res) && rc > 0; i++) {
+        rc = info_visible(r, PQgetvalue(res, i, 2),
+                          arena_str(&r->a, db_str(res, i, 3)),
+                          arena_str(&r->a, db_str(res, i, 4)));
+    }
+
+    access_scoped(r);
+
+    if (rc > 0) {
+        out = json_obj(&r->a);
+        json_set(out, "key", json_copy(&r->a, sent));
+        json_set(out, "info", owner_rows(r, res, 0, 1));
+        reply_json(r, 200, out);
+
+    } else if (rc == 0) {
+        fail_proxy(r, 403, "auth_error", "key", "You are not allowed to access this"
+                   " key's info. Your role=%s", access_role_name(r));
+    }
+
+    PQclear(res);
+}
+
+
+/* The caller's own key, as far as this side can tell. */
+
+void
+api_key_health(req_t *r)
+{
+    jv_t  *out;
+
+    access_scoped(r);
     out = json_obj(&r->a);
-    json_set(out, "key", json_string(&r->a, sent));
-    json_set(out, "info", rows->head);
+    json_set(out, "key", json_string(&r->a, "healthy"));
+    json_set(out, "logging_callbacks", json_null(&r->a));
     reply_json(r, 200, out);
 }
 
@@ -97,7 +210,6 @@ api_key_info(req_t *r)
 static int
 list_int(req_t *r, const char *name, int64_t def, int64_t max, int64_t *v)
 {
-    jv_t        *o, *d, *e, *loc;
     const char  *s;
 
     *v = def;
@@ -111,22 +223,32 @@ list_int(req_t *r, const char *name, int64_t def, int64_t max, int64_t *v)
         return 0;
     }
 
-    loc = json_arr(&r->a);
-    json_push(loc, json_string(&r->a, "query"));
-    json_push(loc, json_string(&r->a, name));
-    e = json_obj(&r->a);
-    json_set(e, "type", json_string(&r->a, "int_parsing"));
-    json_set(e, "loc", loc);
-    json_set(e, "msg", json_string(&r->a, "Input should be a valid integer in its"
-                                   " range"));
-    json_set(e, "input", json_string(&r->a, s));
-    d = json_arr(&r->a);
-    json_push(d, e);
-    o = json_obj(&r->a);
-    json_set(o, "detail", d);
-    reply_json(r, 422, o);
+    fail_arg(r, name, "int_parsing", "Input should be a valid integer in its range",
+             s);
 
     return -1;
+}
+
+
+static int
+list_true(req_t *r, const char *arg)
+{
+    const char  *v;
+
+    v = http_arg(r, arg);
+
+    return v && (!strcmp(v, "true") || !strcmp(v, "True") || !strcmp(v, "1"));
+}
+
+
+/* Adds a parameter; its number. */
+
+static int
+list_param(filter_t *f, const char *v)
+{
+    f->param[f->n++] = v;
+
+    return f->n;
 }
 
 
@@ -145,19 +267,131 @@ list_filter(req_t *r, filter_t *f, const char *arg, const char *cond)
         v = key_token(r, v);
     }
 
-    f->param[f->n++] = v;
-    buf_printf(&f->where, " AND %s $%d", cond, f->n);
+    buf_printf(&f->where, " AND %s $%d", cond, list_param(f, v));
 }
 
 
+static void
+list_refuse(req_t *r, const char *param, const char *whose)
+{
+    fail_proxy(r, 403, "bad_request_error", param, "You are not authorized to check"
+               " %s keys", whose);
+}
+
+
+/*
+ * Who is no admin sees his own keys, those of one team that he belongs to if he asks
+ * for it, and with include_team_keys those of the teams that he administers.
+ */
+
 static int
-list_true(req_t *r, const char *arg)
+list_scope(req_t *r, filter_t *f, int deleted)
+{
+    int          rc, n;
+    const char  *user, *team, *org, *role;
+
+    if (access_reads_all(r)) {
+        return 0;
+    }
+
+    access_scoped(r);
+    user = http_arg(r, "user_id");
+    team = http_arg(r, "team_id");
+    org = http_arg(r, "organization_id");
+
+    if (r->caller_user == NULL) {
+        fail_proxy(r, 403, "bad_request_error", "user_id", "You are not authorized to"
+                   " access this endpoint. No 'user_id' is associated with your API"
+                   " key.");
+        return -1;
+    }
+
+    if (user && *user && strcmp(user, r->caller_user)) {
+        list_refuse(r, "user_id", "another user's");
+        return -1;
+    }
+
+    if (team && *team) {
+        rc = access_team_role(r, team, &role);
+
+        if (rc >= 0 && role == NULL) {
+            list_refuse(r, "team_id", "this team's");
+        }
+
+        if (r->status) {
+            return -1;
+        }
+    }
+
+    if (org && *org) {
+        rc = access_org_member(r, org);
+
+        if (rc == 0) {
+            list_refuse(r, "organization_id", "this organization's");
+        }
+
+        if (rc <= 0) {
+            return -1;
+        }
+    }
+
+    n = list_param(f, r->caller_user);
+
+    if (list_true(r, "include_team_keys") && !deleted) {
+        buf_printf(&f->where, " AND (k.user_id = $%d OR k.team_id IN (SELECT team_id"
+                   " FROM memberships WHERE user_id = $%d AND role = 'admin' AND NOT"
+                   " implicit))", n, n);
+    } else if (list_true(r, "include_created_by_keys") && !deleted) {
+        buf_printf(&f->where, " AND (k.user_id = $%d OR k.created_by = $%d)", n, n);
+    } else {
+        buf_printf(&f->where, " AND k.user_id = $%d", n);
+    }
+
+    return 0;
+}
+
+
+/* Text of a user inside a LIKE pattern. */
+
+static const char *
+list_like(arena_t *a, const char *s)
+{
+    buf_t  b;
+
+    buf_init(&b, a);
+    buf_putc(&b, '%');
+
+    for (/* void */; *s; s++) {
+        if (*s == '%' || *s == '_' || *s == '\\') {
+            buf_putc(&b, '\\');
+        }
+
+        buf_putc(&b, *s);
+    }
+
+    buf_putc(&b, '%');
+
+    return b.p;
+}
+
+
+static void
+list_text_filter(req_t *r, filter_t *f, const char *arg, const char *col, int part)
 {
     const char  *v;
 
     v = http_arg(r, arg);
 
-    return v && (!strcmp(v, "true") || !strcmp(v, "True") || !strcmp(v, "1"));
+    if (v == NULL || !*v) {
+        return;
+    }
+
+    if (part) {
+        buf_printf(&f->where, " AND %s ILIKE $%d", col,
+                   list_param(f, list_like(&r->a, v)));
+    } else {
+        buf_printf(&f->where, " AND %s = $%d", col, list_param(f, v));
+    }
 }
 
 
@@ -267,7 +501,7 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
                                   f->where.p), f->n, f->param);
     total = db_ok(res) ? db_int(res, 0, 0) : -1;
     PQclear(res);
-    sql = arena_printf(&r->a, "SELECT k.ent, k.token, %s FROM keys k WHERE true%s"
+    sql = arena_printf(&r->a, "SELECT k.ent, coalesce(k.current_hash, k.token), %s FROM keys k WHERE true%s"
                        " ORDER BY %s LIMIT %lld OFFSET %lld",
                        full ? "kt_key_json(k)" : "NULL", f->where.p, order,
                        (long long) size, (long long) ((page - 1) * size));
@@ -298,7 +532,7 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
 void
 api_key_list(req_t *r)
 {
-    int          full;
+    int          full, part;
     int64_t      page, size;
     filter_t     f;
     const char  *status;
@@ -312,13 +546,22 @@ api_key_list(req_t *r)
     memset(&f, 0, sizeof(f));
     buf_init(&f.where, &r->a);
     buf_puts(&f.where, " AND k.team_id IS DISTINCT FROM 'litellm-dashboard'");
-    list_filter(r, &f, "user_id", "k.user_id =");
+    status = http_arg(r, "status");
+    part = list_true(r, "substring_matching");
+
+    if (list_scope(r, &f, status != NULL) != 0) {
+        return;
+    }
+
+    list_text_filter(r, &f, "user_id", "k.user_id", part && access_reads_all(r));
     list_filter(r, &f, "team_id", "k.team_id =");
     list_filter(r, &f, "organization_id", "k.organization_id =");
-    list_filter(r, &f, "key_hash", "k.token =");
-    list_filter(r, &f, "key_alias", "k.key_alias =");
+    list_filter(r, &f, "key_hash", status ? "k.token =" : "coalesce(k.current_hash,"
+                " k.token) =");
+    list_text_filter(r, &f, "key_alias", "k.key_alias", part);
+    list_filter(r, &f, "project_id", status ? "k.row->>'project_id' ="
+                                            : "k.extra->>'project_id' =");
     full = list_true(r, "return_full_object") || http_arg(r, "expand") != NULL;
-    status = http_arg(r, "status");
 
     if (status && strcmp(status, "deleted")) {
         fail_proxy(r, 400, "bad_request_error", "status", "Invalid status value."
@@ -330,4 +573,53 @@ api_key_list(req_t *r)
     } else {
         list_live(r, &f, page, size, full);
     }
+}
+
+
+void
+api_key_aliases(req_t *r)
+{
+    int          i;
+    jv_t        *out, *list;
+    int64_t      page, size, total;
+    filter_t     f;
+    PGresult    *res;
+
+    memset(&f, 0, sizeof(f));
+    buf_init(&f.where, &r->a);
+
+    if (list_int(r, "page", 1, 1000000000, &page) != 0
+        || list_int(r, "size", 50, LIST_SIZE_MAX, &size) != 0
+        || list_scope(r, &f, 0) != 0)
+    {
+        return;
+    }
+
+    list_filter(r, &f, "team_id", "k.team_id =");
+    list_text_filter(r, &f, "search", "k.key_alias", 1);
+    res = db_dynamic(arena_printf(&r->a, "SELECT key_alias, count(*) OVER () FROM"
+                     " (SELECT DISTINCT key_alias FROM keys k WHERE key_alias IS NOT"
+                     " NULL%s) x ORDER BY 1 LIMIT %lld OFFSET %lld", f.where.p,
+                     (long long) size, (long long) ((page - 1) * size)), f.n, f.param);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return;
+    }
+
+    list = json_arr(&r->a);
+    total = PQntuples(res) ? db_int(res, 0, 1) : 0;
+
+    for (i = 0; i < PQntuples(res); i++) {
+        json_push(list, json_string(&r->a, arena_str(&r->a, PQgetvalue(res, i, 0))));
+    }
+
+    PQclear(res);
+    out = json_obj(&r->a);
+    json_set(out, "aliases", list);
+    json_set(out, "total_count", json_int(&r->a, total));
+    json_set(out, "current_page", json_int(&r->a, page));
+    json_set(out, "total_pages", json_int(&r->a, (total + size - 1) / size));
+    reply_json(r, 200, out);
 }

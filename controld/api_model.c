@@ -407,41 +407,6 @@ api_model_info(req_t *r)
 }
 
 
-/* Anchored match with '*' for any run of characters. */
-
-static int
-model_glob(const char *p, const char *s)
-{
-    const char  *star, *back;
-
-    star = back = NULL;
-
-    while (*s) {
-        if (*p == '*') {
-            star = p++;
-            back = s;
-
-        } else if (*p == *s) {
-            p++;
-            s++;
-
-        } else if (star) {
-            p = star + 1;
-            s = ++back;
-
-        } else {
-            return 0;
-        }
-    }
-
-    while (*p == '*') {
-        p++;
-    }
-
-    return *p == '\0';
-}
-
-
 /* The allow-list that applies to the caller, NULL for everything. */
 
 static jv_t *
@@ -504,7 +469,7 @@ model_visible(req_t *r)
 
     for (m = all; m; m = m->next) {
         for (c = allowed ? allowed->head : NULL; c; c = c->next) {
-            if (model_glob(c->s, m->name)) {
+            if (util_glob(c->s, m->name)) {
                 break;
             }
         }

@@ -131,10 +131,10 @@ auth_key_row(req_t *r, const char *key, const char *token)
                " kt_ts(now()), CASE WHEN u.user_id IS NULL THEN 'none' ELSE"
                " coalesce(u.user_role, 'internal_user') END,"
                " coalesce(k.organization_id, t.organization_id),"
-               " coalesce(u.blocked, false)"
+               " coalesce(u.blocked, false), k.token"
                " FROM keys k LEFT JOIN teams t ON t.team_id = k.team_id"
                " LEFT JOIN users u ON u.user_id = k.user_id AND NOT u.implicit"
-               " WHERE k.token = $1", token);
+               " WHERE k.token = kt_key_of($1)", token);
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -153,6 +153,7 @@ auth_key_row(req_t *r, const char *key, const char *token)
     }
 
     r->caller_token = arena_str(&r->a, token);
+    r->caller_key = arena_str(&r->a, PQgetvalue(res, 0, 9));
     r->caller_row = json_parse(&r->a, PQgetvalue(res, 0, 0),
                                (size_t) PQgetlength(res, 0, 0), &err);
     r->caller_user = json_str(r->caller_row, "user_id");

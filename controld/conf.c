@@ -19,7 +19,7 @@ conf_t  conf;
 static arena_t  conf_arena;
 
 
-typedef enum { C_STR, C_BOOL, C_INT, C_USD, C_MAP, C_LIST, C_IGNORE } conf_type_t;
+typedef enum { C_STR, C_BOOL, C_INT, C_USD, C_MAP, C_LIST, C_SETTING } conf_type_t;
 
 typedef struct {
     const char   *name;
@@ -53,6 +53,14 @@ static const conf_key_t  conf_litellm[] = {
     { "budget_duration", C_STR, &conf.budget_duration, 0, 0 },
     { "max_end_user_budget_id", C_STR, &conf.customer_budget, 0, 0 },
     { "max_end_user_budget", C_USD, &conf.customer_nusd, 0, 0 },
+    { "default_key_generate_params", C_SETTING, NULL, 0, 0 },
+    { "upperbound_key_generate_params", C_SETTING, NULL, 0, 0 },
+    { "key_generation_settings", C_SETTING, NULL, 0, 0 },
+    { "default_internal_user_params", C_SETTING, NULL, 0, 0 },
+    { "default_team_params", C_SETTING, NULL, 0, 0 },
+    { "default_team_settings", C_SETTING, NULL, 0, 0 },
+    { "max_internal_user_budget", C_SETTING, NULL, 0, 0 },
+    { "internal_user_budget_duration", C_SETTING, NULL, 0, 0 },
     { NULL, C_STR, NULL, 0, 0 }
 };
 
@@ -218,6 +226,15 @@ conf_value(conf_file_t *f, const conf_key_t *key, const yaml_node_t *n, int id)
         }
 
         *(jv_t **) key->out = conf_tree(f, id, 0);
+        return;
+    }
+
+    if (key->type == C_SETTING) {
+        if (conf.settings == NULL) {
+            conf.settings = json_obj(f->a);
+        }
+
+        json_set(conf.settings, key->name, conf_tree(f, id, 0));
         return;
     }
 

@@ -34,6 +34,7 @@ typedef struct {
     int          strict;            /* fail_closed_budget_enforcement         */
     int          store_model_in_db;
     jv_t        *model_list;        /* array, or NULL                         */
+    jv_t        *settings;          /* object of values as given, or NULL     */
     char         master_token[65];
 } conf_t;
 

@@ -54,7 +54,8 @@ typedef struct {
 
     int                     master;      /* the caller is the master key      */
     role_t                  role;        /* of a virtual key's user           */
-    const char             *caller_token;
+    const char             *caller_token;/* hash of what was presented        */
+    const char             *caller_key;  /* token of its row                  */
     const char             *caller_user; /* user id of the caller             */
     const char             *caller_team; /* of the key                        */
     const char             *caller_org;  /* of the key, or of its team        */

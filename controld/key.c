@@ -1,10 +1,12 @@
 #include <inttypes.h>
 #include <string.h>
+#include "access.h"
 #include "conf.h"
 #include "key.h"
 #include "kt_key.h"
 #include "kt_schema.h"
 #include "owner.h"
+#include "policy.h"
 #include "tx.h"
 #include "util.h"
 
@@ -24,6 +26,83 @@ key_token(req_t *r, const char *sent)
 }
 
 
+int
+key_find(req_t *r, const char *sent, key_ref_t *ref)
+{
+    PGresult  *res;
+
+    memset(ref, 0, sizeof(*ref));
+
+    /* inside a transaction nobody else changes it any more */
+
+    res = PQtransactionStatus(db_conn()) == PQTRANS_INTRANS
+          ? db_q("SELECT token, user_id, team_id, version FROM keys WHERE token ="
+                 " kt_key_of($1) FOR NO KEY UPDATE", key_token(r, sent))
+          : db_q("SELECT token, user_id, team_id, version FROM keys WHERE token ="
+                 " kt_key_of($1)", key_token(r, sent));
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        ref->token = arena_str(&r->a, PQgetvalue(res, 0, 0));
+        ref->user_id = arena_str(&r->a, db_str(res, 0, 1));
+        ref->team_id = arena_str(&r->a, db_str(res, 0, 2));
+        ref->version = db_int(res, 0, 3);
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+int
+key_find_body(req_t *r, key_ref_t *ref, const char **sent)
+{
+    PGresult    *res;
+    const jv_t  *v;
+    const char  *alias;
+
+    v = json_get(r->json, "key");
+    alias = json_str(r->json, "key_alias");
+    *sent = v && v->type == J_STR ? v->s : NULL;
+
+    if (*sent) {
+        return key_find(r, *sent, ref);
+    }
+
+    if (alias == NULL) {
+        fail_field(r, "key", "missing", "Field required", r->json);
+        return -1;
+    }
+
+    res = db_q("SELECT coalesce(current_hash, token) FROM keys WHERE key_alias = $1",
+               alias);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    *sent = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "";
+    PQclear(res);
+
+    return key_find(r, *sent, ref);
+}
+
+
+int
+key_is_own(req_t *r, const key_ref_t *ref)
+{
+    return access_self(r, ref->user_id);
+}
+
+
 static const char *
 key_masked(arena_t *a, const char *s)
 {
@@ -35,16 +114,14 @@ key_masked(arena_t *a, const char *s)
 }
 
 
-/* The text of the new key: the caller's own or a fresh one.  NULL: answered. */
-
-static const char *
-key_text(req_t *r)
+const char *
+key_text(req_t *r, const char *name)
 {
     char           out[KT_KEY_LEN + 1];
     const jv_t    *v;
     unsigned char  rnd[KT_KEY_RANDOM_LEN];
 
-    v = json_get(r->json, "key");
+    v = json_get(r->json, name);
 
     if (json_is_null(v)) {
         util_random(rnd, sizeof(rnd));
@@ -53,12 +130,13 @@ key_text(req_t *r)
     }
 
     if (v->type != J_STR) {
-        fail_field(r, "key", "string_type", "Input should be a valid string", v);
+        fail_field(r, name, "string_type", "Input should be a valid string", v);
         return NULL;
     }
 
     if (strncmp(v->s, "sk-", 3) != 0) {
-        fail_repr(r, 400, "Invalid key format. LiteLLM Virtual Key must start with"
+        fail_repr(r, 400, strcmp(name, "key") ? "New key must start with 'sk-'."
+                  " Received: %s" : "Invalid key format. LiteLLM Virtual Key must start with"
                   " 'sk-'. Received: %s", key_masked(&r->a, v->s));
         return NULL;
     }
@@ -365,7 +443,7 @@ key_create(req_t *r, const field_t *table, const char *user_id,
 
     memset(&rs, 0, sizeof(rs));
     memset(k, 0, sizeof(*k));
-    k->text = key_text(r);
+    k->text = key_text(r, "key");
 
     if (k->text == NULL || fields_read(r, table, &rs, 1) != 0
         || fields_metadata(r, &rs, 1) != 0 || key_type(r, &rs) != 0)
@@ -430,4 +508,100 @@ key_echo(req_t *r, jv_t *out)
         v = json_is_null(v) ? json_get(meta, names[i]) : v;
         json_set(out, names[i], json_copy(&r->a, v));
     }
+}
+
+
+int
+key_body_id(req_t *r, const char *name, const char **id)
+{
+    const jv_t  *v;
+
+    *id = NULL;
+    v = json_get(r->json, name);
+
+    if (json_is_null(v)) {
+        return 0;
+    }
+
+    if (v->type != J_STR) {
+        fail_field(r, name, "string_type", "Input should be a valid string", v);
+        return -1;
+    }
+
+    if (!util_id_ok(v->s)) {
+        fail_proxy(r, 400, "bad_request_error", name, "%s must be 1 to 255 bytes"
+                   " without control characters", name);
+        return -1;
+    }
+
+    *id = v->s;
+
+    return 0;
+}
+
+
+static int
+key_write(req_t *r, rowset_t *rs, const char *token)
+{
+    int          i;
+    PGresult    *res;
+    const char  *sql;
+    const char  *params[ROWSET_MAX + 1];
+
+    row_expr(rs, "updated_at", "now()");
+    row_set(rs, "updated_by", "text", tx_actor(r));
+    sql = row_update(&r->a, "keys", rs, 1,
+                     "WHERE token = $1 RETURNING ent, user_id, team_id");
+    params[0] = token;
+
+    for (i = 0; i < rs->n; i++) {
+        params[i + 1] = rs->val[i];
+    }
+
+    res = tx_dynamic(r, sql, rs->n + 1, params);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    tx_touch(r, PQgetvalue(res, 0, 0));
+    i = key_owners(r, arena_str(&r->a, db_str(res, 0, 1)),
+                   arena_str(&r->a, db_str(res, 0, 2)));
+    PQclear(res);
+
+    return i;
+}
+
+
+int
+key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
+    jv_t **row)
+{
+    jv_t        *before;
+    const char  *ent;
+
+    ent = arena_printf(&r->a, "key:%s", ref->token);
+
+    if (key_row(r, ref->token, &before) != 0 || key_check(r, ref->token) != 0
+        || key_write(r, rs, ref->token) != 0 || key_row(r, ref->token, row) != 0
+        || owner_submeters(r, ent, *row) != 0
+        || tx_audit(r, action, "LiteLLM_VerificationToken", ref->token,
+                    json_text(&r->a, before), json_text(&r->a, *row)) != 0)
+    {
+        return -1;
+    }
+
+    return 0;
+}
+
+
+void
+key_spend(req_t *r, const char *token, jv_t *row)
+{
+    int64_t      used;
+    const char  *ent;
+
+    ent = arena_printf(&r->a, "key:%s", token);
+    policy_used(&r->a, &ent, 1, &used);
+    json_set(row, "spend", json_usd(&r->a, used));
 }

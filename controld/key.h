@@ -22,8 +22,61 @@ typedef struct {
 int key_create(req_t *r, const field_t *table, const char *user_id,
     const char *team_id, key_new_t *k);
 
-/* Token of a key or hash as clients send it. */
+/* Hash of a key, or the hash itself, as clients send either. */
 const char *key_token(req_t *r, const char *sent);
+
+/*
+ * The row that a key or hash stands for, whatever it was regenerated to.  0, or -1
+ * after answering; *token is NULL when there is none.
+ */
+typedef struct {
+    const char  *token;          /* of the row, as entities and tables name it */
+    const char  *user_id;
+    const char  *team_id;
+    int64_t      version;
+} key_ref_t;
+
+int key_find(req_t *r, const char *sent, key_ref_t *ref);
+
+/* The same by the body's "key" or "key_alias", for update. */
+int key_find_body(req_t *r, key_ref_t *ref, const char **sent);
+
+/* Is the caller the owner of this key?  Marks the request as scoped. */
+int key_is_own(req_t *r, const key_ref_t *ref);
+
+/* Answers 401 team_member_permission_error and returns -1 unless permitted. */
+int key_member_permits(req_t *r, const char *team_id, const char *route);
+int key_member_of(req_t *r, const char *team_id, const char *user_id);
+
+/* 1 when the caller is an admin of the team itself (an org admin is not). */
+int key_team_admin(req_t *r, const char *team_id);
+
+/* The message of an answer that refused one item of many; takes it back. */
+const char *key_taken_error(req_t *r);
+
+/*
+ * May the caller create a key with this owner and team?  *user_id becomes the
+ * caller where he named nobody.  0, or -1 after answering.
+ */
+int key_may_create(req_t *r, const char **user_id, const char *team_id,
+    const char *route);
+
+/* default_key_generate_params and upperbound_key_generate_params. */
+int key_defaults(req_t *r, int create);
+int key_guaranteed(req_t *r, const char *team_id, const char *token);
+
+/* Writes the columns of rs to the row and keeps owners, meters and audit in step. */
+int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
+    jv_t **row);
+
+/* The row with its spend, after the commit. */
+void key_spend(req_t *r, const char *token, jv_t *row);
+
+/* "key" text: the caller's own (of field `name`) or fresh.  NULL: answered. */
+const char *key_text(req_t *r, const char *name);
+
+/* An id of the body: 0 and *id (NULL: absent or null), -1 after answering. */
+int key_body_id(req_t *r, const char *name, const char **id);
 
 /* Alias free, organization and budget known.  -1 after answering. */
 int key_check(req_t *r, const char *token);

@@ -233,6 +233,10 @@ route_call(req_t *r, const route_t *t)
         return;                          /* no row: answered as a 500          */
     }
 
+    if (t->body && r->body.len == 0 && t->optional) {
+        buf_puts(&r->body, "{}");
+    }
+
     if (t->body && r->body.len == 0 && !(row->groups & G_PUBLIC)) {
         r->json = json_obj(&r->a);       /* the gate comes first               */
 

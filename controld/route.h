@@ -30,6 +30,7 @@ typedef struct {
     const char     *what;    /* one line for people                            */
     const char     *err;     /* error.type of converted errors, if not         */
                              /* internal_server_error                          */
+    int             optional;/* a request without a body is one of {}          */
 } route_t;
 
 

@@ -131,6 +131,34 @@ tx_actor(req_t *r)
 }
 
 
+void
+tx_etag(req_t *r, int64_t version)
+{
+    reply_header(r, "ETag", arena_printf(&r->a, "\"%" PRId64 "\"", version));
+}
+
+
+int
+tx_match(req_t *r, int64_t version)
+{
+    const char  *want;
+
+    want = http_header(r, "If-Match");
+
+    if (want == NULL || strcmp(want, "*") == 0
+        || strcmp(want, arena_printf(&r->a, "\"%" PRId64 "\"", version)) == 0)
+    {
+        return 0;
+    }
+
+    db_rollback();
+    fail_proxy(r, 412, "precondition_failed", "If-Match", "The object was changed by"
+               " somebody else in the meantime. Read it again and decide.");
+
+    return -1;
+}
+
+
 int
 tx_audit(req_t *r, const char *action, const char *type, const char *id,
     const char *before, const char *after)

@@ -39,6 +39,15 @@ int tx_audit(req_t *r, const char *action, const char *type, const char *id,
  */
 int tx_commit(req_t *r);
 
+/*
+ * If-Match of a client that changes only what it has seen: 0, or -1 after
+ * answering 412 because the version is another.
+ */
+int tx_match(req_t *r, int64_t version);
+
+/* ETag of a version. */
+void tx_etag(req_t *r, int64_t version);
+
 /* Who is acting, for created_by and the audit. */
 const char *tx_actor(req_t *r);
 

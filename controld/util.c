@@ -127,3 +127,36 @@ util_id_ok(const char *s)
 
     return 1;
 }
+
+
+int
+util_glob(const char *p, const char *s)
+{
+    const char  *star, *back;
+
+    star = back = NULL;
+
+    while (*s) {
+        if (*p == '*') {
+            star = p++;
+            back = s;
+
+        } else if (*p == *s) {
+            p++;
+            s++;
+
+        } else if (star) {
+            p = star + 1;
+            s = ++back;
+
+        } else {
+            return 0;
+        }
+    }
+
+    while (*p == '*') {
+        p++;
+    }
+
+    return *p == '\0';
+}

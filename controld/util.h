@@ -19,6 +19,9 @@ void util_random(void *p, size_t len);       /* getrandom; aborts without it   *
 char *util_uuid(arena_t *a);
 void util_rid(char out[33]);
 
+/* 1 when the pattern, in which '*' stands for any text, covers all of s. */
+int util_glob(const char *pattern, const char *s);
+
 /* 1 when s is 1..255 bytes without control characters. */
 int util_id_ok(const char *s);
 

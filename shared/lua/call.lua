@@ -5,7 +5,7 @@ local function admit_group(b, g, key)
         no = refuse(KEY_UNKNOWN, nil, now_ms)
     elseif key.missing then
         no = refuse(MISSING, key, now_ms)
-    elseif key.p.gone then
+    elseif key.p.gone or (key.p.meter or now_ms) < now_ms then      -- regenerated under another hash
         no = refuse(KEY_UNKNOWN, nil, now_ms)
     else
         for _, x in ipairs(g.q) do
@@ -60,6 +60,7 @@ local function answer(g, key, list)
                 limited = 1
             end
         end
+        key = key.p.thin and list[2] or key
         local p = key.p
         out = { g.receipt or "", rates(list), p.name or "", decimal(key.uh, key.ul),
                 p.lh and decimal(p.lh, p.ll) or "", limited }

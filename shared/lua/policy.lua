@@ -3,7 +3,7 @@
 local FIELDS = { "v", "t", "blocked", "status", "expires_ms", "strict", "gt",
                  "limit", "soft", "unit", "rpm", "tpm", "par", "tpm_type",
                  "models", "name", "refs", "sub", "win", "routes", "master",
-                 "aliases" }
+                 "aliases", "meter", "thin" }
 
 -- An amount from outside: decimal digits, exact as a pair.
 local function checked(v)

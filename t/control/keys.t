@@ -283,8 +283,10 @@ is_deeply [ $s, @{ $j->{error} }{qw(type param)} ], [ 401, 'token_not_found_in_d
 ($s, $j) = $k->get('/key/list', headers => { 'x-api-key' => 'sk-other-000000000000' });
 is $s, 400, 'two different keys';
 ($s, $j) = $k->get('/key/list', key => $key);
+is $s, 403, 'a key that belongs to nobody lists none';
+($s, $j) = $k->post('/key/generate', {}, key => $key);
 is $s, 401, 'a virtual key is no admin';
-like err(), qr/^Authentication Error, Only proxy admin can be used to generate, delete, update info for new keys\/users\/teams\. Route=\/key\/list\. Your role=None\. Your user_id=/,
+like err(), qr/^Authentication Error, Only proxy admin can be used to generate, delete, update info for new keys\/users\/teams\. Route=\/key\/generate\. Your role=None\. Your user_id=/,
     'with the text clients know';
 ($s, $j) = $k->get('/key/info', key => $key);
 is_deeply [ $s, $j->{key} ], [ 200, sha256_hex($key) ], 'it may see itself';

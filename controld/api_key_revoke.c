@@ -1,0 +1,305 @@
+/* What ends a key: /key/delete, /key/block; and back. */
+
+#include <string.h>
+#include "access.h"
+#include "api.h"
+#include "db.h"
+#include "key.h"
+#include "owner.h"
+#include "policy.h"
+#include "tx.h"
+
+
+const field_t  key_delete_body[] = {
+    { "keys", F_STRS, NULL, 0 },
+    { "key_aliases", F_STRS, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  key_block_body[] = {
+    { "key", F_ANY, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
+
+#define KEY_NAMED                                                             \
+    "(token IN (SELECT kt_key_of(h) FROM unnest($1::text[]) h)"               \
+    " OR (key_alias = ANY ($1::text[]) AND $2 = 'key_aliases'))"
+
+
+/* Tokens that a delete names; NULL after answering. */
+
+static const char *
+key_delete_tokens(req_t *r, const jv_t **sent)
+{
+    size_t        i;
+    const jv_t   *c;
+    const char  **list;
+
+    *sent = json_get(r->json, "keys");
+
+    if (json_is_null(*sent)) {
+        *sent = json_get(r->json, "key_aliases");
+    }
+
+    if (json_is_null(*sent)) {
+        fail_field(r, NULL, "value_error", "Value error, At least one of 'keys' or"
+                   " 'key_aliases' must be provided.", r->json);
+        return NULL;
+    }
+
+    if ((*sent)->type != J_ARR) {
+        fail_field(r, (*sent)->key, "list_type", "Input should be a valid list",
+                   *sent);
+        return NULL;
+    }
+
+    list = arena_alloc(&r->a, ((*sent)->n + 1) * sizeof(char *));
+
+    for (i = 0, c = (*sent)->head; c; c = c->next) {
+        if (c->type != J_STR) {
+            fail_field(r, (*sent)->key, "string_type",
+                       "Input should be a valid string", c);
+            return NULL;
+        }
+
+        list[i++] = strcmp((*sent)->key, "keys") ? c->s : key_token(r, c->s);
+    }
+
+    return db_array(&r->a, list, i);
+}
+
+
+static int
+key_delete_rows(req_t *r, PGresult *res)
+{
+    int          i, k, n;
+    PGresult    *sub;
+    const char  *ent;
+
+    for (i = 0; i < PQntuples(res); i++) {
+        ent = PQgetvalue(res, i, 0);
+
+        if (tx_gone(r, ent) != 0
+            || tx_audit(r, "deleted", "LiteLLM_VerificationToken", ent + 4,
+                        PQgetvalue(res, i, 1), NULL) != 0)
+        {
+            return -1;
+        }
+
+        sub = tx_q(r, "DELETE FROM submeters WHERE owner = $1 RETURNING ent", ent);
+        n = sub ? PQntuples(sub) : 0;
+
+        for (k = 0; k < n; k++) {
+            if (tx_gone(r, PQgetvalue(sub, k, 0)) != 0) {
+                PQclear(sub);
+                return -1;
+            }
+        }
+
+        if (sub == NULL) {
+            return -1;
+        }
+
+        PQclear(sub);
+    }
+
+    return 0;
+}
+
+
+/* Own keys, keys of teams that the caller administers; else nothing is deleted. */
+
+static int
+key_may_delete(req_t *r, const char *list, const char *by)
+{
+    int          i, rc;
+    PGresult    *res;
+    const char  *team;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT user_id, team_id FROM keys WHERE " KEY_NAMED
+               " ORDER BY token FOR UPDATE", list, by);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    rc = 1;
+    access_scoped(r);
+
+    for (i = 0; i < PQntuples(res) && rc > 0; i++) {
+        team = db_str(res, i, 1);
+
+        if (!access_self(r, db_str(res, i, 0))) {
+            rc = team ? key_team_admin(r, team) : 0;
+        }
+    }
+
+    PQclear(res);
+
+    if (rc == 0) {
+        fail_repr(r, 403, "You are not authorized to delete this key");
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+void
+api_key_delete(req_t *r)
+{
+    int          rc, n;
+    jv_t        *out;
+    PGresult    *res;
+    const jv_t  *sent;
+    const char  *list;
+
+    list = key_delete_tokens(r, &sent);
+
+    if (list == NULL || tx_begin(r) != 0
+        || key_may_delete(r, list, sent->key) != 0)
+    {
+        return;
+    }
+
+    res = tx_q(r, "WITH gone AS (DELETE FROM keys WHERE " KEY_NAMED
+               " RETURNING keys AS k), kept AS (INSERT INTO deleted_keys (token, key_alias,"
+               " user_id, team_id, organization_id, row, spend_nusd, deleted_by,"
+               " deleted_by_api_key, litellm_changed_by)"
+               " SELECT (k).token, (k).key_alias, (k).user_id, (k).team_id,"
+               " (k).organization_id, kt_key_json(k)::jsonb, kt_used((k).ent,"
+               " kt_period_id((k).period_kind, (k).period_len_s, (k).period_id,"
+               " (k).period_end_s, kt_now_s())), $3, $4, $5 FROM gone)"
+               " SELECT (k).ent, kt_key_json(k) FROM gone ORDER BY 1",
+               list, sent->key, tx_actor(r), r->caller_token, r->changed_by);
+
+    if (res == NULL) {
+        return;
+    }
+
+    n = PQntuples(res);
+    rc = key_delete_rows(r, res);
+    PQclear(res);
+
+    if (rc == 0 && n == 0) {
+        fail_repr(r, 404, "No keys found");
+        return;
+    }
+
+    if (rc != 0 || tx_commit(r) != 0) {
+        return;
+    }
+
+    out = json_obj(&r->a);
+    json_set(out, "deleted_keys", json_copy(&r->a, sent));
+    reply_json(r, 200, out);
+}
+
+
+static int
+key_format_ok(const char *s)
+{
+    size_t  n;
+
+    n = strlen(s);
+
+    if (n < 3 || n > 100) {
+        return 0;
+    }
+
+    if (strncmp(s, "sk-", 3) == 0) {
+        return n > 3 && strspn(s + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop"
+                               "qrstuvwxyz0123456789_-") == n - 3;
+    }
+
+    return n == 64 && strspn(s, "0123456789abcdefABCDEF") == 64;
+}
+
+
+static void
+key_set_blocked(req_t *r, int blocked)
+{
+    int          rc;
+    jv_t        *row;
+    PGresult    *res;
+    key_ref_t    ref;
+    const jv_t  *v;
+    const char  *token;
+
+    v = json_get(r->json, "key");
+
+    if (json_is_null(v)) {
+        fail_field(r, "key", "missing", "Field required", r->json);
+        return;
+    }
+
+    if (v->type != J_STR || !key_format_ok(v->s)) {
+        fail_proxy(r, 400, "bad_request_error", "key", "Invalid key format.");
+        return;
+    }
+
+    if (tx_begin(r) != 0 || key_find(r, v->s, &ref) != 0) {
+        return;
+    }
+
+    if (ref.token == NULL) {
+        access_scoped(r);
+        fail_proxy(r, 404, "not_found_error", "key", "Key %s not found",
+                   key_token(r, v->s));
+        return;
+    }
+
+    token = ref.token;
+    rc = access_admin(r) ? 1 : ref.team_id ? key_team_admin(r, ref.team_id) : 0;
+
+    if (rc <= 0) {
+        if (rc == 0) {
+            fail_proxy(r, 403, "auth_error", "key", "Only proxy admins and admins of"
+                       " the key's team can block or unblock it. Your role=%s",
+                       access_role_name(r));
+        }
+
+        return;
+    }
+
+    res = tx_q(r, "UPDATE keys SET blocked = $2::boolean, status = CASE WHEN"
+               " $2::boolean THEN status ELSE 'active' END, updated_at = now(),"
+               " updated_by = $3 WHERE token = $1 RETURNING ent", token,
+               blocked ? "true" : "false", tx_actor(r));
+
+    if (res == NULL) {
+        return;
+    }
+
+    tx_touch(r, PQgetvalue(res, 0, 0));
+    PQclear(res);
+
+    if (key_row(r, token, &row) != 0
+        || tx_audit(r, blocked ? "blocked" : "unblocked",
+                    "LiteLLM_VerificationToken", token, NULL, NULL) != 0
+        || tx_commit(r) != 0)
+    {
+        return;
+    }
+
+    key_spend(r, token, row);
+    reply_json(r, 200, row);
+}
+
+
+void
+api_key_block(req_t *r)
+{
+    key_set_blocked(r, 1);
+}
+
+
+void
+api_key_unblock(req_t *r)
+{
+    key_set_blocked(r, 0);
+}

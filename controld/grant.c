@@ -1,0 +1,410 @@
+#include <inttypes.h>
+#include <string.h>
+#include "access.h"
+#include "db.h"
+#include "grant.h"
+#include "kt_duration.h"
+#include "kt_money.h"
+#include "util.h"
+
+
+/* One row that bounds: the calling key, a user, a team or an organization. */
+
+typedef struct {
+    const char  *what;
+    const char  *id;
+    const jv_t  *row;        /* its limits by wire name, models resolved       */
+} bound_t;
+
+
+static const struct {
+    const char  *name;
+    int          scale;
+} grant_numbers[] = {
+    { "max_budget", KT_MONEY_USD },
+    { "tpm_limit", 0 },
+    { "rpm_limit", 0 },
+    { "max_parallel_requests", 0 }
+};
+
+
+#define GRANT_KEY                                                             \
+    "SELECT json_build_object('max_budget', kt_usd(coalesce(k.max_budget_nusd," \
+    " b.max_budget_nusd)), 'tpm_limit', coalesce(k.tpm_limit, b.tpm_limit),"  \
+    " 'rpm_limit', coalesce(k.rpm_limit, b.rpm_limit), 'max_parallel_requests'," \
+    " coalesce(k.max_parallel_requests, b.max_parallel_requests), 'models',"  \
+    " kt_models(k.models, k.access_group_ids), 'allowed_routes',"             \
+    " nullif(k.allowed_routes, '{}'), 'expires_s', floor(extract(epoch FROM"  \
+    " k.expires))::bigint) FROM keys k LEFT JOIN budgets b USING (budget_id)" \
+    " WHERE k.token = $1"
+
+#define GRANT_USER                                                            \
+    "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
+    " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
+    " max_parallel_requests, 'models', kt_user_models(models)) FROM users"    \
+    " WHERE user_id = $1"
+
+#define GRANT_TEAM                                                            \
+    "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
+    " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
+    " max_parallel_requests, 'models', kt_allowed(models, access_group_ids,"  \
+    " '{*,all-proxy-models}')) FROM teams WHERE team_id = $1"
+
+#define GRANT_ORG                                                             \
+    "SELECT json_build_object('max_budget', kt_usd(coalesce(o.max_budget_nusd," \
+    " b.max_budget_nusd)), 'tpm_limit', coalesce(o.tpm_limit, b.tpm_limit),"  \
+    " 'rpm_limit', coalesce(o.rpm_limit, b.rpm_limit), 'models',"             \
+    " kt_allowed(o.models, '{}', '{*,all-proxy-models}')) FROM organizations o" \
+    " LEFT JOIN budgets b USING (budget_id) WHERE o.organization_id = $1"
+
+
+static int
+grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char *id)
+{
+    PGresult    *res;
+    const char  *err;
+
+    b->what = what;
+    b->id = id;
+    b->row = NULL;
+    res = db_query(sql, 1, &id);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        b->row = json_parse(&r->a, PQgetvalue(res, 0, 0),
+                            (size_t) PQgetlength(res, 0, 0), &err);
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+grant_value(const jv_t *v, int scale, int64_t *n)
+{
+    return !json_is_null(v) && (v->type == J_NUM || v->type == J_STR)
+           && kt_money_parse(v->s, v->len, scale, n) == KT_OK;
+}
+
+
+static int
+grant_refuse(req_t *r, const char *name, const char *text, const bound_t *b)
+{
+    fail_proxy(r, 403, "auth_error", name, "%s exceeds what you have: %s is limited"
+               " to %s by your %s", name, name, text, b->what);
+
+    return -1;
+}
+
+
+static int
+grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fill)
+{
+    int64_t      want, have;
+    const jv_t  *v, *lim;
+
+    lim = json_get(b->row, name);
+
+    if (!grant_value(lim, scale, &have)) {
+        return 0;
+    }
+
+    v = json_get(r->json, name);
+
+    if (grant_value(v, scale, &want)) {
+        return want > have ? grant_refuse(r, name, lim->s, b) : 0;
+    }
+
+    if (fill) {
+        json_set(r->json, name, json_copy(&r->a, lim));
+        return 0;
+    }
+
+    /* "null" would lift the limit that binds the caller's own key */
+
+    return v && strcmp(b->what, "key") == 0 ? grant_refuse(r, name, lim->s, b) : 0;
+}
+
+
+/* Does one pattern of an allow-list cover a name, or another pattern? */
+
+static int
+grant_has(const jv_t *have, const char *name)
+{
+    const jv_t  *c;
+
+    for (c = have->head; c; c = c->next) {
+        if (c->type == J_STR && (strcmp(c->s, name) == 0 || util_glob(c->s, name))) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+int
+grant_covers(const jv_t *have, const jv_t *want)
+{
+    const jv_t  *c;
+
+    if (json_is_null(have)) {
+        return 1;
+    }
+
+    if (json_is_null(want)) {
+        return 0;
+    }
+
+    for (c = want->head; c; c = c->next) {
+        if (c->type != J_STR || !grant_has(have, c->s)) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* models and access_group_ids of the body as an allow-list, NULL: everything. */
+
+static int
+grant_wanted(req_t *r, const jv_t **want)
+{
+    size_t       i;
+    PGresult    *res;
+    const jv_t  *c, *l;
+    const char  *err, *text[2], **names;
+
+    for (i = 0; i < 2; i++) {
+        l = json_get(r->json, i ? "access_group_ids" : "models");
+        names = arena_alloc(&r->a, (l ? l->n + 1 : 1) * sizeof(char *));
+        text[i] = "{}";
+
+        if (l && l->type == J_ARR) {
+            size_t  n = 0;
+
+            for (c = l->head; c; c = c->next) {
+                names[n++] = c->type == J_STR ? c->s : "";
+            }
+
+            text[i] = db_array(&r->a, names, n);
+        }
+    }
+
+    res = db_q("SELECT kt_models($1::text[], $2::text[])", text[0], text[1]);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    *want = db_str(res, 0, 0) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
+                                           (size_t) PQgetlength(res, 0, 0), &err)
+                              : NULL;
+    PQclear(res);
+
+    return 0;
+}
+
+
+static int
+grant_models(req_t *r, const bound_t *b, int fill)
+{
+    int          own;
+    const jv_t  *have, *want, *models, *groups;
+
+    have = json_get(b->row, "models");
+    models = json_get(r->json, "models");
+    groups = json_get(r->json, "access_group_ids");
+
+    if (json_is_null(have)) {
+        return 0;
+    }
+
+    own = strcmp(b->what, "key") == 0;
+
+    if ((json_is_null(models) || models->n == 0)
+        && (json_is_null(groups) || groups->n == 0))
+    {
+        if (own && fill) {
+            json_set(r->json, "models", json_copy(&r->a, have));
+        }
+
+        /* empty is "whatever the user or team may": bounded at use */
+
+        return own && !fill && models
+               ? grant_refuse(r, "models", json_text(&r->a, have), b) : 0;
+    }
+
+    if (grant_wanted(r, &want) != 0) {
+        return -1;
+    }
+
+    if (want == NULL && !own) {
+        return 0;                        /* all-team-models: the team decides  */
+    }
+
+    return grant_covers(have, want)
+           ? 0 : grant_refuse(r, "models", json_text(&r->a, have), b);
+}
+
+
+static int
+grant_routes(req_t *r, const bound_t *b, int fill)
+{
+    const jv_t  *have, *want, *c, *h;
+
+    have = json_get(b->row, "allowed_routes");
+    want = json_get(r->json, "allowed_routes");
+
+    if (json_is_null(have)) {
+        return 0;
+    }
+
+    if (json_is_null(want) || want->n == 0) {
+        if (fill && json_is_null(json_get(r->json, "key_type"))) {
+            json_set(r->json, "allowed_routes", json_copy(&r->a, have));
+            return 0;
+        }
+
+        if (fill || want) {
+            return grant_refuse(r, "allowed_routes", json_text(&r->a, have), b);
+        }
+
+        return 0;
+    }
+
+    for (c = want->head; c; c = c->next) {
+        for (h = have->head; h; h = h->next) {
+            if (c->type == J_STR && h->type == J_STR && strcmp(c->s, h->s) == 0) {
+                break;
+            }
+        }
+
+        if (h == NULL) {
+            return grant_refuse(r, "allowed_routes", json_text(&r->a, have), b);
+        }
+    }
+
+    return 0;
+}
+
+
+/* A key does not outlive the key that makes it. */
+
+static int
+grant_expiry(req_t *r, const bound_t *b, int fill)
+{
+    int64_t         end;
+    const jv_t     *lim, *v;
+    kt_duration_t   d;
+
+    lim = json_get(b->row, "expires_s");
+
+    if (!grant_value(lim, 0, &end)) {
+        return 0;
+    }
+
+    v = json_get(r->json, "duration");
+
+    if (json_is_null(v) && !fill && v == NULL) {
+        return 0;
+    }
+
+    if (json_is_null(v) && fill) {
+        json_set(r->json, "duration",
+                 json_string(&r->a, arena_printf(&r->a, "%" PRId64 "s",
+                             end > util_now_s() ? end - util_now_s() : 1)));
+        return 0;
+    }
+
+    if (json_is_null(v) || v->type != J_STR || strcmp(v->s, "-1") == 0
+        || (kt_duration_parse(v->s, v->len, &d) == KT_OK
+            && kt_duration_add(&d, util_now_s()) > end))
+    {
+        return grant_refuse(r, "duration", "the expiry of your key", b);
+    }
+
+    return 0;
+}
+
+
+static int
+grant_within(req_t *r, const bound_t *b, int fill)
+{
+    size_t  i;
+
+    if (b->row == NULL) {
+        return 0;
+    }
+
+    for (i = 0; i < sizeof(grant_numbers) / sizeof(grant_numbers[0]); i++) {
+        if (grant_one_number(r, b, grant_numbers[i].name, grant_numbers[i].scale,
+                             fill) != 0)
+        {
+            return -1;
+        }
+    }
+
+    return grant_models(r, b, fill) != 0 || grant_routes(r, b, fill) != 0
+           || grant_expiry(r, b, fill) != 0 ? -1 : 0;
+}
+
+
+int
+grant_key(req_t *r, const char *user_id, const char *team_id, int create)
+{
+    bound_t  key, owner;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    owner.row = NULL;
+
+    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key) != 0
+        || (team_id && grant_bound(r, &owner, "team", GRANT_TEAM, team_id) != 0)
+        || (team_id == NULL && user_id
+            && grant_bound(r, &owner, "user", GRANT_USER, user_id) != 0))
+    {
+        return -1;
+    }
+
+    return grant_within(r, &key, create) != 0
+           || grant_within(r, &owner, 0) != 0 ? -1 : 0;
+}
+
+
+int
+grant_team(req_t *r, const char *org_id, const char *team_id)
+{
+    bound_t      org;
+    const jv_t  *models;
+
+    if (org_id == NULL) {
+        return 0;
+    }
+
+    if (grant_bound(r, &org, "organization", GRANT_ORG, org_id) != 0) {
+        return -1;
+    }
+
+    models = json_get(r->json, "models");
+
+    if (team_id == NULL && !json_is_null(json_get(org.row, "models"))
+        && (json_is_null(models) || models->n == 0))
+    {
+        return 0;                        /* the organization decides at use    */
+    }
+
+    return grant_within(r, &org, 0);
+}

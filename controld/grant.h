@@ -1,0 +1,26 @@
+/*
+ * Nobody grants what he does not have: what a caller who is no proxy admin may put
+ * into a key is bounded by the key he calls with, and by his user or the team.
+ */
+
+#ifndef CTL_GRANT_H
+#define CTL_GRANT_H
+
+#include "http.h"
+
+
+/*
+ * Checks models, routes, budget, rates and expiry of r->json against those bounds,
+ * and puts the bounds of the calling key where the body is silent (`create`) .  Does
+ * nothing for admins.  team_id NULL: a personal key.  0, or -1 after answering 403.
+ */
+int grant_key(req_t *r, const char *user_id, const char *team_id, int create);
+
+/* The same for a team that a caller makes or changes, by its organization. */
+int grant_team(req_t *r, const char *org_id, const char *team_id);
+
+/* 1 when the list covers what is asked for; NULL lists are everything. */
+int grant_covers(const jv_t *have, const jv_t *want);
+
+
+#endif
