@@ -2,6 +2,7 @@
 #include "access.h"
 #include "conf.h"
 #include "db.h"
+#include "settings.h"
 
 
 typedef struct {
@@ -277,6 +278,27 @@ access_team_permits(req_t *r, const char *team_id, const char *route)
     PQclear(res);
 
     return yes;
+}
+
+
+int
+access_team_open(req_t *r, const char *team_id)
+{
+    const jv_t  *list, *c;
+
+    list = json_get(settings_get(r, "default_internal_user_params"),
+                    "available_teams");
+
+    for (c = list && list->type == J_ARR ? list->head : NULL; c; c = c->next) {
+        if (c->type == J_STR && strcmp(c->s, team_id) == 0
+            && r->role != ROLE_NONE)
+        {
+            r->scoped = 1;
+            return 1;
+        }
+    }
+
+    return r->status ? -1 : 0;
 }
 
 

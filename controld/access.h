@@ -79,6 +79,9 @@ int access_team_role(req_t *r, const char *team_id, const char **role);
  */
 int access_team_permits(req_t *r, const char *team_id, const char *route);
 
+/* A team of default_internal_user_params.available_teams: whoever may join it. */
+int access_team_open(req_t *r, const char *team_id);
+
 /* The handler has restricted what it reads to what the caller may see. */
 void access_scoped(req_t *r);
 

@@ -149,12 +149,51 @@ key_may_delete(req_t *r, const char *list, const char *by)
 }
 
 
+int
+keys_delete(req_t *r, const char *cond, const char *p1, const char *p2)
+{
+    int          n;
+    PGresult    *res;
+    const char  *params[5];
+
+    params[0] = p1;
+    params[1] = p2;
+    params[2] = tx_actor(r);
+    params[3] = r->caller_token;
+    params[4] = r->changed_by;
+
+    res = tx_query(r, arena_printf(&r->a, "WITH gone AS (DELETE FROM keys WHERE %s"
+               " RETURNING keys AS k), kept AS (INSERT INTO deleted_keys (token, key_alias,"
+               " user_id, team_id, organization_id, row, spend_nusd, deleted_by,"
+               " deleted_by_api_key, litellm_changed_by)"
+               " SELECT coalesce((k).current_hash, (k).token), (k).key_alias, (k).user_id,"
+               " (k).team_id, (k).organization_id, kt_key_json(k)::jsonb, kt_used((k).ent,"
+               " kt_period_id((k).period_kind, (k).period_len_s, (k).period_id,"
+               " (k).period_end_s, kt_now_s())), $3, $4, $5 FROM gone)"
+               " SELECT (k).ent, kt_key_json(k) FROM gone WHERE $1::text IS NOT NULL"
+               " OR $2::text IS NOT NULL OR true ORDER BY 1", cond), 5, params);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    n = PQntuples(res);
+
+    if (key_delete_rows(r, res) != 0) {
+        n = -1;
+    }
+
+    PQclear(res);
+
+    return n;
+}
+
+
 void
 api_key_delete(req_t *r)
 {
-    int          rc, n;
+    int          n;
     jv_t        *out;
-    PGresult    *res;
     const jv_t  *sent;
     const char  *list;
 
@@ -166,31 +205,13 @@ api_key_delete(req_t *r)
         return;
     }
 
-    res = tx_q(r, "WITH gone AS (DELETE FROM keys WHERE " KEY_NAMED
-               " RETURNING keys AS k), kept AS (INSERT INTO deleted_keys (token, key_alias,"
-               " user_id, team_id, organization_id, row, spend_nusd, deleted_by,"
-               " deleted_by_api_key, litellm_changed_by)"
-               " SELECT (k).token, (k).key_alias, (k).user_id, (k).team_id,"
-               " (k).organization_id, kt_key_json(k)::jsonb, kt_used((k).ent,"
-               " kt_period_id((k).period_kind, (k).period_len_s, (k).period_id,"
-               " (k).period_end_s, kt_now_s())), $3, $4, $5 FROM gone)"
-               " SELECT (k).ent, kt_key_json(k) FROM gone ORDER BY 1",
-               list, sent->key, tx_actor(r), r->caller_token, r->changed_by);
+    n = keys_delete(r, KEY_NAMED, list, sent->key);
 
-    if (res == NULL) {
-        return;
-    }
-
-    n = PQntuples(res);
-    rc = key_delete_rows(r, res);
-    PQclear(res);
-
-    if (rc == 0 && n == 0) {
+    if (n == 0) {
         fail_repr(r, 404, "No keys found");
-        return;
     }
 
-    if (rc != 0 || tx_commit(r) != 0) {
+    if (n <= 0 || tx_commit(r) != 0) {
         return;
     }
 

@@ -1,18 +1,18 @@
 #include <inttypes.h>
 #include <string.h>
+#include "access.h"
 #include "api.h"
 #include "db.h"
+#include "grant.h"
+#include "key.h"
 #include "kt_money.h"
 #include "owner.h"
 #include "policy.h"
+#include "settings.h"
+#include "team.h"
 #include "tx.h"
+#include "user.h"
 #include "util.h"
-
-
-const arg_t  team_info_args[] = {
-    { "team_id", F_STR, 0 },
-    { NULL, 0, 0 }
-};
 
 
 const field_t  team_body[] = {
@@ -59,6 +59,11 @@ const field_t  team_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
+const field_t  team_ids_body[] = {
+    { "team_ids", F_STRS, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
 const field_t  team_id_body[] = {
     { "team_id", F_ANY, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
@@ -74,10 +79,10 @@ typedef struct {
 } member_limits_t;
 
 
-/* organization_id: "" and null unset it. 1 when *org was set, -1 answered. */
+/* organization_id: "" and null unset it.  -1 after answering. */
 
 static int
-team_org(req_t *r, rowset_t *rs)
+team_org(req_t *r, rowset_t *rs, const char **org)
 {
     int          known;
     PGresult    *res;
@@ -89,18 +94,15 @@ team_org(req_t *r, rowset_t *rs)
         return 0;
     }
 
-    if (v->type == J_NULL || (v->type == J_STR && v->len == 0)) {
-        row_set(rs, "organization_id", "text", NULL);
+    *org = v->type == J_STR && v->len ? v->s : NULL;
+    row_set(rs, "organization_id", "text", *org);
+
+    if (*org == NULL) {
         return 0;
     }
 
-    if (v->type != J_STR) {
-        fail_field(r, "organization_id", "string_type",
-                   "Input should be a valid string", v);
-        return -1;
-    }
-
-    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1", v->s);
+    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1"
+               " AND deleted_at IS NULL", *org);
 
     if (res == NULL) {
         return -1;
@@ -110,11 +112,9 @@ team_org(req_t *r, rowset_t *rs)
     PQclear(res);
 
     if (!known) {
-        fail_repr(r, 400, "Organization not found for organization_id=%s", v->s);
+        fail_repr(r, 400, "Organization not found for organization_id=%s", *org);
         return -1;
     }
-
-    row_set(rs, "organization_id", "text", v->s);
 
     return 0;
 }
@@ -185,51 +185,6 @@ team_member_budget(req_t *r, rowset_t *rs, const member_limits_t *m,
 
 
 static int
-team_add_user(req_t *r, const char *team_id, const char *user_id,
-    const char *email)
-{
-    PGresult  *res;
-
-    res = tx_q(r, "INSERT INTO users (user_id, user_email, user_role, teams) VALUES"
-               " ($1, $2, 'internal_user', ARRAY[$3]) ON CONFLICT (user_id) DO"
-               " UPDATE SET teams = array_append(array_remove(users.teams, $3), $3),"
-               " implicit = false RETURNING ent", user_id, email, team_id);
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    tx_touch(r, PQgetvalue(res, 0, 0));
-    PQclear(res);
-
-    return 0;
-}
-
-
-/* The id that an e-mail address stands for; a new one when it is unknown. */
-
-static const char *
-team_email_user(req_t *r, const char *email)
-{
-    PGresult    *res;
-    const char  *id;
-
-    res = tx_q(r, "SELECT user_id FROM users WHERE lower(user_email) = lower($1)",
-               email);
-
-    if (res == NULL) {
-        return NULL;
-    }
-
-    id = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0))
-                        : util_uuid(&r->a);
-    PQclear(res);
-
-    return id;
-}
-
-
-static int
 team_members(req_t *r, const char *team_id)
 {
     const jv_t  *list, *c;
@@ -258,9 +213,7 @@ team_members(req_t *r, const char *team_id)
             return -1;
         }
 
-        id = id ? id : team_email_user(r, email);
-
-        if (id == NULL || team_add_user(r, team_id, id, email) != 0
+        if (user_ensure(r, &id, email) != 0 || user_joined(r, id, team_id) != 0
             || owner_member(r, team_id, id, role, email, 0) != 0)
         {
             return -1;
@@ -271,22 +224,33 @@ team_members(req_t *r, const char *team_id)
 }
 
 
+/* Who creates a team becomes an admin of it. */
+
 static int
 team_creator(req_t *r, const char *team_id)
 {
+    const jv_t  *v;
+
     if (tx_actor(r) == NULL) {
         return 0;
+    }
+
+    v = settings_get(r, "disable_auto_add_proxy_admin_to_teams");
+
+    if (r->status || (v && v->type == J_TRUE && access_admin(r))) {
+        return r->status ? -1 : 0;
     }
 
     if (owner_user(r, tx_actor(r)) != 0) {
         return -1;
     }
 
-    return owner_member(r, team_id, tx_actor(r), "admin", NULL, 0);
+    return user_joined(r, tx_actor(r), team_id) != 0
+           ? -1 : owner_member(r, team_id, tx_actor(r), "admin", NULL, 0);
 }
 
 
-static int
+int
 team_row(req_t *r, const char *id, jv_t **row)
 {
     PGresult    *res;
@@ -376,33 +340,77 @@ team_bump_keys(req_t *r, const char *id)
 }
 
 
+static int
+team_is_empty(const jv_t *v)
+{
+    return json_is_null(v) || ((v->type == J_ARR || v->type == J_OBJ) && v->n == 0);
+}
+
+
+/* default_team_params, and the budget of default_team_settings, where unset. */
+
+static int
+team_defaults(req_t *r)
+{
+    const jv_t  *params, *c;
+
+    params = settings_get(r, "default_team_params");
+
+    for (c = params && params->type == J_OBJ ? params->head : NULL; c; c = c->next) {
+        if (team_is_empty(json_get(r->json, c->key))) {
+            json_set(r->json, c->key, json_copy(&r->a, c));
+        }
+    }
+
+    params = r->status ? NULL : settings_get(r, "default_team_settings");
+    c = params && params->type == J_ARR && params->head
+        ? json_get(params->head, "max_budget") : NULL;
+
+    if (c && json_is_null(json_get(r->json, "max_budget"))) {
+        json_set(r->json, "max_budget", json_copy(&r->a, c));
+    }
+
+    return r->status ? -1 : 0;
+}
+
+
+static const char *
+team_new_id(req_t *r)
+{
+    const jv_t  *v;
+
+    v = json_get(r->json, "team_id");
+
+    return json_is_null(v) ? util_uuid(&r->a) : v->s;
+}
+
+
 void
 api_team_new(req_t *r)
 {
     jv_t             *row;
     int64_t           max, soft;
     rowset_t          rs;
-    const jv_t       *v;
-    const char       *id, *ent;
+    const char       *id, *ent, *org;
     member_limits_t   m;
 
     memset(&rs, 0, sizeof(rs));
     max = soft = -1;
-    v = json_get(r->json, "team_id");
+    org = NULL;
+    id = team_new_id(r);
 
-    if (!json_is_null(v) && (v->type != J_STR || !util_id_ok(v->s))) {
-        fail_proxy(r, 400, "bad_request_error", "team_id", "team_id must be 1 to 255"
-                   " bytes without control characters");
+    if (access_org_admin(r, json_str(r->json, "organization_id")) <= 0) {
+        fail_proxy(r, 403, "auth_error", "organization_id", "Only proxy admins and"
+                   " admins of the organization can create teams");
         return;
     }
 
-    id = json_is_null(v) ? util_uuid(&r->a) : v->s;
-
-    if (field_usd(r, "max_budget", &max) < 0
+    if (team_defaults(r) != 0 || field_usd(r, "max_budget", &max) < 0
         || field_usd(r, "soft_budget", &soft) < 0
         || team_check_soft(r, max, soft) != 0 || team_member_limits(r, &m) != 0
         || owner_check_limits(r) != 0 || fields_read(r, team_body, &rs, 1) != 0
-        || tx_begin(r) != 0 || team_org(r, &rs) != 0
+        || tx_begin(r) != 0 || team_org(r, &rs, &org) != 0
+        || grant_team(r, org) != 0
         || team_member_budget(r, &rs, &m, id, NULL) != 0
         || fields_metadata(r, &rs, 1) != 0
         || team_insert(r, &rs, id, &ent) != 0 || team_members(r, id) != 0
@@ -420,10 +428,14 @@ api_team_new(req_t *r)
 }
 
 
-static const char *
+const char *
 team_id_of(req_t *r)
 {
     const jv_t  *v;
+
+    if (r->seg[0]) {
+        return r->seg[0];
+    }
 
     v = json_get(r->json, "team_id");
 
@@ -486,23 +498,120 @@ team_money(const jv_t *row, const char *name)
 }
 
 
+/* Admins of the organization that has the team, and of the one that gets it. */
+
+static int
+team_may_update(req_t *r, const char *now, const char *org)
+{
+    int  rc;
+
+    rc = access_org_admin(r, now);
+
+    if (rc == 0) {
+        fail_repr(r, 403, "You do not have access to this team");
+    }
+
+    if (rc <= 0) {
+        return -1;
+    }
+
+    if (json_get(r->json, "organization_id") == NULL || access_admin(r)) {
+        return 0;
+    }
+
+    rc = access_org_admin(r, org);
+
+    if (rc == 0) {
+        fail_repr(r, 403, "Only proxy admins and admins of organization_id=%s can move"
+                  " a team there", org ? org : "None");
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+/* What must hold before a team becomes one of an organization. */
+
+static int
+team_may_move(req_t *r, const char *team_id, const char *org)
+{
+    PGresult    *res;
+    const char  *why;
+
+    if (org == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT CASE WHEN kt_allowed(o.models, '{}', '{*,all-proxy-models}')"
+               " IS NOT NULL AND kt_allowed(t.models, t.access_group_ids,"
+               " '{*,all-proxy-models}') IS NULL THEN 'the team may use all models, the"
+               " organization may not' WHEN t.max_budget_nusd > coalesce(o.max_budget_nusd,"
+               " b.max_budget_nusd) OR t.tpm_limit > coalesce(o.tpm_limit, b.tpm_limit)"
+               " OR t.rpm_limit > coalesce(o.rpm_limit, b.rpm_limit) THEN 'limits of the"
+               " team are above those of the organization' ELSE (SELECT 'Team has user_id '"
+               " || json_agg(m.user_id)::text || ' that is not a member of the"
+               " organization.' FROM memberships m WHERE m.team_id = t.team_id AND NOT"
+               " m.implicit AND NOT EXISTS (SELECT 1 FROM organization_memberships x WHERE"
+               " x.organization_id = o.organization_id AND x.user_id = m.user_id)"
+               " AND m.user_id <> 'default_user_id' HAVING count(*) > 0) END"
+               " FROM teams t, organizations o LEFT JOIN budgets b USING (budget_id)"
+               " WHERE t.team_id = $1 AND o.organization_id = $2 AND t.organization_id IS"
+               " DISTINCT FROM o.organization_id", team_id, org);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    why = PQntuples(res) && db_str(res, 0, 0) ? arena_str(&r->a, db_str(res, 0, 0))
+                                              : NULL;
+    PQclear(res);
+
+    if (why) {
+        fail_repr(r, 403, "Cannot move team to organization. %s", why);
+    }
+
+    return why ? -1 : 0;
+}
+
+
 static int
 team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
     jv_t **row)
 {
+    int          moves;
     jv_t        *before;
-    const char  *ent;
+    PGresult    *res;
+    int64_t      version;
+    const char  *ent, *org, *now;
 
-    if (team_row(r, id, &before) != 0) {
+    res = tx_q(r, "SELECT organization_id, version FROM teams WHERE team_id = $1 AND NOT"
+               " implicit FOR NO KEY UPDATE", id);
+
+    if (res == NULL) {
         return -1;
     }
 
-    if (before == NULL) {
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        access_scoped(r);
         fail_repr(r, 404, "Team not found, passed team_id=%s", id);
         return -1;
     }
 
-    if (team_org(r, rs) != 0
+    now = arena_str(&r->a, db_str(res, 0, 0));
+    version = db_int(res, 0, 1);
+    PQclear(res);
+    org = NULL;
+
+    if (team_row(r, id, &before) != 0 || team_org(r, rs, &org) != 0) {
+        return -1;
+    }
+
+    moves = json_get(r->json, "organization_id") != NULL;
+
+    if (team_may_update(r, now, org) != 0 || tx_match(r, version) != 0
+        || (moves && team_may_move(r, id, org) != 0)
+        || grant_team(r, moves ? org : now) != 0
         || team_member_budget(r, rs, m, id, json_str(json_get(before, "metadata"),
                                                      "team_member_budget_id")) != 0
         || fields_metadata(r, rs, 0) != 0 || team_write(r, rs, id, &ent) != 0
@@ -511,12 +620,9 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
                            team_money(*row, "soft_budget")) != 0
         || owner_submeters(r, ent, *row) != 0
         || tx_audit(r, "updated", "LiteLLM_TeamTable", id,
-                    json_text(&r->a, before), json_text(&r->a, *row)) != 0)
+                    json_text(&r->a, before), json_text(&r->a, *row)) != 0
+        || (moves && team_bump_keys(r, id) != 0))
     {
-        return -1;
-    }
-
-    if (json_get(r->json, "organization_id") && team_bump_keys(r, id) != 0) {
         return -1;
     }
 
@@ -524,7 +630,7 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
 }
 
 
-static void
+void
 team_spend(req_t *r, const char *id, jv_t *row)
 {
     int64_t      used;
@@ -539,29 +645,115 @@ team_spend(req_t *r, const char *id, jv_t *row)
 }
 
 
-void
-api_team_update(req_t *r)
+static jv_t *
+team_update(req_t *r, const char *id)
 {
-    jv_t             *row, *out;
+    jv_t             *row;
     rowset_t          rs;
-    const char       *id;
     member_limits_t   m;
 
     memset(&rs, 0, sizeof(rs));
-    id = team_id_of(r);
 
     if (id == NULL || team_member_limits(r, &m) != 0
         || owner_check_limits(r) != 0 || fields_read(r, team_body, &rs, 0) != 0
         || tx_begin(r) != 0 || team_update_tx(r, &rs, &m, id, &row) != 0)
     {
-        return;
+        return NULL;
     }
 
     team_spend(r, id, row);
-    out = json_obj(&r->a);
-    json_set(out, "team_id", json_string(&r->a, id));
-    json_set(out, "data", row);
-    reply_json(r, 200, out);
+
+    return row;
+}
+
+
+void
+api_team_update(req_t *r)
+{
+    jv_t        *row, *out;
+    const char  *id;
+
+    id = team_id_of(r);
+    row = team_update(r, id);
+
+    if (row) {
+        out = json_obj(&r->a);
+        json_set(out, "team_id", json_string(&r->a, id));
+        json_set(out, "data", row);
+        reply_json(r, 200, out);
+    }
+}
+
+
+/* JSON merge patch: an object is merged into the one that is there. */
+
+void
+api_team_patch(req_t *r)
+{
+    jv_t  *row;
+
+    if (!json_is_null(json_get(r->json, "metadata"))) {
+        PGresult    *res;
+        const char  *err;
+
+        res = db_q("SELECT kt_merge_patch(metadata, $2::jsonb) FROM teams WHERE team_id ="
+                   " $1", r->seg[0], json_text(&r->a, json_get(r->json, "metadata")));
+
+        if (!db_ok(res)) {
+            PQclear(res);
+            fail_db(r);
+            return;
+        }
+
+        if (PQntuples(res)) {
+            json_set(r->json, "metadata",
+                     json_parse(&r->a, PQgetvalue(res, 0, 0),
+                                (size_t) PQgetlength(res, 0, 0), &err));
+        }
+
+        PQclear(res);
+    }
+
+    row = team_update(r, team_id_of(r));
+
+    if (row) {
+        reply_json(r, 200, row);
+    }
+}
+
+
+/* Proxy admins and admins of the team's organization; a team admin is not enough. */
+
+int
+team_managed(req_t *r, const char *id)
+{
+    int          rc;
+    PGresult    *res;
+    const char  *org;
+
+    res = tx_q(r, "SELECT organization_id FROM teams WHERE team_id = $1 AND NOT implicit"
+               " FOR NO KEY UPDATE", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        access_scoped(r);
+        fail_detail_error(r, 404, "Team not found, passed team_id=%s", id);
+        return -1;
+    }
+
+    org = arena_str(&r->a, db_str(res, 0, 0));
+    PQclear(res);
+    rc = access_org_admin(r, org);
+
+    if (rc == 0) {
+        fail_detail_error(r, 403, "You do not have access to this team. team_id=%s", id);
+    }
+
+    return rc > 0 ? 0 : -1;
 }
 
 
@@ -578,18 +770,16 @@ team_set_blocked(req_t *r, int blocked)
         return;
     }
 
+    if (team_managed(r, id) != 0) {
+        return;
+    }
+
     res = tx_q(r, "UPDATE teams SET blocked = $2::boolean, status = CASE WHEN"
                " $2::boolean THEN status ELSE 'active' END, updated_at = now(),"
                " updated_by = $3 WHERE team_id = $1 AND NOT implicit RETURNING ent",
                id, blocked ? "true" : "false", tx_actor(r));
 
     if (res == NULL) {
-        return;
-    }
-
-    if (PQntuples(res) == 0) {
-        PQclear(res);
-        fail_detail_error(r, 404, "Team not found, passed team_id=%s", id);
         return;
     }
 
@@ -623,73 +813,72 @@ api_team_unblock(req_t *r)
 }
 
 
-static jv_t *
-team_list(req_t *r, const char *sql, const char *id)
+int
+team_delete(req_t *r, const char *id)
 {
-    jv_t      *rows;
-    PGresult  *res;
+    int          i, rc;
+    PGresult    *res;
 
-    res = db_dynamic(sql, 1, &id);
+    res = tx_q(r, "WITH kept AS (INSERT INTO deleted_teams (team_id, row, deleted_by,"
+               " deleted_by_api_key, litellm_changed_by) SELECT team_id,"
+               " kt_team_json(t)::jsonb, $2, $3, $4 FROM teams t WHERE team_id = $1),"
+               " away AS (UPDATE users SET teams = array_remove(teams, $1) WHERE teams @>"
+               " ARRAY[$1]), m AS (DELETE FROM memberships WHERE team_id = $1 RETURNING"
+               " ent), s AS (DELETE FROM submeters WHERE owner = kt_ent('team', $1)"
+               " RETURNING ent), t AS (DELETE FROM teams WHERE team_id = $1 RETURNING ent)"
+               " SELECT ent FROM (TABLE m UNION ALL TABLE s UNION ALL TABLE t) x", id,
+               tx_actor(r), r->caller_token, r->changed_by);
 
-    if (!db_ok(res)) {
-        db_log("team/info failed", res);
-        PQclear(res);
-        fail_db(r);
-        return NULL;
+    if (res == NULL) {
+        return -1;
     }
 
-    rows = owner_rows(r, res, 0, 1);
+    rc = 0;
+
+    for (i = 0; i < PQntuples(res) && rc == 0; i++) {
+        rc = tx_gone(r, PQgetvalue(res, i, 0));
+    }
+
     PQclear(res);
 
-    return rows;
+    return rc != 0 || keys_delete(r, "team_id = $1::text", id, NULL) < 0 ? -1 : 0;
 }
 
 
+/* All of them or none. */
+
 void
-api_team_info(req_t *r)
+api_team_delete(req_t *r)
 {
-    jv_t        *team, *keys, *members, *out;
-    const char  *id;
+    jv_t        *out, *row;
+    const jv_t  *ids, *c;
 
-    id = http_arg(r, "team_id");
+    ids = json_get(r->json, "team_ids");
 
-    if (id == NULL) {
-        fail_proxy(r, 422, "auth_error", NULL,
-                   "{'message': 'Malformed request. No team id passed in.'}");
+    if (tx_begin(r) != 0) {
         return;
     }
 
-    team = team_list(r, "SELECT t.ent, kt_team_json(t)::jsonb ||"
-        " jsonb_build_object('team_member_budget_table', (SELECT kt_budget_json(b)"
-        " FROM budgets b WHERE b.budget_id = t.member_budget_id))"
-        " FROM teams t WHERE t.team_id = $1 AND NOT t.implicit", id);
-
-    if (team == NULL) {
-        return;
+    for (c = ids->head; c; c = c->next) {
+        if (team_managed(r, c->s) != 0) {
+            return;
+        }
     }
 
-    if (team->n == 0) {
-        fail_proxy(r, 404, "auth_error", NULL, "{'message': %s}",
-                   py_repr(&r->a, arena_printf(&r->a, "Team not found, passed team"
-                                               " id: %s.", id)));
-        return;
+    for (c = ids->head; c; c = c->next) {
+        if (team_row(r, c->s, &row) != 0 || team_delete(r, c->s) != 0
+            || tx_audit(r, "deleted", "LiteLLM_TeamTable", c->s,
+                        row ? json_text(&r->a, row) : NULL, NULL) != 0)
+        {
+            return;
+        }
     }
 
-    keys = team_list(r, "SELECT k.ent, kt_key_json(k) FROM keys k WHERE k.team_id ="
-                     " $1 ORDER BY k.created_at, k.token", id);
-    members = keys == NULL ? NULL
-        : team_list(r, "SELECT m.ent, kt_membership_json(m) FROM memberships m"
-                    " WHERE m.team_id = $1 AND NOT m.implicit"
-                    " ORDER BY m.created_at", id);
+    access_scoped(r);
 
-    if (members == NULL) {
-        return;
+    if (tx_commit(r) == 0) {
+        out = json_obj(&r->a);
+        json_set(out, "deleted_teams", json_copy(&r->a, ids));
+        reply_json(r, 200, out);
     }
-
-    out = json_obj(&r->a);
-    json_set(out, "team_id", json_string(&r->a, id));
-    json_set(out, "team_info", team->head);
-    json_set(out, "keys", keys);
-    json_set(out, "team_memberships", members);
-    reply_json(r, 200, out);
 }

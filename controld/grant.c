@@ -385,10 +385,12 @@ grant_key(req_t *r, const char *user_id, const char *team_id, int create)
 
 
 int
-grant_team(req_t *r, const char *org_id, const char *team_id)
+grant_team(req_t *r, const char *org_id)
 {
+    size_t       i;
     bound_t      org;
-    const jv_t  *models;
+    int64_t      want, have;
+    const jv_t  *v, *lim, *c, *models;
 
     if (org_id == NULL) {
         return 0;
@@ -398,13 +400,32 @@ grant_team(req_t *r, const char *org_id, const char *team_id)
         return -1;
     }
 
-    models = json_get(r->json, "models");
+    for (i = 0; i < 3; i++) {
+        v = json_get(r->json, grant_numbers[i].name);
+        lim = json_get(org.row, grant_numbers[i].name);
 
-    if (team_id == NULL && !json_is_null(json_get(org.row, "models"))
-        && (json_is_null(models) || models->n == 0))
-    {
-        return 0;                        /* the organization decides at use    */
+        if (grant_value(v, grant_numbers[i].scale, &want)
+            && grant_value(lim, grant_numbers[i].scale, &have) && want > have)
+        {
+            fail_repr(r, 400, "Team %s (%s) exceeds organization's %s (%s)."
+                      " Organization: %s", grant_numbers[i].name, v->s,
+                      grant_numbers[i].name, lim->s, org_id);
+            return -1;
+        }
     }
 
-    return grant_within(r, &org, 0);
+    lim = json_get(org.row, "models");
+    models = json_get(r->json, "models");
+
+    for (c = json_is_null(lim) || json_is_null(models) ? NULL : models->head; c;
+         c = c->next)
+    {
+        if (!grant_has(lim, c->s)) {
+            fail_repr(r, 400, "Model '%s' not in organization's allowed models."
+                      " Organization: %s", c->s, org_id);
+            return -1;
+        }
+    }
+
+    return 0;
 }

@@ -16,8 +16,8 @@
  */
 int grant_key(req_t *r, const char *user_id, const char *team_id, int create);
 
-/* The same for a team that a caller makes or changes, by its organization. */
-int grant_team(req_t *r, const char *org_id, const char *team_id);
+/* A team has no more than its organization, whoever asks: 400. */
+int grant_team(req_t *r, const char *org_id);
 
 /* 1 when the list covers what is asked for; NULL lists are everything. */
 int grant_covers(const jv_t *have, const jv_t *want);

@@ -48,6 +48,12 @@ int key_is_own(req_t *r, const key_ref_t *ref);
 int key_member_permits(req_t *r, const char *team_id, const char *route);
 int key_member_of(req_t *r, const char *team_id, const char *user_id);
 
+/*
+ * Archives and deletes the keys of a condition on `keys` with the text parameters $1
+ * and $2, inside the open transaction.  How many, or -1 after answering.
+ */
+int keys_delete(req_t *r, const char *cond, const char *p1, const char *p2);
+
 /* 1 when the caller is an admin of the team itself (an org admin is not). */
 int key_team_admin(req_t *r, const char *team_id);
 

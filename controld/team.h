@@ -1,0 +1,28 @@
+/* What the handlers of teams share. */
+
+#ifndef CTL_TEAM_H
+#define CTL_TEAM_H
+
+#include "http.h"
+
+
+/* Wire JSON of a team, NULL when there is none; -1 after answering. */
+int team_row(req_t *r, const char *id, jv_t **row);
+
+/* team_id of the path or the body; NULL after answering. */
+const char *team_id_of(req_t *r);
+
+/* Puts what the team has spent into its row. */
+void team_spend(req_t *r, const char *id, jv_t *row);
+
+/*
+ * Locks the team for a caller who may manage it as a whole.  0, or -1 after answering
+ * 404 or 403.
+ */
+int team_managed(req_t *r, const char *id);
+
+/* Deletes a team with its keys and memberships, inside the open transaction. */
+int team_delete(req_t *r, const char *id);
+
+
+#endif
