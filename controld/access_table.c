@@ -41,7 +41,16 @@ const access_t  access_rows[] = {
 
     /* users */
     { "POST", "/user/new", G_MANAGE, SCOPE_NONE, 0 },
-    { "GET", "/user/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/user/info", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/v2/user/info", INFO, SCOPE_OBJECT, 0 },
+    { "POST", "/user/update", G_MANAGE, SCOPE_OBJECT, 0 },
+    { "POST", "/user/bulk_update", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/user/delete", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/user/list", G_SELF | G_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/user/get_users", G_SELF | G_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/user/filter/ui", G_SELF | G_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/user/available_roles", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/user/available_users", ADMIN_READ, SCOPE_NONE, 0 },
 
     /* teams */
     { "POST", "/team/new", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },

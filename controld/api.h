@@ -18,6 +18,11 @@ extern const field_t  key_info_v2_body[];
 extern const arg_t    key_regenerate_args[];
 extern const arg_t    key_aliases_args[];
 extern const field_t  user_new_body[];
+extern const field_t  user_update_body[];
+extern const field_t  user_bulk_body[];
+extern const field_t  user_delete_body[];
+extern const arg_t    user_list_args[];
+extern const arg_t    user_filter_args[];
 extern const field_t  team_body[];
 extern const field_t  team_id_body[];
 extern const field_t  team_ids_body[];
@@ -76,6 +81,14 @@ void api_key_aliases(req_t *r);
 
 void api_user_new(req_t *r);
 void api_user_info(req_t *r);
+void api_user_info_v2(req_t *r);
+void api_user_update(req_t *r);
+void api_user_bulk_update(req_t *r);
+void api_user_delete(req_t *r);
+void api_user_list(req_t *r);
+void api_user_filter(req_t *r);
+void api_user_roles(req_t *r);
+void api_user_seats(req_t *r);
 
 void api_team_new(req_t *r);
 void api_team_update(req_t *r);
