@@ -68,6 +68,7 @@ int access_team_admin(req_t *r, const char *team_id);  /* or org admin of it    
 int access_team_member(req_t *r, const char *team_id); /* or either of those    */
 int access_org_admin(req_t *r, const char *org_id);
 int access_org_member(req_t *r, const char *org_id);
+int access_any_org_admin(req_t *r);                    /* of whichever         */
 int access_self(req_t *r, const char *user_id);        /* caller is that user   */
 
 /* Role in the team itself: "admin", "user", or NULL; *known 0: no such team. */

@@ -78,10 +78,13 @@ const access_t  access_rows[] = {
 
     /* organizations */
     { "POST", "/organization/new", G_MANAGE, SCOPE_NONE, 0 },
-    { "PATCH", "/organization/update", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
+    { "PATCH", "/organization/update", G_MANAGE, SCOPE_NONE, 0 },
     { "DELETE", "/organization/delete", G_MANAGE, SCOPE_NONE, 0 },
-    { "GET", "/organization/list", ADMIN_READ, SCOPE_NONE, 0 },
-    { "GET", "/organization/info", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/organization/list", INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/organization/info", INFO, SCOPE_OBJECT, 0 },
+    { "POST", "/organization/member_add", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
+    { "PATCH", "/organization/member_update", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
+    { "DELETE", "/organization/member_delete", ORG_MANAGE, SCOPE_OBJECT, ORG_NONE },
     { "POST", "/organization/info", ADMIN_READ, SCOPE_NONE, 0 },
 
     /* budgets, customers, tags */

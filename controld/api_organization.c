@@ -1,7 +1,12 @@
 #include <string.h>
+#include "access.h"
 #include "api.h"
 #include "budget.h"
+#include "db.h"
+#include "key.h"
 #include "owner.h"
+#include "query.h"
+#include "team.h"
 #include "tx.h"
 #include "util.h"
 
@@ -311,18 +316,66 @@ api_organization_update(req_t *r)
 }
 
 
+/* Its teams and keys go with it; the row stays and refuses what is under way. */
+
+static int
+org_delete(req_t *r, const char *id, jv_t *out)
+{
+    int          i, rc;
+    PGresult    *res;
+
+    res = tx_q(r, "UPDATE organizations o SET deleted_at = now() WHERE organization_id ="
+               " $1" ORG_LIVE " RETURNING ent, kt_org_json(o)", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        fail_detail_error(r, 404, "Organization=%s not found", id);
+        return -1;
+    }
+
+    tx_touch(r, PQgetvalue(res, 0, 0));
+    json_push(out, json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, 0, 1))));
+    PQclear(res);
+    res = tx_q(r, "SELECT team_id FROM teams WHERE organization_id = $1 ORDER BY team_id"
+               " FOR UPDATE", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    for (i = 0, rc = 0; i < PQntuples(res) && rc == 0; i++) {
+        rc = team_delete(r, arena_str(&r->a, PQgetvalue(res, i, 0)));
+    }
+
+    PQclear(res);
+
+    if (rc != 0 || keys_delete(r, "organization_id = $1::text", id, NULL) < 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "DELETE FROM organization_memberships WHERE organization_id = $1", id);
+    PQclear(res);
+
+    return res ? tx_audit(r, "deleted", "LiteLLM_OrganizationTable", id,
+                          json_text(&r->a, out->tail), NULL) : -1;
+}
+
+
 void
 api_organization_delete(req_t *r)
 {
     jv_t        *out;
-    PGresult    *res;
     const jv_t  *ids, *c;
 
     ids = json_get(r->json, "organization_ids");
 
-    if (json_is_null(ids) || ids->type != J_ARR) {
-        fail_field(r, "organization_ids", ids ? "list_type" : "missing",
-                   ids ? "Input should be a valid list" : "Field required", r->json);
+    if (ids->type != J_ARR) {
+        fail_field(r, "organization_ids", "list_type", "Input should be a valid list",
+                   ids);
         return;
     }
 
@@ -333,26 +386,7 @@ api_organization_delete(req_t *r)
     out = json_arr(&r->a);
 
     for (c = ids->head; c; c = c->next) {
-        res = tx_q(r, "UPDATE organizations o SET deleted_at = now() WHERE"
-                   " organization_id = $1" ORG_LIVE " RETURNING ent, kt_org_json(o)",
-                   c->type == J_STR ? c->s : "");
-
-        if (res == NULL) {
-            return;
-        }
-
-        if (PQntuples(res) == 0) {
-            PQclear(res);
-            fail_detail_error(r, 404, "Organization=%s not found",
-                              c->type == J_STR ? c->s : "");
-            return;
-        }
-
-        tx_touch(r, PQgetvalue(res, 0, 0));
-        json_push(out, json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, 0, 1))));
-        PQclear(res);
-
-        if (tx_audit(r, "deleted", "LiteLLM_OrganizationTable", c->s, NULL, NULL) != 0) {
+        if (org_delete(r, c->type == J_STR ? c->s : "", out) != 0) {
             return;
         }
     }
@@ -367,15 +401,34 @@ void
 api_organization_list(req_t *r)
 {
     jv_t        *list;
+    query_t      q;
+    PGresult    *res;
     const char  *id, *alias;
 
     id = http_arg(r, "org_id");
     alias = http_arg(r, "org_alias");
-    list = id ? org_rows(r, "organization_id = $1", id)
-              : org_rows(r, "($1::text IS NULL OR strpos(lower(organization_alias),"
-                         " lower($1)) > 0)", alias);
+    query_init(&q, r);
+    buf_puts(&q.where, ORG_LIVE);
 
-    if (list) {
+    if (id && *id) {
+        query_add(&q, "organization_id = $%d", id);
+    } else if (alias && *alias) {
+        query_add(&q, "strpos(lower(organization_alias), lower($%d)) > 0", alias);
+    }
+
+    if (!access_reads_all(r)) {
+        access_scoped(r);
+        query_add(&q, "organization_id IN (SELECT m.organization_id FROM"
+                  " organization_memberships m WHERE m.user_id = $%d)",
+                  r->caller_user && r->role != ROLE_NONE ? r->caller_user : "");
+    }
+
+    res = query_run(&q, "SELECT ent, kt_org_json(o) FROM organizations o WHERE true%s"
+                    " ORDER BY created_at, organization_id");
+
+    if (res) {
+        list = owner_rows(r, res, 0, 1);
+        PQclear(res);
         reply_json(r, 200, list);
     }
 }
@@ -384,10 +437,21 @@ api_organization_list(req_t *r)
 void
 api_organization_info(req_t *r)
 {
+    int          rc;
     jv_t        *list;
     const char  *id;
 
     id = http_arg(r, "organization_id");
+    rc = access_org_member(r, id ? id : "");
+
+    if (rc == 0) {
+        fail_detail_error(r, 404, "Organization not found");
+    }
+
+    if (rc <= 0) {
+        return;
+    }
+
     list = org_rows(r, "organization_id = $1", id ? id : "");
 
     if (list && list->head) {

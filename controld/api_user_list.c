@@ -224,11 +224,24 @@ user_list_arg(req_t *r, const char *name)
 static int
 user_list_scope(req_t *r, query_t *q)
 {
+    int  rc;
+
     if (access_reads_all(r)) {
         return 0;
     }
 
-    access_scoped(r);
+    rc = access_any_org_admin(r);
+
+    if (rc == 0) {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, Only proxy admins"
+                   " and organization admins can list users. Your role=%s",
+                   access_role_name(r));
+    }
+
+    if (rc <= 0) {
+        return -1;
+    }
+
     query_add(q, "u.user_id IN (SELECT m.user_id FROM organization_memberships m WHERE"
               " m.organization_id IN (SELECT organization_id FROM"
               " organization_memberships WHERE user_id = $%d AND user_role ="

@@ -272,6 +272,7 @@ key_may_create(req_t *r, const char **user_id, const char *team_id,
 
     if (*user_id == NULL && (team_id == NULL || !service)) {
         *user_id = r->caller_user;
+        access_self(r, *user_id);
     }
 
     return 0;

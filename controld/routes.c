@@ -133,6 +133,13 @@ const route_t  routes[] = {
       "One organization with members and teams" },
     { "POST", "/organization/info", api_organization_info_list, org_info_body, NULL,
       "Several organizations (deprecated by LiteLLM)" },
+    { "POST", "/organization/member_add", api_org_member_add, org_member_add_body, NULL,
+      "Adds members to an organization", "auth_error" },
+    { "PATCH", "/organization/member_update", api_org_member_update,
+      org_member_update_body, NULL, "Role of a member", "auth_error" },
+    { "DELETE", "/organization/member_delete", api_org_member_delete,
+      org_member_delete_body, NULL, "Takes a member out of an organization",
+      "auth_error" },
 
     /* budgets, customers, tags */
     { "POST", "/budget/new", api_budget_new, budget_body, NULL,

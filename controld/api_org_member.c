@@ -1,0 +1,310 @@
+/* Members of organizations: add, update, delete. */
+
+#include <string.h>
+#include "access.h"
+#include "api.h"
+#include "db.h"
+#include "owner.h"
+#include "tx.h"
+#include "user.h"
+#include "util.h"
+
+
+#define ORG_ROLES  "org_admin|internal_user|internal_user_viewer"
+
+
+const field_t  org_member_add_body[] = {
+    { "organization_id", F_ID, NULL, F_REQUIRED },
+    { "member", F_ANY, NULL, F_REQUIRED },
+    { "max_budget_in_organization", F_USD, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  org_member_update_body[] = {
+    { "organization_id", F_ID, NULL, F_REQUIRED },
+    { "user_id", F_ID, NULL, 0 },
+    { "user_email", F_NAME, NULL, 0 },
+    { "role", F_ENUM, NULL, 0, ORG_ROLES },
+    { "max_budget_in_organization", F_USD, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  org_member_delete_body[] = {
+    { "organization_id", F_ID, NULL, F_REQUIRED },
+    { "user_id", F_ID, NULL, 0 },
+    { "user_email", F_NAME, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+
+/* The organization, locked, for one of its admins. */
+
+static int
+org_member_begin(req_t *r, const char *org, int status)
+{
+    int        known, rc;
+    PGresult  *res;
+
+    if (tx_begin(r) != 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1 AND deleted_at"
+               " IS NULL FOR NO KEY UPDATE", org);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    known = PQntuples(res);
+    PQclear(res);
+
+    if (!known) {
+        access_scoped(r);
+        fail_repr(r, status, "Organization not found for organization_id=%s", org);
+        return -1;
+    }
+
+    rc = access_org_admin(r, org);
+
+    if (rc == 0) {
+        fail_proxy(r, 401, "auth_error", NULL, "You do not have the required role to"
+                   " perform %s in Organization %s. Your role is %s", r->path, org,
+                   access_role_name(r));
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+/* A budget for what members spend in the organization is not counted here. */
+
+static int
+org_member_no_budget(req_t *r)
+{
+    if (json_is_null(json_get(r->json, "max_budget_in_organization"))) {
+        return 0;
+    }
+
+    fail_detail_error(r, 400, "max_budget_in_organization is not supported: limit the"
+                      " user, or the member in a team");
+
+    return -1;
+}
+
+
+static int
+org_member_put(req_t *r, const char *org, const jv_t *v, const char **id)
+{
+    int          made;
+    PGresult    *res;
+    const char  *role, *email;
+
+    role = json_str(v, "role");
+    *id = json_str(v, "user_id");
+    email = json_str(v, "user_email");
+
+    if (role == NULL || (strcmp(role, "org_admin") && strcmp(role, "internal_user")
+                         && strcmp(role, "internal_user_viewer"))
+        || (*id == NULL && email == NULL) || (*id && !util_id_ok(*id))
+        || (email && !util_id_ok(email)))
+    {
+        fail_field(r, "member", "value_error", "Value error, every member needs a role"
+                   " (org_admin, internal_user or internal_user_viewer) and a user_id or"
+                   " user_email", v);
+        return -1;
+    }
+
+    if (user_ensure(r, id, email) != 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "INSERT INTO organization_memberships (organization_id, user_id,"
+               " user_role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING 1", org,
+               *id, role);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    made = PQntuples(res);
+    PQclear(res);
+
+    if (!made) {
+        fail_proxy(r, 400, "auth_error", NULL, "Authentication Error, Error adding"
+                   " member=%s to organization: user_id=%s is a member already",
+                   json_text(&r->a, v), *id);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static void
+org_member_reply(req_t *r, const char *org, const char *ids)
+{
+    int        i;
+    jv_t      *out, *places;
+    PGresult  *u, *m;
+
+    u = db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
+             " ORDER BY user_id", ids);
+    m = db_q("SELECT kt_org_member_json(m) FROM organization_memberships m WHERE"
+             " organization_id = $1 AND user_id = ANY ($2::text[]) ORDER BY user_id", org,
+             ids);
+
+    if (!db_ok(u) || !db_ok(m)) {
+        fail_db(r);
+
+    } else {
+        places = json_arr(&r->a);
+
+        for (i = 0; i < PQntuples(m); i++) {
+            json_push(places, json_raw(&r->a, arena_str(&r->a, PQgetvalue(m, i, 0))));
+        }
+
+        out = json_obj(&r->a);
+        json_set(out, "organization_id", json_string(&r->a, org));
+        json_set(out, "updated_users", owner_rows(r, u, 0, 1));
+        json_set(out, "updated_organization_memberships", places);
+        reply_json(r, 200, out);
+    }
+
+    PQclear(u);
+    PQclear(m);
+}
+
+
+void
+api_org_member_add(req_t *r)
+{
+    jv_t          *list, *v;
+    size_t         n;
+    const jv_t    *c;
+    const char    *org, **ids;
+
+    org = json_str(r->json, "organization_id");
+    v = json_get(r->json, "member");
+
+    if (v->type == J_ARR) {
+        list = v;
+    } else {
+        list = json_arr(&r->a);
+        json_push(list, json_copy(&r->a, v));
+    }
+
+    if (org_member_no_budget(r) != 0 || org_member_begin(r, org, 404) != 0) {
+        return;
+    }
+
+    ids = arena_alloc(&r->a, (list->n + 1) * sizeof(char *));
+
+    for (n = 0, c = list->head; c; c = c->next, n++) {
+        if (org_member_put(r, org, c, &ids[n]) != 0) {
+            return;
+        }
+    }
+
+    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL,
+                 json_text(&r->a, list)) == 0
+        && tx_commit(r) == 0)
+    {
+        org_member_reply(r, org, db_array(&r->a, ids, n));
+    }
+}
+
+
+static const char *
+org_member_named(req_t *r)
+{
+    const char  *id, *email;
+
+    id = json_str(r->json, "user_id");
+    email = json_str(r->json, "user_email");
+
+    if (id == NULL && email == NULL) {
+        fail_field(r, NULL, "value_error", "Value error, Either user_id or user_email"
+                   " must be provided", r->json);
+
+    } else if (id == NULL && user_by_email(r, email, &id) == 0 && id == NULL) {
+        fail_detail_error(r, 404, "Member not found in organization for user_email=%s",
+                          email);
+    }
+
+    return id;
+}
+
+
+/* Runs the change of one membership; what it returns is the answer. */
+
+static void
+org_member_change(req_t *r, const char *org, const char *sql, const char *id,
+    const char *role, int missing_ok)
+{
+    PGresult    *res;
+    const char  *text;
+
+    res = tx_q(r, sql, org, id, role);
+
+    if (res == NULL) {
+        return;
+    }
+
+    text = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    PQclear(res);
+
+    if (text == NULL && !missing_ok) {
+        fail_detail_error(r, 404, "Member not found in organization for user_id=%s", id);
+        return;
+    }
+
+    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL, text) == 0
+        && tx_commit(r) == 0)
+    {
+        reply_json(r, 200, text ? json_raw(&r->a, text) : json_null(&r->a));
+    }
+}
+
+
+void
+api_org_member_update(req_t *r)
+{
+    const char  *org, *id;
+
+    org = json_str(r->json, "organization_id");
+
+    if (org_member_no_budget(r) != 0 || org_member_begin(r, org, 400) != 0) {
+        return;
+    }
+
+    id = org_member_named(r);
+
+    if (id) {
+        org_member_change(r, org, "UPDATE organization_memberships m SET user_role ="
+                          " coalesce($3, user_role), updated_at = now() WHERE"
+                          " organization_id = $1 AND user_id = $2 RETURNING"
+                          " kt_org_member_json(m)", id, json_str(r->json, "role"), 0);
+    }
+}
+
+
+void
+api_org_member_delete(req_t *r)
+{
+    const char  *org, *id;
+
+    org = json_str(r->json, "organization_id");
+
+    if (org_member_begin(r, org, 404) != 0) {
+        return;
+    }
+
+    id = org_member_named(r);
+
+    if (id) {
+        org_member_change(r, org, "DELETE FROM organization_memberships m WHERE"
+                          " organization_id = $1 AND user_id = $2 AND $3::text IS NULL"
+                          " RETURNING kt_org_member_json(m)", id, NULL, 1);
+    }
+}
