@@ -17,6 +17,7 @@ use IO::Socket::UNIX;
 use JSON::PP;
 use POSIX ();
 use Scalar::Util qw(weaken);
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(sleep time);
 
 my (@ALL, @REPORTS);
@@ -206,6 +207,9 @@ sub request {
     }
     $self->{http} //= HTTP::Tiny->new(timeout => 30, keep_alive => 1);
     my $r = $self->{http}->request($method, $self->url($o{daemon}) . $path, \%opt);
+    # header and body are two writes: without this the second waits for an ACK
+    my $h = $self->{http}{handle};
+    setsockopt($h->{fh}, IPPROTO_TCP, TCP_NODELAY, 1) if $h && $h->{fh};
     $self->{raw} = $r->{content};
     my $json = eval { $JSON->decode($r->{content}) };
     return ($r->{status}, $json, $r->{headers});
