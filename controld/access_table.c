@@ -128,6 +128,10 @@ const access_t  access_rows[] = {
     { "GET", "/spend/logs", ADMIN_READ, SCOPE_NONE, 0 },
 
     /* settings, configuration, audit */
+    { "GET", "/audit", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/audit/{id}", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/openapi.json", PUBLIC_READ, SCOPE_NONE, 0 },
+    { "GET", "/docs", PUBLIC_READ, SCOPE_NONE, 0 },
 
     { NULL, NULL, 0, 0, 0 }
 };

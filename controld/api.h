@@ -152,6 +152,11 @@ void api_org_member_add(req_t *r);
 void api_org_member_update(req_t *r);
 void api_org_member_delete(req_t *r);
 
+extern const arg_t    audit_args[];
+
+void api_audit(req_t *r);
+void api_audit_one(req_t *r);
+
 void api_alive(req_t *r);
 void api_ready(req_t *r);
 void api_metrics(req_t *r);

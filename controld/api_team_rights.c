@@ -260,8 +260,8 @@ api_team_permissions_bulk(req_t *r)
         return;
     }
 
-    res = tx_q(r, "UPDATE teams SET team_member_permissions = (SELECT array_agg(DISTINCT p"
-               " ORDER BY p) FROM unnest(team_member_permissions || $1::text[]) p),"
+    res = tx_q(r, "UPDATE teams SET team_member_permissions = coalesce((SELECT array_agg("
+               "DISTINCT p ORDER BY p) FROM unnest(team_member_permissions || $1::text[]) p), '{}'),"
                " updated_at = now(), updated_by = $4 WHERE NOT implicit AND ($2::boolean OR"
                " team_id = ANY ($3::text[])) RETURNING team_id", rights_array(r, list),
                all ? "true" : "false", teams ? rights_array(r, teams) : "{}",

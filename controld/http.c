@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "conf.h"
 #include "db.h"
+#include "kt_json.h"
 #include "kt_key.h"
 #include "http.h"
 #include "log.h"
@@ -211,12 +212,32 @@ http_send(req_t *r)
 }
 
 
+static int
+http_utf8_ok(const char *s)
+{
+    return kt_json_is_utf8((const unsigned char *) s, strlen(s));
+}
+
+
+/* The query as a whole: no broken escapes, no NUL, nothing but UTF-8. */
+
+static int
+http_query_ok(req_t *r)
+{
+    const char  *s;
+
+    s = http_decode(&r->a, r->query, strlen(r->query), 1);
+
+    return s && http_utf8_ok(s);
+}
+
+
 static void
 http_handle(req_t *r)
 {
     pthread_setspecific(http_thread_key, &http_daemon);
 
-    if (r->path == NULL) {
+    if (r->path == NULL || !http_utf8_ok(r->path) || !http_query_ok(r)) {
         fail_detail(r, 400, "Malformed URL");
 
     } else if (r->too_large) {

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <yajl/yajl_parse.h>
 #include "json.h"
+#include "kt_json.h"
 #include "kt_money.h"
 
 
@@ -170,6 +171,13 @@ json_parse_max(arena_t *a, const char *p, size_t len, size_t max,
         json_on_null, json_on_bool, NULL, NULL, json_on_number, json_on_string,
         json_on_map, json_on_key, json_on_end, json_on_array, json_on_end
     };
+
+    /* yajl lets overlong forms pass in names */
+
+    if (!kt_json_is_utf8((const unsigned char *) p, len)) {
+        *err = "not valid UTF-8";
+        return NULL;
+    }
 
     memset(&c, 0, sizeof(c));
     c.a = a;

@@ -160,9 +160,15 @@ query_send(query_t *q, const char *sql, const char *tail)
         return res;
     }
 
-    db_log("a listing failed", res);
+    if (strncmp(db_state(res), "22", 2) == 0) {
+        fail_detail_error(q->r, 400, "A query argument has the wrong form or is out of"
+                          " range");
+    } else {
+        db_log("a listing failed", res);
+        fail_db(q->r);
+    }
+
     PQclear(res);
-    fail_db(q->r);
 
     return NULL;
 }

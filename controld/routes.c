@@ -1,6 +1,7 @@
 /* The routes of the admin API.  A literal path stands before a pattern that it fits. */
 
 #include "api.h"
+#include "openapi.h"
 #include "route.h"
 
 
@@ -216,6 +217,14 @@ const route_t  routes[] = {
       "Settled requests, or their sums by day" },
 
     /* settings, configuration, audit */
+    { "GET", "/audit", api_audit, NULL, audit_args,
+      "Who changed what, by page" },
+    { "GET", "/audit/{id}", api_audit_one, NULL, NULL,
+      "One change, before and after" },
+    { "GET", "/openapi.json", api_openapi, NULL, NULL,
+      "This API as an OpenAPI 3.1 document" },
+    { "GET", "/docs", api_docs, NULL, NULL,
+      "This API for people" },
 
     { NULL, NULL, NULL, NULL, NULL, NULL }
 };
