@@ -1,5 +1,6 @@
 /*
  * keytoll-controld serve|migrate|check-config|import-prices FILE|rebuild|routes
+ *                  import-litellm URL [--dry-run]
  *                  [-c controld.yaml] [-p pidfile] [--sql-dir DIR]
  */
 
@@ -13,6 +14,7 @@
 #include "conf.h"
 #include "db.h"
 #include "http.h"
+#include "import.h"
 #include "kt_duration.h"
 #include "log.h"
 #include "migrate.h"
@@ -30,6 +32,9 @@ static const char  main_usage[] =
     "  migrate             apply migrations and exit\n"
     "  check-config        read the configuration and the models, then exit\n"
     "  import-prices FILE  import LiteLLM's model price JSON\n"
+    "  import-litellm URL  import a LiteLLM proxy's PostgreSQL, which is only read;\n"
+    "                      --dry-run shows what would come and keeps nothing; the URL\n"
+    "                      may be in LITELLM_DATABASE_URL instead\n"
     "  rebuild             rebuild Redis from PostgreSQL now\n"
     "  routes              print the routes of the admin API as JSON lines\n"
     "\n"
@@ -43,6 +48,7 @@ typedef struct {
     const char  *conf;
     const char  *pidfile;
     const char  *sql_dir;
+    int          dry;
 } options_t;
 
 
@@ -60,6 +66,8 @@ main_options(int argc, char **argv, options_t *o)
             o->pidfile = argv[++i];
         } else if (!strcmp(argv[i], "--sql-dir") && i + 1 < argc) {
             o->sql_dir = argv[++i];
+        } else if (!strcmp(argv[i], "--dry-run")) {
+            o->dry = 1;
         } else if (argv[i][0] == '-') {
             return -1;
         } else if (o->command == NULL) {
@@ -199,6 +207,13 @@ main(int argc, char **argv)
     if (!strcmp(o.command, "check-config")) {
         puts("the configuration is fine");
         return 0;
+    }
+
+    if (!strcmp(o.command, "import-litellm")
+        && (o.arg || getenv("LITELLM_DATABASE_URL")))
+    {
+        return import_litellm(o.arg ? o.arg : getenv("LITELLM_DATABASE_URL"), o.dry)
+               ? 1 : 0;
     }
 
     if (!strcmp(o.command, "import-prices") && o.arg) {
