@@ -212,18 +212,49 @@ api_key_service(req_t *r)
 }
 
 
+/* More than the budget for a while: an amount, and when that is over. */
+
 static int
 key_temp_budget(req_t *r)
 {
-    if (!json_is_null(json_get(r->json, "temp_budget_increase"))
-        != !json_is_null(json_get(r->json, "temp_budget_expiry")))
-    {
+    int          ok;
+    int64_t      nusd;
+    PGresult    *res;
+    const jv_t  *more, *end;
+
+    more = json_get(r->json, "temp_budget_increase");
+    end = json_get(r->json, "temp_budget_expiry");
+
+    if (json_is_null(more) != json_is_null(end)) {
         fail_field(r, NULL, "value_error", "Value error, temp_budget_increase and"
                    " temp_budget_expiry must be set together", r->json);
         return -1;
     }
 
-    return 0;
+    if (json_is_null(more)) {
+        return 0;
+    }
+
+    if (more->type != J_NUM || field_usd(r, "temp_budget_increase", &nusd) < 0
+        || end->type != J_STR)
+    {
+        fail_field(r, "temp_budget_increase", "value_error", "Value error,"
+                   " temp_budget_increase is a number and temp_budget_expiry a time",
+                   more);
+        return -1;
+    }
+
+    res = db_q("SELECT kt_temp_expiry(jsonb_build_object('temp_budget_expiry', $1::text))"
+               " IS NOT NULL", end->s);
+    ok = db_ok(res) && *PQgetvalue(res, 0, 0) == 't';
+    PQclear(res);
+
+    if (!ok) {
+        fail_field(r, "temp_budget_expiry", "datetime_parsing", "Input should be a valid"
+                   " datetime", end);
+    }
+
+    return ok ? 0 : -1;
 }
 
 

@@ -28,6 +28,7 @@ const field_t  team_body[] = {
     { "models", F_STRS, "models", 1 },
     { "max_budget", F_USD, "max_budget_nusd", 0 },
     { "soft_budget", F_USD, "soft_budget_nusd", 0 },
+    { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },
     { "tpm_limit", F_INT, "tpm_limit", 0 },
     { "rpm_limit", F_INT, "rpm_limit", 0 },
     { "budget_duration", F_PERIOD, NULL, 0 },

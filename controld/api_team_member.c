@@ -168,6 +168,11 @@ static int
 member_read(req_t *r, const jv_t *v, member_t *m)
 {
     m->role = json_str(v, "role");
+
+    if (m->role && strcmp(m->role, "internal_user") == 0) {
+        m->role = "user";                /* as LiteLLM's own pages write it    */
+    }
+
     m->id = json_str(v, "user_id");
     m->email = json_str(v, "user_email");
 

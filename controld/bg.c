@@ -315,6 +315,8 @@ sweep_thread(void *arg)
             sweep_once(&a);
             arena_free(&a);
 
+            db_done(db_q0("SELECT kt_expire()"));
+
             if (util_now_ms() - alerts >= ALERTS_MS) {
                 alerts = util_now_ms();
                 db_done(db_q0("SELECT kt_soft_alerts()"));

@@ -211,11 +211,3 @@ idem_end(req_t *r)
                   "path", r->path, NULL);
     }
 }
-
-
-void
-idem_clean(void)
-{
-    db_done(db_q0("DELETE FROM idempotency WHERE created_at < now() -"
-                  " interval '25 hours'"));
-}

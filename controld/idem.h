@@ -21,8 +21,5 @@ int idem_claim(req_t *r);
 /* After the handler: keeps what was answered, if the transaction took place. */
 void idem_end(req_t *r);
 
-/* Deletes rows older than their time; a background job. */
-void idem_clean(void);
-
 
 #endif
