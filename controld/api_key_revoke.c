@@ -162,7 +162,7 @@ keys_delete(req_t *r, const char *cond, const char *p1, const char *p2)
     params[3] = r->caller_token;
     params[4] = r->changed_by;
 
-    res = tx_query(r, arena_printf(&r->a, "WITH gone AS (DELETE FROM keys WHERE %s"
+    res = tx_dynamic(r, arena_printf(&r->a, "WITH gone AS (DELETE FROM keys WHERE %s"
                " RETURNING keys AS k), kept AS (INSERT INTO deleted_keys (token, key_alias,"
                " user_id, team_id, organization_id, row, spend_nusd, deleted_by,"
                " deleted_by_api_key, litellm_changed_by)"

@@ -31,7 +31,8 @@ PGconn *db_open(void);
 void db_close(void);
 
 /*
- * Runs a constant statement with text parameters on the thread's connection.
+ * Runs a constant statement with text parameters on the thread's connection.  It is
+ * known again by its address: one that is built at run time goes to db_dynamic().
  * Never NULL-safe for you: NULL means the database is gone; else look at
  * db_ok().  A broken connection is reopened and the statement repeated once when
  * no transaction is open.  PQclear() the result.

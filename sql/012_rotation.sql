@@ -42,6 +42,23 @@ CREATE TRIGGER key_tokens_gone AFTER DELETE ON key_tokens
     FOR EACH ROW EXECUTE FUNCTION kt_key_tokens_gone();
 
 ALTER VIEW kt_policy RENAME TO kt_policy_rows;
+
+-- One entity by name: a function, since a join with the view would compute all of it.
+CREATE FUNCTION kt_policy_of(n text) RETURNS TABLE (v bigint, policy text) LANGUAGE plpgsql STABLE ROWS 1 AS $$
+BEGIN
+    RETURN QUERY SELECT r.v, r.policy FROM kt_policy_rows r WHERE r.name = n;
+END $$;
+
+-- The key's policy under another hash: no limits, the key itself first among its refs.
+CREATE FUNCTION kt_policy_thin(h key_tokens, policy jsonb) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT (policy - '{limit,soft,rpm,tpm,par,sub,win}'::text[] || jsonb_strip_nulls(jsonb_build_object(
+           'thin', true,
+           'refs', jsonb_build_array('key:' || h.token) || coalesce(policy->'refs', '[]'),
+           'period', '{"kind": "none", "len_s": 0, "id": 0, "end_s": 0}'::jsonb,
+           'used', kt_used(h.ent, 0)::text,
+           'expires_ms', least((policy->>'expires_ms')::bigint,
+                               floor(extract(epoch FROM h.expires) * 1000)::bigint))))::text $$;
+
 CREATE VIEW kt_policy AS
 SELECT name, v, period_id, used,
        CASE WHEN name LIKE 'key:%' THEN coalesce((
@@ -50,15 +67,8 @@ SELECT name, v, period_id, used,
              FROM keys k WHERE k.ent = r.name AND k.current_hash IS NOT NULL), policy) ELSE policy END AS policy
   FROM kt_policy_rows r
 UNION ALL
-SELECT h.ent, b.v, 0, kt_used(h.ent, 0),
-       (b.policy::jsonb - '{limit,soft,rpm,tpm,par,sub,win}'::text[] || jsonb_strip_nulls(jsonb_build_object(
-           'thin', true,
-           'refs', jsonb_build_array(b.name) || coalesce(b.policy::jsonb->'refs', '[]'),
-           'period', '{"kind": "none", "len_s": 0, "id": 0, "end_s": 0}'::jsonb,
-           'used', kt_used(h.ent, 0)::text,
-           'expires_ms', least((b.policy::jsonb->>'expires_ms')::bigint,
-                               floor(extract(epoch FROM h.expires) * 1000)::bigint))))::text
-  FROM key_tokens h JOIN kt_policy_rows b ON b.name = 'key:' || h.token;
+SELECT h.ent, b.v, 0, kt_used(h.ent, 0), kt_policy_thin(h, b.policy::jsonb)
+  FROM key_tokens h CROSS JOIN LATERAL kt_policy_of('key:' || h.token) b;
 COMMENT ON VIEW kt_policy IS 'Every entity as it must stand in Redis';
 
 CREATE OR REPLACE FUNCTION kt_key_json(k keys) RETURNS json LANGUAGE plpgsql STABLE AS $$

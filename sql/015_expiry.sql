@@ -28,15 +28,8 @@ SELECT name, v, period_id, used,
            policy) ELSE policy END AS policy
   FROM kt_policy_rows r
 UNION ALL
-SELECT h.ent, b.v, 0, kt_used(h.ent, 0),
-       (b.policy::jsonb - '{limit,soft,rpm,tpm,par,sub,win}'::text[] || jsonb_strip_nulls(jsonb_build_object(
-           'thin', true,
-           'refs', jsonb_build_array(b.name) || coalesce(b.policy::jsonb->'refs', '[]'),
-           'period', '{"kind": "none", "len_s": 0, "id": 0, "end_s": 0}'::jsonb,
-           'used', kt_used(h.ent, 0)::text,
-           'expires_ms', least((b.policy::jsonb->>'expires_ms')::bigint,
-                               floor(extract(epoch FROM h.expires) * 1000)::bigint))))::text
-  FROM key_tokens h JOIN kt_policy_rows b ON b.name = 'key:' || h.token;
+SELECT h.ent, b.v, 0, kt_used(h.ent, 0), kt_policy_thin(h, b.policy::jsonb)
+  FROM key_tokens h CROSS JOIN LATERAL kt_policy_of('key:' || h.token) b;
 
 -- Ends what is over; how much that was.  The outbox tells the gates.
 CREATE FUNCTION kt_expire() RETURNS bigint LANGUAGE plpgsql AS $$
