@@ -2,509 +2,224 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <yaml.h>
 #include "conf.h"
+#include "conf_keys.h"
+#include "conf_map.h"
+#include "conf_yaml.h"
 #include "kt_duration.h"
 #include "kt_key.h"
-#include "kt_money.h"
 #include "log.h"
 
 
-#define CONF_MASTER_MIN  32
-#define CONF_DEPTH_MAX   32
+#define CONF_MASTER_MIN   32
+#define CONF_INCLUDE_MAX  4
 
 
-conf_t  conf;
+static conf_t  conf_none;
 
-static arena_t  conf_arena;
+const conf_t *_Atomic  conf_current = &conf_none;
 
-
-typedef enum { C_STR, C_BOOL, C_INT, C_USD, C_MAP, C_LIST, C_SETTING } conf_type_t;
-
-typedef struct {
-    const char   *name;
-    conf_type_t   type;
-    void         *out;
-    int64_t       min;
-    int64_t       max;
-} conf_key_t;
-
-typedef struct {
-    yaml_document_t  doc;
-    const char      *path;
-    arena_t         *a;
-    int              failed;
-} conf_file_t;
+static int conf_file(conf_t *c, const char *path, int depth);
 
 
-static const conf_key_t  conf_general[] = {
-    { "master_key", C_STR, &conf.master_key, 0, 0 },
-    { "database_url", C_STR, &conf.database_url, 0, 0 },
-    { "fail_closed_budget_enforcement", C_BOOL, &conf.strict, 0, 0 },
-    { "store_model_in_db", C_BOOL, &conf.store_model_in_db, 0, 0 },
-    { "token_rate_limit_type", C_STR, &conf.token_rate_limit_type, 0, 0 },
-    { "global_max_parallel_requests", C_INT, &conf.max_parallel, 0, 1000000000 },
-    { NULL, C_STR, NULL, 0, 0 }
-};
+/* The node of a name of the whole file; NULL: it is not there. */
 
-static const conf_key_t  conf_litellm[] = {
-    { "timezone", C_STR, &conf.timezone, 0, 0 },
-    { "max_budget", C_USD, &conf.max_budget_nusd, 0, 0 },
-    { "budget_duration", C_STR, &conf.budget_duration, 0, 0 },
-    { "max_end_user_budget_id", C_STR, &conf.customer_budget, 0, 0 },
-    { "max_end_user_budget", C_USD, &conf.customer_nusd, 0, 0 },
-    { "default_key_generate_params", C_SETTING, NULL, 0, 0 },
-    { "upperbound_key_generate_params", C_SETTING, NULL, 0, 0 },
-    { "key_generation_settings", C_SETTING, NULL, 0, 0 },
-    { "default_internal_user_params", C_SETTING, NULL, 0, 0 },
-    { "default_team_params", C_SETTING, NULL, 0, 0 },
-    { "default_team_settings", C_SETTING, NULL, 0, 0 },
-    { "max_internal_user_budget", C_SETTING, NULL, 0, 0 },
-    { "internal_user_budget_duration", C_SETTING, NULL, 0, 0 },
-    { NULL, C_STR, NULL, 0, 0 }
-};
-
-static const conf_key_t  conf_top[] = {
-    { "listen", C_STR, &conf.listen, 0, 0 },
-    { "threads", C_INT, &conf.threads, 1, 64 },
-    { "database_url", C_STR, &conf.database_url, 0, 0 },
-    { "redis_url", C_STR, &conf.redis_url, 0, 0 },
-    { "redis_username", C_STR, &conf.redis_username, 0, 0 },
-    { "redis_password", C_STR, &conf.redis_password, 0, 0 },
-    { "models_file", C_STR, &conf.models_file, 0, 0 },
-    { "functions_file", C_STR, &conf.functions_file, 0, 0 },
-    { "sql_dir", C_STR, &conf.sql_dir, 0, 0 },
-    { "litellm_compat", C_STR, &conf.compat, 0, 0 },
-    { "general_settings", C_MAP, (void *) (uintptr_t) conf_general, 0, 0 },
-    { "litellm_settings", C_MAP, (void *) (uintptr_t) conf_litellm, 0, 0 },
-    { "model_list", C_LIST, &conf.model_list, 0, 0 },
-    { NULL, C_STR, NULL, 0, 0 }
-};
-
-
-static void
-conf_error(conf_file_t *f, const yaml_node_t *n, const char *fmt, const char *arg)
+static int
+conf_top(conf_file_t *f, const yaml_node_t *map, const char *name)
 {
-    char  text[256];
-
-    snprintf(text, sizeof(text), fmt, arg);
-    fprintf(stderr, "keytoll-controld: %s:%zu:%zu: %s\n", f->path,
-            n->start_mark.line + 1, n->start_mark.column + 1, text);
-    f->failed = 1;
-}
-
-
-static const char *
-conf_scalar(conf_file_t *f, const yaml_node_t *n)
-{
-    char        *name;
-    const char  *s, *v;
-
-    s = (const char *) n->data.scalar.value;
-
-    if (strlen(s) != n->data.scalar.length) {
-        conf_error(f, n, "NUL character in a value%s", "");
-        return "";
-    }
-
-    if (strncmp(s, "os.environ/", 11) != 0) {
-        return arena_str(f->a, s);
-    }
-
-    name = arena_str(f->a, s + 11);
-    v = getenv(name);
-
-    return v && *v ? arena_str(f->a, v) : NULL;
-}
-
-
-/* The JSON type a plain YAML scalar stands for. */
-
-static jv_t *
-conf_plain(conf_file_t *f, const yaml_node_t *n)
-{
-    int64_t      v;
-    const char  *s;
-
-    s = conf_scalar(f, n);
-
-    if (s == NULL) {
-        return json_null(f->a);
-    }
-
-    if (n->data.scalar.style != YAML_PLAIN_SCALAR_STYLE) {
-        return json_string(f->a, s);
-    }
-
-    if (!*s || !strcmp(s, "null") || !strcmp(s, "~") || !strcmp(s, "Null")) {
-        return json_null(f->a);
-    }
-
-    if (!strcasecmp(s, "true") || !strcasecmp(s, "yes")) {
-        return json_bool(f->a, 1);
-    }
-
-    if (!strcasecmp(s, "false") || !strcasecmp(s, "no")) {
-        return json_bool(f->a, 0);
-    }
-
-    if (kt_money_parse(s, strlen(s), 0, &v) != KT_INVALID) {
-        return json_num(f->a, s);
-    }
-
-    return json_string(f->a, s);
-}
-
-
-static jv_t *
-conf_tree(conf_file_t *f, int id, int depth)
-{
-    jv_t              *v;
-    yaml_node_t       *n, *k;
-    yaml_node_item_t  *item;
+    yaml_node_t       *k;
     yaml_node_pair_t  *pair;
 
-    n = yaml_document_get_node(&f->doc, id);
-
-    if (depth > CONF_DEPTH_MAX) {
-        conf_error(f, n, "nested too deeply%s", "");
-        return json_null(f->a);
-    }
-
-    if (n->type == YAML_SCALAR_NODE) {
-        return conf_plain(f, n);
-    }
-
-    if (n->type == YAML_SEQUENCE_NODE) {
-        v = json_arr(f->a);
-
-        for (item = n->data.sequence.items.start;
-             item < n->data.sequence.items.top; item++)
-        {
-            json_push(v, conf_tree(f, *item, depth + 1));
-        }
-
-        return v;
-    }
-
-    v = json_obj(f->a);
-
-    for (pair = n->data.mapping.pairs.start;
-         pair < n->data.mapping.pairs.top; pair++)
-    {
-        k = yaml_document_get_node(&f->doc, pair->key);
-
-        if (k->type != YAML_SCALAR_NODE) {
-            conf_error(f, k, "a name is expected%s", "");
-            continue;
-        }
-
-        if (json_get(v, (const char *) k->data.scalar.value)) {
-            conf_error(f, k, "\"%s\" is given twice",
-                       (const char *) k->data.scalar.value);
-            continue;
-        }
-
-        json_set(v, arena_str(f->a, (const char *) k->data.scalar.value),
-                 conf_tree(f, pair->value, depth + 1));
-    }
-
-    return v;
-}
-
-
-static void
-conf_value(conf_file_t *f, const conf_key_t *key, const yaml_node_t *n, int id)
-{
-    int64_t      v;
-    const char  *s;
-
-    if (key->type == C_LIST) {
-        if (n->type != YAML_SEQUENCE_NODE) {
-            conf_error(f, n, "\"%s\" must be a list", key->name);
-            return;
-        }
-
-        *(jv_t **) key->out = conf_tree(f, id, 0);
-        return;
-    }
-
-    if (key->type == C_SETTING) {
-        if (conf.settings == NULL) {
-            conf.settings = json_obj(f->a);
-        }
-
-        json_set(conf.settings, key->name, conf_tree(f, id, 0));
-        return;
-    }
-
-    if (n->type != YAML_SCALAR_NODE) {
-        conf_error(f, n, "\"%s\" must be a single value", key->name);
-        return;
-    }
-
-    s = conf_scalar(f, n);
-
-    if (s == NULL) {
-        return;                     /* a variable that is not set: the default */
-    }
-
-    switch (key->type) {
-
-    case C_STR:
-        *(const char **) key->out = s;
-        return;
-
-    case C_BOOL:
-        if (!strcasecmp(s, "true") || !strcasecmp(s, "yes")) {
-            *(int *) key->out = 1;
-        } else if (!strcasecmp(s, "false") || !strcasecmp(s, "no")) {
-            *(int *) key->out = 0;
-        } else {
-            conf_error(f, n, "\"%s\" must be true or false", key->name);
-        }
-        return;
-
-    case C_INT:
-        if (kt_int_parse(s, strlen(s), &v) != KT_OK || v < key->min
-            || v > key->max)
-        {
-            conf_error(f, n, "\"%s\" is not an integer in its range", key->name);
-            return;
-        }
-        *(int64_t *) key->out = v;
-        return;
-
-    case C_USD:
-        if (kt_money_parse(s, strlen(s), KT_MONEY_USD, &v) != KT_OK || v < 0) {
-            conf_error(f, n, "\"%s\" is not an amount", key->name);
-            return;
-        }
-        *(int64_t *) key->out = v;
-        return;
-
-    default:
-        return;
-    }
-}
-
-
-static void
-conf_map(conf_file_t *f, const yaml_node_t *map, const conf_key_t *keys)
-{
-    yaml_node_t       *k, *v;
-    const conf_key_t  *key;
-    yaml_node_pair_t  *pair, *other;
-
     if (map->type != YAML_MAPPING_NODE) {
-        conf_error(f, map, "a mapping is expected%s", "");
-        return;
+        return 0;
     }
 
     for (pair = map->data.mapping.pairs.start;
          pair < map->data.mapping.pairs.top; pair++)
     {
         k = yaml_document_get_node(&f->doc, pair->key);
-        v = yaml_document_get_node(&f->doc, pair->value);
 
-        if (k->type != YAML_SCALAR_NODE) {
-            conf_error(f, k, "a name is expected%s", "");
-            continue;
+        if (k->type == YAML_SCALAR_NODE
+            && strcmp((char *) k->data.scalar.value, name) == 0)
+        {
+            return pair->value;
         }
+    }
 
-        for (other = map->data.mapping.pairs.start; other < pair; other++) {
-            if (!strcmp((char *) yaml_document_get_node(&f->doc, other->key)
-                            ->data.scalar.value,
-                        (char *) k->data.scalar.value))
-            {
-                conf_error(f, k, "\"%s\" is given twice",
-                           (char *) k->data.scalar.value);
-            }
-        }
+    return 0;
+}
 
-        for (key = keys; key->name; key++) {
-            if (!strcmp(key->name, (char *) k->data.scalar.value)) {
-                break;
-            }
-        }
 
-        if (key->name == NULL) {
-            conf_error(f, k, "unknown name \"%s\"",
-                       (char *) k->data.scalar.value);
+/* Variables of the file come first: its other values may name them. */
 
-        } else if (key->type == C_MAP) {
-            conf_map(f, v, key->out);
+static void
+conf_variables(conf_t *c, conf_file_t *f, const yaml_node_t *root)
+{
+    int    id;
+    jv_t  *o, *v;
 
-        } else {
-            conf_value(f, key, v, pair->value);
-        }
+    id = conf_top(f, root, "environment_variables");
+    o = id ? conf_tree(f, id, 0) : NULL;
+
+    for (v = o && o->type == J_OBJ ? o->head : NULL; v; v = v->next) {
+        json_set(c->env, v->key, json_copy(f->a, v));
     }
 }
 
 
-/* Loads the document of `path`; 0, or -1 after a message. */
+/* Other files, beside this one; what they say wins, lists are joined. */
 
 static int
-conf_open(conf_file_t *f, const char *path)
+conf_include(conf_t *c, conf_file_t *f, const jv_t *list, int depth)
 {
-    int            ok;
-    FILE          *fp;
-    yaml_parser_t  parser;
+    const jv_t  *v;
+    const char  *slash, *path;
 
-    f->path = path;
-    f->failed = 0;
-    fp = fopen(path, "rb");
+    slash = strrchr(f->path, '/');
 
-    if (fp == NULL) {
-        fprintf(stderr, "keytoll-controld: %s: %m\n", path);
-        return -1;
+    for (v = list && list->type == J_ARR ? list->head : NULL; v; v = v->next) {
+        path = v->type != J_STR ? "" : *v->s == '/' || slash == NULL ? v->s
+               : arena_printf(f->a, "%.*s/%s", (int) (slash - f->path), f->path, v->s);
+
+        if (depth == CONF_INCLUDE_MAX || !*path) {
+            fprintf(stderr, "keytoll-controld: %s: too many levels of include\n",
+                    f->path);
+            return -1;
+        }
+
+        if (conf_file(c, path, depth + 1) != 0) {
+            return -1;
+        }
     }
-
-    if (!yaml_parser_initialize(&parser)) {
-        fclose(fp);
-        return -1;
-    }
-
-    yaml_parser_set_input_file(&parser, fp);
-    ok = yaml_parser_load(&parser, &f->doc);
-
-    if (!ok) {
-        fprintf(stderr, "keytoll-controld: %s:%zu:%zu: %s\n", path,
-                parser.problem_mark.line + 1, parser.problem_mark.column + 1,
-                parser.problem ? parser.problem : "not valid YAML");
-    }
-
-    yaml_parser_delete(&parser);
-    fclose(fp);
-
-    return ok ? 0 : -1;
-}
-
-
-jv_t *
-conf_yaml(arena_t *a, const char *path)
-{
-    jv_t         *v;
-    conf_file_t   f;
-    yaml_node_t  *root;
-
-    if (conf_open(&f, path) != 0) {
-        return NULL;
-    }
-
-    f.a = a;
-    root = yaml_document_get_root_node(&f.doc);
-    v = root ? conf_tree(&f, 1, 0) : json_null(a);
-    yaml_document_delete(&f.doc);
-
-    return f.failed ? NULL : v;
-}
-
-
-static const char *
-conf_env(const char *name, const char *alias)
-{
-    const char  *v;
-
-    v = getenv(name);
-
-    if ((v == NULL || !*v) && alias) {
-        v = getenv(alias);
-    }
-
-    return v && *v ? arena_str(&conf_arena, v) : NULL;
-}
-
-
-static int
-conf_fail(const char *text)
-{
-    fprintf(stderr, "keytoll-controld: %s\n", text);
-    return -1;
-}
-
-
-static int
-conf_check_master(void)
-{
-    if (conf.master_key == NULL) {
-        return conf_fail("no master key: set general_settings.master_key or the"
-                         " environment variable KEYTOLL_MASTER_KEY");
-    }
-
-    if (strcmp(conf.master_key, "sk-1234") == 0
-        || strlen(conf.master_key) < CONF_MASTER_MIN)
-    {
-        return conf_fail("the master key is too weak: it needs at least 32"
-                         " characters, for instance sk-$(openssl rand -hex 24)");
-    }
-
-    if (strncmp(conf.master_key, "sk-", 3) != 0) {
-        return conf_fail("the master key must begin with sk-");
-    }
-
-    kt_key_token(conf.master_key, strlen(conf.master_key), conf.master_token);
-    log_secret(conf.master_key);
-    log_secret(conf.redis_password);
-    log_secret(conf.salt_key);
 
     return 0;
 }
 
 
 static int
-conf_check(void)
+conf_file(conf_t *c, const char *path, int depth)
 {
-    kt_duration_t  d;
-    kt_period_t    p;
+    int           id;
+    jv_t         *list;
+    conf_file_t   f;
+    yaml_node_t  *root;
 
-    if (conf.database_url == NULL) {
-        return conf_fail("no database_url: set it or DATABASE_URL");
+    f.a = &c->arena;
+    f.env = c->env;
+
+    if (conf_open(&f, path) != 0) {
+        return -1;
     }
 
-    if (conf.redis_url == NULL) {
-        return conf_fail("no redis_url: set it or REDIS_URL");
+    list = NULL;
+    root = yaml_document_get_root_node(&f.doc);
+
+    if (root) {
+        conf_variables(c, &f, root);
+        conf_map(c, &f, root, conf_keys, 0);
+        id = conf_top(&f, root, "include");
+        list = id ? conf_tree(&f, id, 0) : NULL;
     }
 
-    if (strncmp(conf.redis_url, "unix://", 7) != 0
-        && strncmp(conf.redis_url, "redis://", 8) != 0)
-    {
-        return conf_fail("redis_url must be unix:///path or redis://host:port");
+    yaml_document_delete(&f.doc);
+
+    return f.failed ? -1 : conf_include(c, &f, list, depth);
+}
+
+
+static const char *
+conf_env(conf_t *c, const char *name, const char *alias)
+{
+    const char  *v;
+
+    v = conf_variable(c->env, name);
+
+    if (v == NULL && alias) {
+        v = conf_variable(c->env, alias);
     }
 
-    if (strcmp(conf.token_rate_limit_type, "total")
-        && strcmp(conf.token_rate_limit_type, "input")
-        && strcmp(conf.token_rate_limit_type, "output"))
-    {
-        return conf_fail("token_rate_limit_type must be total, input or output");
+    return v ? arena_str(&c->arena, v) : NULL;
+}
+
+
+/* A value for a connection string, quoted. */
+
+static const char *
+conf_quote(arena_t *a, const char *s)
+{
+    buf_t  b;
+
+    buf_init(&b, a);
+    buf_putc(&b, '\'');
+
+    for (; *s; s++) {
+        if (*s == '\'' || *s == '\\') {
+            buf_putc(&b, '\\');
+        }
+
+        buf_putc(&b, *s);
     }
 
-    if (strcmp(conf.compat, "1.104") && strcmp(conf.compat, "1.96")
-        && strcmp(conf.compat, "1.81"))
-    {
-        return conf_fail("litellm_compat must be \"1.104\", \"1.96\" or \"1.81\"");
+    buf_putc(&b, '\'');
+
+    return b.p;
+}
+
+
+/* DATABASE_HOST and its like, where there is no URL. */
+
+static const char *
+conf_env_database(conf_t *c)
+{
+    size_t       i;
+    buf_t        b;
+    const char  *v;
+
+    static const char *const  parts[][3] = {
+        { "host", "DATABASE_HOST", NULL }, { "port", "DATABASE_PORT", NULL },
+        { "user", "DATABASE_USERNAME", "DATABASE_USER" },
+        { "password", "DATABASE_PASSWORD", NULL }, { "dbname", "DATABASE_NAME", NULL }
+    };
+
+    v = conf_env(c, "DATABASE_URL", NULL);
+
+    if (v || conf_env(c, "DATABASE_HOST", NULL) == NULL) {
+        return v;
     }
 
-    if (strcmp(conf.timezone, "UTC") != 0) {
-        return conf_fail("timezone: only UTC is available in this version");
+    buf_init(&b, &c->arena);
+
+    for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        v = conf_env(c, parts[i][1], parts[i][2]);
+
+        if (v) {
+            buf_printf(&b, b.len ? " %s=" : "%s=", parts[i][0]);
+            buf_puts(&b, conf_quote(&c->arena, v));
+        }
     }
 
-    if (conf.budget_duration
-        && (kt_duration_parse(conf.budget_duration,
-                              strlen(conf.budget_duration), &d) != KT_OK
-            || kt_period_start(&d, 0, &p) != KT_OK))
-    {
-        return conf_fail("litellm_settings.budget_duration is not a duration");
-    }
+    return b.p;
+}
 
-    return conf_check_master();
+
+static const char *
+conf_env_redis(conf_t *c)
+{
+    const char  *host, *port, *v;
+
+    v = conf_env(c, "REDIS_URL", NULL);
+    host = conf_env(c, "REDIS_HOST", NULL);
+    port = conf_env(c, "REDIS_PORT", NULL);
+
+    return v || host == NULL ? v : arena_printf(&c->arena, "redis://%s:%s", host,
+                                                port ? port : "6379");
 }
 
 
 /* Files of the checkout, relative to the binary: build/../<name>. */
 
 static const char *
-conf_beside(const char *name)
+conf_beside(conf_t *c, const char *name)
 {
     char     exe[4096];
     char    *slash, *p;
@@ -522,11 +237,11 @@ conf_beside(const char *name)
         slash = strrchr(exe, '/');
 
         if (slash == NULL || slash == exe) {
-            return arena_printf(&conf_arena, "/usr/share/keytoll/%s", name);
+            return arena_printf(&c->arena, "/usr/share/keytoll/%s", name);
         }
 
         *slash = '\0';
-        p = arena_printf(&conf_arena, "%s/%s", exe, name);
+        p = arena_printf(&c->arena, "%s/%s", exe, name);
 
         if (access(p, R_OK) == 0) {
             return p;
@@ -535,63 +250,169 @@ conf_beside(const char *name)
 }
 
 
+/* What the file did not say. */
+
+static void
+conf_defaults(conf_t *c)
+{
+    c->master_key = c->master_key ? c->master_key
+                    : conf_env(c, "KEYTOLL_MASTER_KEY", "LITELLM_MASTER_KEY");
+    c->salt_key = conf_env(c, "KEYTOLL_SALT_KEY", "LITELLM_SALT_KEY");
+    c->database_url = c->database_url ? c->database_url : conf_env_database(c);
+    c->redis_url = c->redis_url ? c->redis_url : conf_env_redis(c);
+    c->redis_username = c->redis_username ? c->redis_username
+                        : conf_env(c, "REDIS_USERNAME", NULL);
+    c->redis_password = c->redis_password ? c->redis_password
+                        : conf_env(c, "REDIS_PASSWORD", NULL);
+    c->sql_dir = c->sql_dir ? c->sql_dir : conf_beside(c, "sql");
+    c->functions_file = c->functions_file ? c->functions_file
+                        : conf_beside(c, "keytoll.lua");
+    c->models_file = c->models_file ? c->models_file
+                     : conf_beside(c, "config/models.yaml");
+}
+
+
+static int
+conf_fail(const char *text)
+{
+    fprintf(stderr, "keytoll-controld: %s\n", text);
+    return -1;
+}
+
+
+static int
+conf_check_master(conf_t *c)
+{
+    if (c->master_key == NULL) {
+        return conf_fail("no master key: set general_settings.master_key or the"
+                         " environment variable KEYTOLL_MASTER_KEY");
+    }
+
+    if (strcmp(c->master_key, "sk-1234") == 0
+        || strlen(c->master_key) < CONF_MASTER_MIN)
+    {
+        return conf_fail("the master key is too weak: it needs at least 32"
+                         " characters, for instance sk-$(openssl rand -hex 24)");
+    }
+
+    if (strncmp(c->master_key, "sk-", 3) != 0) {
+        return conf_fail("the master key must begin with sk-");
+    }
+
+    kt_key_token(c->master_key, strlen(c->master_key), c->master_token);
+    log_secret(c->master_key);
+    log_secret(c->redis_password);
+    log_secret(c->salt_key);
+
+    return 0;
+}
+
+
+static int
+conf_check(conf_t *c)
+{
+    kt_duration_t  d;
+    kt_period_t    p;
+
+    if (c->database_url == NULL) {
+        return conf_fail("no database_url: set it or DATABASE_URL");
+    }
+
+    if (c->redis_url == NULL) {
+        return conf_fail("no redis_url: set it or REDIS_URL");
+    }
+
+    if (strncmp(c->redis_url, "unix://", 7) != 0
+        && strncmp(c->redis_url, "redis://", 8) != 0)
+    {
+        return conf_fail("redis_url must be unix:///path or redis://host:port");
+    }
+
+    if (strcmp(c->compat, "1.104") && strcmp(c->compat, "1.96")
+        && strcmp(c->compat, "1.81"))
+    {
+        return conf_fail("litellm_compat must be \"1.104\", \"1.96\" or \"1.81\"");
+    }
+
+    if (strcmp(c->timezone, "UTC") != 0) {
+        return conf_fail("timezone: only UTC is available in this version");
+    }
+
+    if (c->reset_time && strcmp(c->reset_time, "00:00") != 0) {
+        return conf_fail("budget_reset_time: only 00:00 is available in this version");
+    }
+
+    if (c->budget_duration
+        && (kt_duration_parse(c->budget_duration,
+                              strlen(c->budget_duration), &d) != KT_OK
+            || kt_period_start(&d, 0, &p) != KT_OK))
+    {
+        return conf_fail("litellm_settings.budget_duration is not a duration");
+    }
+
+    return conf_check_master(c);
+}
+
+
+conf_t *
+conf_read(const char *path)
+{
+    conf_t  *c;
+
+    c = xmalloc(sizeof(conf_t));
+    memset(c, 0, sizeof(*c));
+    arena_init(&c->arena);
+    c->path = path ? arena_str(&c->arena, path) : NULL;
+    c->env = json_obj(&c->arena);
+    c->declared = json_obj(&c->arena);
+    c->idle = json_arr(&c->arena);
+    c->listen = "127.0.0.1:4001";
+    c->compat = "1.104";
+    c->token_rate_limit_type = "total";
+    c->timezone = "UTC";
+    c->max_budget_nusd = -1;
+    c->max_parallel = -1;
+    c->customer_nusd = -1;
+    c->budget_status = 422;
+    c->threads = 8;
+    c->store_model_in_db = 1;
+
+    if (path && conf_file(c, path, 0) != 0) {
+        conf_free(c);
+        return NULL;
+    }
+
+    conf_defaults(c);
+
+    if (conf_check(c) != 0) {
+        conf_free(c);
+        return NULL;
+    }
+
+    return c;
+}
+
+
+void
+conf_free(conf_t *c)
+{
+    arena_free(&c->arena);
+    free(c);
+}
+
+
 int
 conf_load(const char *path)
 {
-    conf_file_t   f;
-    yaml_node_t  *root;
+    conf_t  *c;
 
-    arena_init(&conf_arena);
-    memset(&conf, 0, sizeof(conf));
-    conf.path = path;
-    conf.listen = "127.0.0.1:4001";
-    conf.compat = "1.104";
-    conf.token_rate_limit_type = "total";
-    conf.timezone = "UTC";
-    conf.max_budget_nusd = -1;
-    conf.max_parallel = -1;
-    conf.customer_nusd = -1;
-    conf.threads = 8;
-    conf.store_model_in_db = 1;
+    c = conf_read(path);
 
-    conf.master_key = conf_env("KEYTOLL_MASTER_KEY", "LITELLM_MASTER_KEY");
-    conf.salt_key = conf_env("KEYTOLL_SALT_KEY", "LITELLM_SALT_KEY");
-    conf.database_url = conf_env("DATABASE_URL", NULL);
-    conf.redis_url = conf_env("REDIS_URL", NULL);
-    conf.redis_username = conf_env("REDIS_USERNAME", NULL);
-    conf.redis_password = conf_env("REDIS_PASSWORD", NULL);
-
-    if (path) {
-        f.a = &conf_arena;
-
-        if (conf_open(&f, path) != 0) {
-            return -1;
-        }
-
-        root = yaml_document_get_root_node(&f.doc);
-
-        if (root) {
-            conf_map(&f, root, conf_top);
-        }
-
-        yaml_document_delete(&f.doc);
-
-        if (f.failed) {
-            return -1;
-        }
+    if (c == NULL) {
+        return -1;
     }
 
-    if (conf.sql_dir == NULL) {
-        conf.sql_dir = conf_beside("sql");
-    }
+    conf_current = c;
 
-    if (conf.functions_file == NULL) {
-        conf.functions_file = conf_beside("keytoll.lua");
-    }
-
-    if (conf.models_file == NULL) {
-        conf.models_file = conf_beside("config/models.yaml");
-    }
-
-    return conf_check();
+    return 0;
 }

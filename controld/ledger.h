@@ -95,6 +95,12 @@ const char *clean_json(arena_t *a, const char *p, size_t len);
  */
 int ledger_store(arena_t *a, event_t **events, size_t n);
 
+/*
+ * 0, -1 when the database is gone, -2 when it refused a value; without `rows` the
+ * result is cleared, as it is after an error.
+ */
+int ledger_result(void *pgresult, int rows);
+
 /* Parks one event in ledger_rejects, in the open transaction.  0 or -1. */
 int ledger_reject(const event_t *e, const char *why);
 

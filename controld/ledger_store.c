@@ -4,118 +4,21 @@
 #include <string.h>
 #include "db.h"
 #include "ledger.h"
+#include "ledger_sums.h"
 #include "metrics.h"
 
 
 #define BIT_UCR    8
 #define BIT_MONEY  16
 
-#define DAY_MS     86400000
-
-
-/* Sums by a text key, collected in a hash table and written sorted, so that two
- * daemons take their row locks in the same order. */
-
-typedef struct {
-    const char  *key;
-    const char  *ent;
-    const char  *model;
-    const char  *provider;
-    int64_t      a;              /* period id or day                           */
-    int64_t      v[8];
-} sum_t;
-
-typedef struct {
-    arena_t  *arena;
-    size_t    n;
-    size_t    size;              /* power of two                               */
-    sum_t   **slot;
-} sums_t;
-
 enum { M_NUSD, M_UCR, M_REQ, M_TOK };
-enum { D_REQ, D_FAIL, D_IN, D_OUT, D_CR, D_CW, D_NUSD, D_UCR };
 
 
-static uint64_t
-sums_hash(const char *s)
-{
-    uint64_t  h;
-
-    for (h = 1469598103934665603u; *s; s++) {
-        h = (h ^ (unsigned char) *s) * 1099511628211u;
-    }
-
-    return h;
-}
-
-
-static void
-sums_init(sums_t *t, arena_t *a, size_t expect)
-{
-    t->arena = a;
-    t->n = 0;
-
-    for (t->size = 64; t->size < expect * 2; t->size *= 2) { /* void */ }
-
-    t->slot = arena_alloc(a, t->size * sizeof(sum_t *));
-}
-
-
-static sum_t *
-sums_get(sums_t *t, const char *key)
-{
-    size_t  i;
-
-    for (i = sums_hash(key) & (t->size - 1); t->slot[i];
-         i = (i + 1) & (t->size - 1))
-    {
-        if (strcmp(t->slot[i]->key, key) == 0) {
-            return t->slot[i];
-        }
-    }
-
-    t->slot[i] = arena_alloc(t->arena, sizeof(sum_t));
-    t->slot[i]->key = arena_str(t->arena, key);
-    t->n++;
-
-    return t->slot[i];
-}
-
-
-static int
-sums_order(const void *x, const void *y)
-{
-    sum_t *const *a = x;
-    sum_t *const *b = y;
-
-    return strcmp((*a)->key, (*b)->key);
-}
-
-
-static sum_t **
-sums_sorted(sums_t *t)
-{
-    size_t   i, n;
-    sum_t  **list;
-
-    list = arena_alloc(t->arena, (t->n + 1) * sizeof(sum_t *));
-
-    for (i = 0, n = 0; i < t->size; i++) {
-        if (t->slot[i]) {
-            list[n++] = t->slot[i];
-        }
-    }
-
-    qsort(list, n, sizeof(sum_t *), sums_order);
-
-    return list;
-}
-
-
-static int
-store_result(PGresult *res, int rows)
+int
+ledger_result(void *pgresult, int rows)
 {
     int          bad;
+    PGresult    *res = pgresult;
     const char  *state;
 
     if (db_ok(res)) {
@@ -145,8 +48,8 @@ store_meters(arena_t *a, sums_t *t)
     const char  **ents;
     PGresult     *res;
 
-    if (t->n == 0) {
-        return 0;
+    if (t->n == 0 || t->over) {
+        return t->over ? -2 : 0;
     }
 
     s = sums_sorted(t);
@@ -157,7 +60,7 @@ store_meters(arena_t *a, sums_t *t)
     }
 
     for (i = 0; i < t->n; i++) {
-        ents[i] = s[i]->ent;
+        ents[i] = s[i]->ref;
         n[0][i] = s[i]->a;
         n[1][i] = s[i]->v[M_NUSD];
         n[2][i] = s[i]->v[M_UCR];
@@ -177,84 +80,16 @@ store_meters(arena_t *a, sums_t *t)
         db_array_ints(a, n[1], t->n), db_array_ints(a, n[2], t->n),
         db_array_ints(a, n[3], t->n), db_array_ints(a, n[4], t->n));
 
-    return store_result(res, 0);
-}
-
-
-static int
-store_daily(arena_t *a, sums_t *t)
-{
-    size_t        i, k;
-    sum_t       **s;
-    int64_t      *n[9];
-    const char  **text[3];
-    PGresult     *res;
-
-    if (t->n == 0) {
-        return 0;
-    }
-
-    s = sums_sorted(t);
-
-    for (i = 0; i < 3; i++) {
-        text[i] = arena_alloc(a, t->n * sizeof(char *));
-    }
-
-    for (i = 0; i < 9; i++) {
-        n[i] = arena_alloc(a, t->n * sizeof(int64_t));
-    }
-
-    for (i = 0; i < t->n; i++) {
-        text[0][i] = s[i]->ent;
-        text[1][i] = s[i]->model;
-        text[2][i] = s[i]->provider;
-        n[0][i] = s[i]->a;
-
-        for (k = 0; k < 8; k++) {
-            n[k + 1][i] = s[i]->v[k];
-        }
-    }
-
-    res = db_q("INSERT INTO daily_usage (ent, model, provider, day, requests, failed,"
-        " prompt_tokens, completion_tokens, cache_read_tokens, cache_write_tokens,"
-        " cost_nusd, cost_ucr) SELECT e, m, p, date '1970-01-01' + d::int, q, f, i, o,"
-        " cr, cw, c, u FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[],"
-        " $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],"
-        " $10::bigint[], $11::bigint[], $12::bigint[])"
-        " AS x(e, m, p, d, q, f, i, o, cr, cw, c, u)"
-        " ON CONFLICT (ent, day, model, provider) DO UPDATE SET"
-        " requests = daily_usage.requests + EXCLUDED.requests,"
-        " failed = daily_usage.failed + EXCLUDED.failed,"
-        " prompt_tokens = daily_usage.prompt_tokens + EXCLUDED.prompt_tokens,"
-        " completion_tokens = daily_usage.completion_tokens +"
-        " EXCLUDED.completion_tokens,"
-        " cache_read_tokens = daily_usage.cache_read_tokens +"
-        " EXCLUDED.cache_read_tokens,"
-        " cache_write_tokens = daily_usage.cache_write_tokens +"
-        " EXCLUDED.cache_write_tokens,"
-        " cost_nusd = daily_usage.cost_nusd + EXCLUDED.cost_nusd,"
-        " cost_ucr = daily_usage.cost_ucr + EXCLUDED.cost_ucr",
-        db_array(a, text[0], t->n), db_array(a, text[1], t->n),
-        db_array(a, text[2], t->n), db_array_ints(a, n[0], t->n),
-        db_array_ints(a, n[1], t->n), db_array_ints(a, n[2], t->n),
-        db_array_ints(a, n[3], t->n), db_array_ints(a, n[4], t->n),
-        db_array_ints(a, n[5], t->n), db_array_ints(a, n[6], t->n),
-        db_array_ints(a, n[7], t->n), db_array_ints(a, n[8], t->n));
-
-    return store_result(res, 0);
+    return ledger_result(res, 0);
 }
 
 
 static const char *
-store_sum_key(buf_t *b, const char *ent, int64_t n, const char *m, const char *p)
+store_sum_key(buf_t *b, const char *ent, int64_t n)
 {
     b->len = 0;
     buf_puts(b, ent);
     buf_printf(b, "\x01%020" PRId64, n);
-    buf_putc(b, '\x01');
-    buf_puts(b, m);
-    buf_putc(b, '\x01');
-    buf_puts(b, p);
 
     return b->p;
 }
@@ -263,56 +98,37 @@ store_sum_key(buf_t *b, const char *ent, int64_t n, const char *m, const char *p
 /* Adds one row (old NULL) or the change from an estimate to both sums. */
 
 static void
-store_add(sums_t *meters, sums_t *daily, const event_t *e, const event_t *old)
+store_add(sums_t *meters, usage_t *usage, const event_t *e, const event_t *old)
 {
     size_t           i;
     buf_t            b;
     sum_t           *s;
-    int64_t          day;
     const charge_t  *c;
-    static const event_t  none;
 
     buf_init(&b, meters->arena);
-    day = e->rid_ms / DAY_MS;
+
+    if (e->code != EV_ADJ) {
+        usage_add(usage, e, old);
+    }
 
     for (i = 0; i < e->ncharges; i++) {
         c = &e->charges[i];
 
         if (c->bits & BIT_MONEY) {
-            s = sums_get(meters, store_sum_key(&b, c->ent, c->period_id, "", ""));
-            s->ent = c->ent;
+            s = sums_get(meters, store_sum_key(&b, c->ent, c->period_id));
+            s->ref = c->ent;
             s->a = c->period_id;
 
             if (c->bits & BIT_UCR) {
-                s->v[M_UCR] += e->cost_ucr - (old ? old->cost_ucr : 0);
+                sums_add(meters, s, M_UCR, e->cost_ucr - (old ? old->cost_ucr : 0));
             } else {
-                s->v[M_NUSD] += e->cost_nusd - (old ? old->cost_nusd : 0);
+                sums_add(meters, s, M_NUSD, e->cost_nusd - (old ? old->cost_nusd : 0));
             }
 
-            s->v[M_REQ] += old == NULL && e->code != EV_ADJ;
-            s->v[M_TOK] += e->in_tok + e->out_tok
-                           - (old ? old->in_tok + old->out_tok : 0);
+            sums_add(meters, s, M_REQ, old == NULL && e->code != EV_ADJ);
+            sums_add(meters, s, M_TOK, e->in_tok + e->out_tok
+                                       - (old ? old->in_tok + old->out_tok : 0));
         }
-
-        if (e->code == EV_ADJ || strchr(c->ent, '~')) {
-            continue;
-        }
-
-        s = sums_get(daily, store_sum_key(&b, c->ent, day, e->model, e->provider));
-        s->ent = c->ent;
-        s->model = e->model;
-        s->provider = e->provider;
-        s->a = day;
-        s->v[D_REQ] += old == NULL;
-        s->v[D_FAIL] += old == NULL && e->status >= 400;
-        old = old ? old : &none;
-        s->v[D_IN] += e->in_tok - old->in_tok;
-        s->v[D_OUT] += e->out_tok - old->out_tok;
-        s->v[D_CR] += e->cr_tok - old->cr_tok;
-        s->v[D_CW] += e->cw_tok - old->cw_tok;
-        s->v[D_NUSD] += e->cost_nusd - old->cost_nusd;
-        s->v[D_UCR] += e->cost_ucr - old->cost_ucr;
-        old = old == &none ? NULL : old;
     }
 }
 
@@ -407,7 +223,7 @@ store_rows(arena_t *a, event_t **ev, size_t n, char *fresh)
     }
 
     res = db_query(store_insert, STORE_TEXTS + STORE_INTS, params);
-    rc = store_result(res, 1);
+    rc = ledger_result(res, 1);
 
     if (rc) {
         return rc;
@@ -423,6 +239,13 @@ store_rows(arena_t *a, event_t **ev, size_t n, char *fresh)
     PQclear(res);
 
     return 0;
+}
+
+
+static const char *
+store_text(arena_t *a, PGresult *res, int col)
+{
+    return arena_str(a, db_str(res, 0, col));
 }
 
 
@@ -444,7 +267,10 @@ store_fix(arena_t *a, const event_t *e, event_t *old)
         " to_timestamp($14::bigint / 1000.0), stream = $15::bigint = 1 FROM old WHERE"
         " l.rid = old.rid AND l.started_at = old.started_at RETURNING"
         " old.prompt_tokens, old.completion_tokens, old.cache_read_tokens,"
-        " old.cache_write_tokens, old.cost_nusd, old.cost_ucr",
+        " old.cache_write_tokens, old.cost_nusd, old.cost_ucr, old.http_status,"
+        " old.token, old.user_id, old.team_id, old.organization_id, old.customer_id,"
+        " array_to_string(old.tags, E'\\x1f'), old.model, old.upstream_model,"
+        " old.provider, old.route",
         e->rid, arena_printf(a, "%" PRId64, e->rid_ms),
         arena_printf(a, "%" PRId64, e->in_tok),
         arena_printf(a, "%" PRId64, e->out_tok),
@@ -456,7 +282,7 @@ store_fix(arena_t *a, const event_t *e, event_t *old)
         arena_printf(a, "%" PRId64, e->status), e->answer_id, e->ending,
         e->estimated ? "1" : "0", arena_printf(a, "%" PRId64, e->t1_ms),
         e->stream ? "1" : "0");
-    rc = store_result(res, 1);
+    rc = ledger_result(res, 1);
 
     if (rc) {
         return rc;
@@ -473,6 +299,17 @@ store_fix(arena_t *a, const event_t *e, event_t *old)
     old->cw_tok = db_int(res, 0, 3);
     old->cost_nusd = db_int(res, 0, 4);
     old->cost_ucr = db_int(res, 0, 5);
+    old->status = db_int(res, 0, 6);
+    old->token = store_text(a, res, 7);
+    old->user = store_text(a, res, 8);
+    old->team = store_text(a, res, 9);
+    old->org = store_text(a, res, 10);
+    old->customer = store_text(a, res, 11);
+    old->tags = store_text(a, res, 12);
+    old->model = store_text(a, res, 13);
+    old->upstream = store_text(a, res, 14);
+    old->provider = store_text(a, res, 15);
+    old->route = store_text(a, res, 16);
     PQclear(res);
     METRIC_ADD(ledger_fixes, 1);
 
@@ -486,7 +323,7 @@ store_fix(arena_t *a, const event_t *e, event_t *old)
  */
 
 static int
-store_fixes(arena_t *a, event_t **ev, size_t n, sums_t *meters, sums_t *daily)
+store_fixes(arena_t *a, event_t **ev, size_t n, sums_t *meters, usage_t *usage)
 {
     int      rc;
     char     fresh;
@@ -501,7 +338,7 @@ store_fixes(arena_t *a, event_t **ev, size_t n, sums_t *meters, sums_t *daily)
         }
 
         if (rc == 1) {
-            store_add(meters, daily, ev[i], &old);
+            store_add(meters, usage, ev[i], &old);
             continue;
         }
 
@@ -514,7 +351,7 @@ store_fixes(arena_t *a, event_t **ev, size_t n, sums_t *meters, sums_t *daily)
         }
 
         if (fresh) {
-            store_add(meters, daily, ev[i], NULL);
+            store_add(meters, usage, ev[i], NULL);
         }
     }
 
@@ -529,7 +366,8 @@ ledger_store(arena_t *a, event_t **events, size_t n)
     char      *fresh;
     size_t     i, rows, fixes, dup;
     sum_t     *s;
-    sums_t     meters, daily, seen;
+    sums_t     meters, seen;
+    usage_t   *usage;
     event_t  **row, **fix;
 
     row = arena_alloc(a, (n + 1) * sizeof(event_t *));
@@ -541,7 +379,7 @@ ledger_store(arena_t *a, event_t **events, size_t n)
     }
 
     sums_init(&meters, a, rows);
-    sums_init(&daily, a, rows);
+    usage = usage_new(a, n);
     sums_init(&seen, a, n);
     rows = fixes = dup = 0;
 
@@ -570,17 +408,17 @@ ledger_store(arena_t *a, event_t **events, size_t n)
 
     for (i = 0; i < rows; i++) {
         if (fresh[i]) {
-            store_add(&meters, &daily, row[i], NULL);
+            store_add(&meters, usage, row[i], NULL);
         }
     }
 
-    rc = store_fixes(a, fix, fixes, &meters, &daily);
+    rc = store_fixes(a, fix, fixes, &meters, usage);
 
     if (rc == 0) {
         rc = store_meters(a, &meters);
     }
 
-    return rc ? rc : store_daily(a, &daily);
+    return rc ? rc : usage_store(a, usage);
 }
 
 

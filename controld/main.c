@@ -45,7 +45,7 @@ static const char  main_usage[] =
 typedef struct {
     const char  *command;
     const char  *arg;
-    const char  *conf;
+    const char  *file;
     const char  *pidfile;
     const char  *sql_dir;
     int          dry;
@@ -61,7 +61,7 @@ main_options(int argc, char **argv, options_t *o)
 
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-c") && i + 1 < argc) {
-            o->conf = argv[++i];
+            o->file = argv[++i];
         } else if (!strcmp(argv[i], "-p") && i + 1 < argc) {
             o->pidfile = argv[++i];
         } else if (!strcmp(argv[i], "--sql-dir") && i + 1 < argc) {
@@ -123,6 +123,26 @@ main_wait(void)
 }
 
 
+static const char *
+main_sql(const options_t *o)
+{
+    return o->sql_dir ? o->sql_dir : conf.sql_dir;
+}
+
+
+/* Names of LiteLLM's that mean nothing here. */
+
+static void
+main_idle(void)
+{
+    const jv_t  *v;
+
+    for (v = conf.idle->head; v; v = v->next) {
+        puts(v->s);
+    }
+}
+
+
 static int
 main_serve(const options_t *o)
 {
@@ -136,7 +156,7 @@ main_serve(const options_t *o)
     sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
-    if (route_check() != 0 || migrate_run(conf.sql_dir) != 0 || setup_run() != 0
+    if (route_check() != 0 || migrate_run(main_sql(o)) != 0 || setup_run() != 0
         || main_pidfile(o->pidfile) != 0)
     {
         return 1;
@@ -184,16 +204,12 @@ main(int argc, char **argv)
         return 0;
     }
 
-    if (conf_load(o.conf) != 0) {
+    if (conf_load(o.file) != 0) {
         return 1;
     }
 
-    if (o.sql_dir) {
-        conf.sql_dir = o.sql_dir;
-    }
-
     if (!strcmp(o.command, "migrate")) {
-        return migrate_run(conf.sql_dir) ? 1 : 0;
+        return migrate_run(main_sql(&o)) ? 1 : 0;
     }
 
     if (registry_init() != 0) {
@@ -205,6 +221,7 @@ main(int argc, char **argv)
     }
 
     if (!strcmp(o.command, "check-config")) {
+        main_idle();
         puts("the configuration is fine");
         return 0;
     }

@@ -1,8 +1,15 @@
 #include <string.h>
 #include "conf.h"
 #include "db.h"
-#include "kt_money.h"
 #include "settings.h"
+#include "tx.h"
+
+
+int
+settings_in_file(const char *name)
+{
+    return !json_is_null(json_get(conf.declared, name));
+}
 
 
 const jv_t *
@@ -12,41 +19,72 @@ settings_get(req_t *r, const char *name)
     PGresult    *res;
     const char  *err;
 
-    v = json_get(conf.settings, name);
+    v = json_get(conf.declared, name);
 
-    if (v) {
-        return json_is_null(v) ? NULL : v;
+    if (!json_is_null(v)) {
+        return v;
     }
 
     res = db_q("SELECT value FROM settings WHERE name = $1", name);
 
     if (!db_ok(res)) {
+        db_log("can not read the settings", res);
         PQclear(res);
         fail_db(r);
         return NULL;
     }
 
-    v = PQntuples(res) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
-                                    (size_t) PQgetlength(res, 0, 0), &err) : NULL;
+    v = NULL;
+
+    if (PQntuples(res)) {
+        v = json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+                       &err);
+    }
+
     PQclear(res);
 
     return json_is_null(v) ? NULL : v;
 }
 
 
-int64_t
-settings_usd(req_t *r, const char *name)
+int
+settings_bool(req_t *r, const char *name, int def)
 {
-    int64_t      nusd;
     const jv_t  *v;
 
     v = settings_get(r, name);
 
-    if (v == NULL) {
-        return r->status ? -2 : -1;
+    return v && (v->type == J_TRUE || v->type == J_FALSE) ? v->type == J_TRUE : def;
+}
+
+
+int
+settings_put(req_t *r, const char *name, const jv_t *value)
+{
+    PGresult    *res;
+    const char  *before, *after;
+
+    res = tx_q(r, "SELECT value FROM settings WHERE name = $1 FOR UPDATE", name);
+
+    if (res == NULL) {
+        return -1;
     }
 
-    return (v->type == J_NUM || v->type == J_STR)
-           && kt_money_parse(v->s, v->len, KT_MONEY_USD, &nusd) == KT_OK
-           && nusd >= 0 ? nusd : -1;
+    before = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    PQclear(res);
+    after = value ? json_text(&r->a, value) : NULL;
+    res = value ? tx_q(r, "INSERT INTO settings (name, value) VALUES ($1, $2::jsonb)"
+                       " ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value,"
+                       " updated_at = now()", name, after)
+                : tx_q(r, "DELETE FROM settings WHERE name = $1", name);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+
+    return before == NULL && after == NULL ? 0
+           : tx_audit(r, before ? after ? "updated" : "deleted" : "created",
+                      "LiteLLM_Config", name, before, after);
 }

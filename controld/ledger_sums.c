@@ -1,0 +1,89 @@
+#include <stdlib.h>
+#include <string.h>
+#include "ledger_sums.h"
+
+
+static uint64_t
+sums_hash(const char *s)
+{
+    uint64_t  h;
+
+    for (h = 1469598103934665603u; *s; s++) {
+        h = (h ^ (unsigned char) *s) * 1099511628211u;
+    }
+
+    return h;
+}
+
+
+void
+sums_init(sums_t *t, arena_t *a, size_t expect)
+{
+    t->arena = a;
+    t->n = 0;
+    t->over = 0;
+
+    for (t->size = 64; t->size < expect * 2; t->size *= 2) { /* void */ }
+
+    t->slot = arena_alloc(a, t->size * sizeof(sum_t *));
+}
+
+
+sum_t *
+sums_get(sums_t *t, const char *key)
+{
+    size_t  i;
+
+    for (i = sums_hash(key) & (t->size - 1); t->slot[i];
+         i = (i + 1) & (t->size - 1))
+    {
+        if (strcmp(t->slot[i]->key, key) == 0) {
+            return t->slot[i];
+        }
+    }
+
+    t->slot[i] = arena_alloc(t->arena, sizeof(sum_t));
+    t->slot[i]->key = arena_str(t->arena, key);
+    t->n++;
+
+    return t->slot[i];
+}
+
+
+static int
+sums_order(const void *x, const void *y)
+{
+    sum_t *const *a = x;
+    sum_t *const *b = y;
+
+    return strcmp((*a)->key, (*b)->key);
+}
+
+
+sum_t **
+sums_sorted(sums_t *t)
+{
+    size_t   i, n;
+    sum_t  **list;
+
+    list = arena_alloc(t->arena, (t->n + 1) * sizeof(sum_t *));
+
+    for (i = 0, n = 0; i < t->size; i++) {
+        if (t->slot[i]) {
+            list[n++] = t->slot[i];
+        }
+    }
+
+    qsort(list, n, sizeof(sum_t *), sums_order);
+
+    return list;
+}
+
+
+void
+sums_add(sums_t *t, sum_t *s, int i, int64_t v)
+{
+    if (__builtin_add_overflow(s->v[i], v, &s->v[i])) {
+        t->over = 1;
+    }
+}
