@@ -176,6 +176,14 @@ http_on_done(void *cls, struct MHD_Connection *con, void **state,
         return;
     }
 
+    if (r->delivered) {
+
+        /* the answer is out: nobody waits for this */
+
+        PQclear(db_q("DELETE FROM outbox WHERE id = ANY ($1::bigint[])",
+                     r->delivered));
+    }
+
     if (r->counted) {
         atomic_fetch_sub(&http_active, 1);
     }

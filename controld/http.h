@@ -71,6 +71,9 @@ typedef struct {
     int                     idem_claimed;
     int                     committed;   /* a transaction took place          */
 
+    jv_t                   *settings;    /* of the database, once they were asked */
+    const char             *delivered;   /* rows of the outbox that may go    */
+
     touch_t                *touched;
     touch_t               **touch_end;
 

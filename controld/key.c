@@ -404,8 +404,9 @@ key_existing(req_t *r, key_new_t *k, const char *user_id, const char *team_id)
 static int
 key_insert(req_t *r, rowset_t *rs, key_new_t *k)
 {
-    int        made;
-    PGresult  *res;
+    int          made;
+    PGresult    *res;
+    const char  *err;
 
     row_set(rs, "token", "text", k->token);
     row_set(rs, "key_name", "text",
@@ -413,7 +414,7 @@ key_insert(req_t *r, rowset_t *rs, key_new_t *k)
     row_set(rs, "created_by", "text", tx_actor(r));
     row_set(rs, "updated_by", "text", tx_actor(r));
     res = tx_dynamic(r, row_insert(&r->a, "keys", rs,
-                     "ON CONFLICT (token) DO NOTHING RETURNING ent"), rs->n,
+                     "ON CONFLICT (token) DO NOTHING RETURNING ent, kt_key_json(keys)"), rs->n,
                      rs->val);
 
     if (res == NULL) {
@@ -424,6 +425,8 @@ key_insert(req_t *r, rowset_t *rs, key_new_t *k)
 
     if (made) {
         tx_touch(r, PQgetvalue(res, 0, 0));
+        k->row = json_parse(&r->a, PQgetvalue(res, 0, 1),
+                            (size_t) PQgetlength(res, 0, 1), &err);
     }
 
     PQclear(res);
@@ -471,8 +474,8 @@ key_create(req_t *r, const field_t *table, const char *user_id,
     rc = field_usd(r, "spend", &spend);
 
     if (rc < 0 || (rc > 0 && spend > 0 && owner_seed(r, "keys", ent, spend) != 0)
-        || key_row(r, k->token, &k->row) != 0
-        || owner_submeters(r, ent, k->row) != 0
+        || (owner_has_submeters(k->row)
+            && owner_submeters(r, ent, k->row) != 0)
         || tx_audit(r, "created", "LiteLLM_VerificationToken", k->token, NULL,
                     json_text(&r->a, k->row)) != 0)
     {

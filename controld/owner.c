@@ -303,6 +303,21 @@ owner_sub_drop(req_t *r, const char *owner, const subs_t *s)
 
 
 int
+owner_has_submeters(const jv_t *row)
+{
+    const jv_t  *meta, *budgets, *windows;
+
+    meta = json_get(row, "metadata");
+    budgets = json_get(row, "model_max_budget");
+    windows = json_get(row, "budget_limits");
+
+    return (budgets && budgets->n) || (windows && windows->n)
+           || !json_is_null(json_get(meta, "model_rpm_limit"))
+           || !json_is_null(json_get(meta, "model_tpm_limit"));
+}
+
+
+int
 owner_submeters(req_t *r, const char *ent, const jv_t *row)
 {
     size_t       i;

@@ -26,6 +26,9 @@ int owner_member(req_t *r, const char *team_id, const char *user_id,
  */
 int owner_submeters(req_t *r, const char *ent, const jv_t *row);
 
+/* Would a new object of this row have any? */
+int owner_has_submeters(const jv_t *row);
+
 /* Checks the shapes of those fields in the body.  0, or -1 after answering. */
 int owner_check_limits(req_t *r);
 

@@ -12,36 +12,46 @@ settings_in_file(const char *name)
 }
 
 
-const jv_t *
-settings_get(req_t *r, const char *name)
+/* All that was saved, read once in a request. */
+
+static int
+settings_load(req_t *r)
 {
-    jv_t        *v;
     PGresult    *res;
     const char  *err;
 
-    v = json_get(conf.declared, name);
-
-    if (!json_is_null(v)) {
-        return v;
+    if (r->settings) {
+        return 0;
     }
 
-    res = db_q("SELECT value FROM settings WHERE name = $1", name);
+    res = db_q0("SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM settings WHERE"
+                " name <> 'import_litellm'");
 
     if (!db_ok(res)) {
         db_log("can not read the settings", res);
         PQclear(res);
         fail_db(r);
-        return NULL;
+        return -1;
     }
 
-    v = NULL;
-
-    if (PQntuples(res)) {
-        v = json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
-                       &err);
-    }
-
+    r->settings = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                 (size_t) PQgetlength(res, 0, 0), &err);
     PQclear(res);
+
+    return 0;
+}
+
+
+const jv_t *
+settings_get(req_t *r, const char *name)
+{
+    jv_t  *v;
+
+    v = json_get(conf.declared, name);
+
+    if (json_is_null(v)) {
+        v = settings_load(r) == 0 ? json_get(r->settings, name) : NULL;
+    }
 
     return json_is_null(v) ? NULL : v;
 }
@@ -83,6 +93,7 @@ settings_put(req_t *r, const char *name, const jv_t *value)
     }
 
     PQclear(res);
+    r->settings = NULL;
 
     return before == NULL && after == NULL ? 0
            : tx_audit(r, before ? after ? "updated" : "deleted" : "created",

@@ -182,24 +182,24 @@ tx_audit(req_t *r, const char *action, const char *type, const char *id,
 }
 
 
-/* Writes what was touched to the outbox. */
+/*
+ * Writes what was touched to the outbox and reads what is there of this transaction,
+ * of triggers too: these entities are pushed before the answer.  *ids names the rows
+ * that the push will have delivered; what is beyond TX_PUSH_MAX is left to the relay,
+ * and *left is set.
+ */
 
-static int
-tx_outbox_insert(req_t *r, size_t n)
+static PGresult *
+tx_outbox_rows(req_t *r, size_t n)
 {
     size_t        k;
     touch_t      *t;
-    PGresult     *res;
     const char  **ents, **ops;
     int64_t      *vs;
 
-    if (n == 0) {
-        return 0;
-    }
-
-    ents = arena_alloc(&r->a, n * sizeof(char *));
-    ops = arena_alloc(&r->a, n * sizeof(char *));
-    vs = arena_alloc(&r->a, n * sizeof(int64_t));
+    ents = arena_alloc(&r->a, (n + 1) * sizeof(char *));
+    ops = arena_alloc(&r->a, (n + 1) * sizeof(char *));
+    vs = arena_alloc(&r->a, (n + 1) * sizeof(int64_t));
 
     for (k = 0, t = r->touched; t; t = t->next, k++) {
         ents[k] = t->ent;
@@ -207,26 +207,14 @@ tx_outbox_insert(req_t *r, size_t n)
         vs[k] = t->version;
     }
 
-    res = tx_q(r, "INSERT INTO outbox (ent, op, version) SELECT * FROM"
-               " unnest($1::text[], $2::text[], $3::bigint[])",
-               db_array(&r->a, ents, n), db_array(&r->a, ops, n),
-               db_array_ints(&r->a, vs, n));
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    PQclear(res);
-
-    return 0;
+    return tx_q(r, "WITH mine AS (INSERT INTO outbox (ent, op, version) SELECT * FROM"
+                " unnest($1::text[], $2::text[], $3::bigint[]) RETURNING id, ent, op,"
+                " version) SELECT id, ent, op, version FROM outbox WHERE created_at ="
+                " now() AND xmin = pg_current_xact_id()::xid UNION ALL SELECT id, ent, op,"
+                " version FROM mine ORDER BY id", db_array(&r->a, ents, n),
+                db_array(&r->a, ops, n), db_array_ints(&r->a, vs, n));
 }
 
-
-/*
- * The rows of this transaction, those of triggers too: their entities are pushed
- * before the answer.  *ids names the rows that the push will have delivered; what
- * is beyond TX_PUSH_MAX is left to the relay, and *left is set.
- */
 
 static int
 tx_outbox(req_t *r, size_t *n, const char **ids, int *left)
@@ -236,13 +224,7 @@ tx_outbox(req_t *r, size_t *n, const char **ids, int *left)
     touch_t     *t;
     PGresult    *res;
 
-    if (tx_outbox_insert(r, *n) != 0) {
-        return -1;
-    }
-
-    res = tx_query(r, "SELECT id, ent, op, version FROM outbox WHERE created_at ="
-                   " now() AND xmin = pg_current_xact_id()::xid ORDER BY id",
-                   0, NULL);
+    res = tx_outbox_rows(r, *n);
 
     if (res == NULL) {
         return -1;
@@ -363,7 +345,7 @@ tx_commit(req_t *r)
         return 0;
     }
 
-    PQclear(db_q("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", ids));
+    r->delivered = ids;
 
     return 0;
 }
