@@ -326,7 +326,6 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
 
     p = ctx->amounts;
     p = ngx_http_keytoll_amount(p, ctx->bound_nusd);
-    p = ngx_http_keytoll_amount(p, ctx->typ_nusd);
     p = ngx_http_keytoll_amount(p, NGX_HTTP_KEYTOLL_CREDIT);
     p = ngx_http_keytoll_amount(p, ctx->in_nusd);
     p = ngx_cpymem(p, &ctx->in_bound, sizeof(int64_t));

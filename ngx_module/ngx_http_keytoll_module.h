@@ -318,7 +318,6 @@ struct ngx_http_keytoll_ctx_s {
     int64_t                        units;       /* of ranking, estimated     */
     int64_t                        dur_ms;      /* of audio, estimated       */
     int64_t                        bound_nusd;
-    int64_t                        typ_nusd;
     int64_t                        in_nusd;     /* the input estimate        */
 
     u_char                         amounts[KT_HOLD_AMOUNTS];

@@ -52,8 +52,9 @@ end
 
 
 -- The counters: used, held (hi, lo each), period id and end s, parallel leases,
--- the current second, requests and tokens of the window, and of this second.
-local COUNTERS = "<i8i8i8i8i8i8i8i8i8i8i8i8"
+-- the current second, requests and tokens of the window, and of this second, and
+-- last calls that run (one, or more after a failover).
+local COUNTERS = "<i8i8i8i8i8i8i8i8i8i8i8i8i8"
 
 -- bytes and c are the values of e:name and c:name.  nil when the counters of a
 -- living entity are missing: a missing fact.
@@ -64,18 +65,18 @@ local function load(name, bytes, c)
     elseif not c then
         return nil
     end
-    local uh, ul, hh, hl, pid, pend, par, sec, rsum, tsum, rcur, tcur
+    local uh, ul, hh, hl, pid, pend, par, sec, rsum, tsum, rcur, tcur, last
         = unpack_s(COUNTERS, c)
     return { name = name, p = p, uh = uh, ul = ul, hh = hh, hl = hl, pid = pid,
              pend = pend, par = par, sec = sec, rsum = rsum, tsum = tsum,
-             rcur = rcur, tcur = tcur, money = true, tok = 0, rated = false,
+             rcur = rcur, tcur = tcur, last = last, money = true, tok = 0, rated = false,
              nh = false, nl = false, w = false, wdirty = false }
 end
 
 
 local function dump(e)
     return pack(COUNTERS, e.uh, e.ul, e.hh, e.hl, e.pid, e.pend, e.par, e.sec,
-                e.rsum, e.tsum, e.rcur, e.tcur)
+                e.rsum, e.tsum, e.rcur, e.tcur, e.last)
 end
 
 
@@ -118,7 +119,7 @@ local function roll(e, now_s)
         e.pid = e.pend + floor((now_s - e.pend) / len) * len
         e.pend = e.pid + len
     end
-    e.uh, e.ul, e.hh, e.hl = 0, 0, 0, 0
+    e.uh, e.ul, e.hh, e.hl, e.last = 0, 0, 0, 0, 0
 end
 
 
@@ -152,7 +153,7 @@ local function stranger(pre, name, c, now_s)
     roll(d, now_s)
     if not c then
         e.uh, e.ul, e.hh, e.hl, e.par = 0, 0, 0, 0, 0
-        e.sec, e.rsum, e.tsum, e.rcur, e.tcur = 0, 0, 0, 0, 0
+        e.sec, e.rsum, e.tsum, e.rcur, e.tcur, e.last = 0, 0, 0, 0, 0, 0
         e.pid, e.pend = d.pid, d.pend
     elseif (e.pend == 0) ~= (d.pend == 0) then     -- the rule has changed since
         e.pend = d.pend
