@@ -562,7 +562,7 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     ctx->pending = NULL;
 
     if (ctx->why) {
-        ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
+        ngx_http_keytoll_answer(ctx, ngx_http_keytoll_why(ctx), NULL);
         return;
     }
 

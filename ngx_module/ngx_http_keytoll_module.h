@@ -34,6 +34,7 @@
 
 #include "kt_key.h"
 #include "kt_multipart.h"
+#include "kt_reqparam.h"
 #include "kt_price.h"
 #include "kt_reason.h"
 #include "kt_record.h"
@@ -156,6 +157,10 @@ typedef struct {
     ngx_flag_t                     websocket;
     ngx_flag_t                     lease;
     ngx_flag_t                     clamp;
+    ngx_flag_t                     client_credentials;
+    ngx_flag_t                     enforce_user;
+    ngx_flag_t                     reject_tags;
+    ngx_array_t                   *enforced_params; /* of ngx_str_t          */
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;
     ngx_uint_t                     status;
@@ -302,7 +307,8 @@ struct ngx_http_keytoll_ctx_s {
     size_t                         boundary_len;
     char                           boundary[KT_BOUNDARY_MAX];
     ngx_table_elt_t               *accept;      /* client takes gzip         */
-    const char                    *why;         /* the body is not valid     */
+    const char                    *why;         /* the body is not taken     */
+    ngx_uint_t                     why_reason;  /* KT_BODY_INVALID when 0    */
     size_t                         why_off;
     ngx_str_t                      model;
     ngx_str_t                      upstream_model;
@@ -430,6 +436,8 @@ uint64_t ngx_http_keytoll_now_us(void);
 char *ngx_http_keytoll_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_keytoll_redis_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 char *ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_keytoll_user_header(ngx_conf_t *cf, void *post, void *data);
 char *ngx_http_keytoll_max_body(ngx_conf_t *cf, void *post, void *data);
@@ -443,6 +451,7 @@ extern ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
 extern ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES];
 
 ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
+ngx_uint_t ngx_http_keytoll_why(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_rid(u_char *rid);
 ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytoll_request_filter(ngx_http_request_t *r,
@@ -469,6 +478,8 @@ ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
 /* identity.c */
 
 void ngx_http_keytoll_read_identity(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_rules(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 

@@ -112,6 +112,15 @@ ngx_http_keytoll_handler(ngx_http_request_t *r)
 }
 
 
+/* Why a body that could be read is not taken. */
+
+ngx_uint_t
+ngx_http_keytoll_why(ngx_http_keytoll_ctx_t *ctx)
+{
+    return ctx->why_reason ? ctx->why_reason : KT_BODY_INVALID;
+}
+
+
 /*
  * The handler runs again: the phases go on after the verdict, or error_page
  * has sent the request elsewhere.  One that was not admitted may be shown a
@@ -144,6 +153,7 @@ ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         ngx_http_keytoll_admit_stop(ctx);
         ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
         ctx->why = "it could not be read";
+        ctx->why_reason = 0;
     }
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
@@ -153,7 +163,7 @@ ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_DECLINED;
     }
 
-    return ngx_http_keytoll_refuse(r, ctx, ctx->why ? KT_BODY_INVALID
+    return ngx_http_keytoll_refuse(r, ctx, ctx->why ? ngx_http_keytoll_why(ctx)
                                                     : ctx->reason, NULL);
 }
 
