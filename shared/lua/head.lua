@@ -8,7 +8,7 @@
 --   gen         registry generation; absent = not ready, nothing is admitted
 --   reg         registry JSON, read by the gate when gen moved
 --   e:<entity>  policy of one entity, msgpack
---   c:<entity>  its counters, thirteen packed integers (entity.lua)
+--   c:<entity>  its counters, packed integers (entity.lua)
 --   w:<entity>  its window's past seconds (window.lua); gone when idle
 --   h:<rid>     hold of an admitted, not yet settled request; or the tombstone
 --               of a lost one that the sweeper charged (48 h), or of one that
