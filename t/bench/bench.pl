@@ -78,8 +78,8 @@ END
 
 my $bare = other('bare', '', '', '');
 my $lua;
-my ($lua_so) = glob '/usr/lib/nginx/modules/ngx_http_lua_module.so';
-if ($lua_so && (wanted('throughput') || wanted('latency'))) {
+my ($lua_so) = grep { -e } '/usr/lib/nginx/modules/ngx_http_lua_module.so';
+if ($lua_so) {
     (my $http = slurp("$dir_of_bench/lua.conf")) =~ s/\@REDIS\@/$gate->{sock}/;
     my $load = join "\n", map { "load_module $_;" } grep { -e } '/usr/lib/nginx/modules/ndk_http_module.so', $lua_so;
     $lua = other('lua', $load, $http, <<'END');
