@@ -34,6 +34,8 @@ static ngx_int_t ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx);
 int64_t
 ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx)
 {
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
     if (ctx->why) {
         return 2;
     }
@@ -54,7 +56,11 @@ ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx)
         return 2;
     }
 
-    return (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
+
+    return (ctx->price.free && (klcf->free_models
+                                || ctx->class == KT_ROUTE_COUNT) ? 1 : 0)
+           | (ctx->price.none ? 4 : 0);
 }
 
 

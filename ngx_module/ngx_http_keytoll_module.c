@@ -137,6 +137,13 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       offsetof(ngx_http_keytoll_loc_conf_t, reject_tags),
       NULL },
 
+    { ngx_string("keytoll_free_models"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, free_models),
+      NULL },
+
     { ngx_string("keytoll_enforced_params"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
       ngx_http_keytoll_params,
@@ -251,6 +258,7 @@ ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf)
     klcf->client_credentials = NGX_CONF_UNSET;
     klcf->enforce_user = NGX_CONF_UNSET;
     klcf->reject_tags = NGX_CONF_UNSET;
+    klcf->free_models = NGX_CONF_UNSET;
     klcf->enforced_params = NGX_CONF_UNSET_PTR;
     klcf->compat = NGX_CONF_UNSET_UINT;
     klcf->budget_status = NGX_CONF_UNSET;
@@ -280,6 +288,7 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                          0);
     ngx_conf_merge_value(conf->enforce_user, prev->enforce_user, 0);
     ngx_conf_merge_value(conf->reject_tags, prev->reject_tags, 0);
+    ngx_conf_merge_value(conf->free_models, prev->free_models, 1);
     ngx_conf_merge_ptr_value(conf->enforced_params, prev->enforced_params,
                              NULL);
 

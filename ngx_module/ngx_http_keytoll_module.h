@@ -160,6 +160,7 @@ typedef struct {
     ngx_flag_t                     client_credentials;
     ngx_flag_t                     enforce_user;
     ngx_flag_t                     reject_tags;
+    ngx_flag_t                     free_models;
     ngx_array_t                   *enforced_params; /* of ngx_str_t          */
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;

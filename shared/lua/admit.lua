@@ -74,14 +74,15 @@ local function money(e, bh, bl, n)
     local rh, rl = minus(p.lh, p.ll, e.uh, e.ul)       -- limit - used
     local fh, fl = minus(rh, rl, e.hh, e.hl)           -- ... - held
     local fits = not less(fh, fl, bh, bl)
-    if p.strict then
+    if rh < 0 or (rh == 0 and rl == 0 and not p.gt) then
+        return exceeded
+    elseif p.strict then
         if fits and e.last == 0 then       -- none of another mode's either
             return nil, bh, bl
         end
         return less(rh, rl, bh, bl) and exceeded or HELD
-    end
-    if fh < 0 or (fh == 0 and fl == 0 and not p.gt) then
-        return (rh < 0 or (rh == 0 and rl == 0 and not p.gt)) and exceeded or HELD
+    elseif fh < 0 or (fh == 0 and fl == 0 and not p.gt) then
+        return HELD
     elseif fits then
         return nil, bh, bl
     elseif n == 1 and e.last == 0 then

@@ -236,11 +236,12 @@ sub money {
     return ($spent) if $limit == 0;
     my $left = $limit - $e->{used};
     my $free = $left - $e->{held};
+    return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
     if ($p->{strict}) {
         return (undef, $bound) if $bound <= $free && !$e->{last};
         return ($bound <= $left ? 'held' : $spent);
     }
-    return ($p->{gt} ? $left < 0 : $left <= 0) ? $spent : 'held' if $p->{gt} ? $free < 0 : $free <= 0;
+    return ('held') if $p->{gt} ? $free < 0 : $free <= 0;
     return (undef, $bound) if $bound <= $free;
     return $e->{last} ? 'held' : (undef, 0, LAST);
 }
