@@ -530,6 +530,13 @@ ngx_http_keytoll_request_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
 #if (NGX_HTTP_V2)
     if (r->stream) {
+
+        /* answered by nginx */
+
+        ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
+        ctx->reason = KT_BODY_TOO_LARGE;
+        ngx_http_keytoll_count_refused(KT_BODY_TOO_LARGE);
+
         return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
 #endif
