@@ -133,8 +133,14 @@ ngx_http_keytoll_price(ngx_http_keytoll_ctx_t *ctx, int64_t *max_in)
         ctx->provider.len = m->provider.len;
     }
 
+    if (m->id.len) {
+        ctx->model_id.data = ngx_pstrdup(pool, &m->id);
+        ctx->model_id.len = m->id.len;
+    }
+
     if ((m->upstream.len && ctx->upstream_model.data == NULL)
-        || (m->provider.len && ctx->provider.data == NULL))
+        || (m->provider.len && ctx->provider.data == NULL)
+        || (m->id.len && ctx->model_id.data == NULL))
     {
         return NGX_ERROR;
     }

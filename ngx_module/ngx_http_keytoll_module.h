@@ -181,6 +181,7 @@ typedef struct {
 typedef struct {
     ngx_str_node_t                 sn;
     ngx_str_t                      upstream;
+    ngx_str_t                      id;          /* of the deployment         */
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;     /* -1 unknown            */
@@ -313,6 +314,7 @@ struct ngx_http_keytoll_ctx_s {
     size_t                         why_off;
     ngx_str_t                      model;
     ngx_str_t                      upstream_model;
+    ngx_str_t                      model_id;
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;
