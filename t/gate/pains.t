@@ -18,6 +18,34 @@ END
 $g->expect(qr/exited on signal 9/);
 my ($port) = @{ $g->{port} };
 
+# C28: a stream that lasts longer than its lease is renewed; it runs beside all that follows.
+my $c = Keytoll::Test->gate(abort => 'cancel', more => 'proxy_buffering off;');
+my ($long_key, $long_s, $long_at) = ($c->key(par => 1, limit => usd(10)), $LONG ? 90 : 34, time);
+my $long_pid = fork // die "fork: $!";
+if (!$long_pid) {
+    my $r = $c->chat($long_key, stream => $T, max_tokens => $long_s, headers => ['x-mock-event-delay-ms', 1000]);
+    POSIX::_exit($r->{body} =~ /\[DONE\]/ ? 0 : 1);
+}
+
+sub outlives {
+    my $renewed = 0;
+    while (time < $long_at + $long_s - 1) {
+        sleep 0.5;
+        $c->{r}->fcall('kt_sweep', 200);
+        my $until = $c->{r}->call('ZRANGE', 'kt:{0000}:z', 0, 0, 'WITHSCORES')->[1] // next;
+        $renewed = 1 if $until > ($long_at + 60 + 15) * 1000;
+    }
+    ok($renewed, 'its lease is renewed');
+    is($c->state($long_key)->{par}, 1, 'it keeps its slot');
+    is($c->chat($long_key)->{status}, 429, 'which nobody else gets');
+    waitpid $long_pid, 0;
+    is($?, 0, "it is whole after $long_s s");
+    ok($c->settled, 'settles');
+    my ($e) = map { $_->[0] } grep { $_->[1] =~ /\Q${\token($long_key)}\E/ } $c->events;
+    is("$e->{out} $e->{est} $e->{end}", "$long_s 0 complete", 'and is charged exactly, once');
+    is($c->state($long_key)->{held} . ' ' . $c->state($long_key)->{par}, '0 0', 'nothing is held');
+}
+
 sub send_one {
     my ($key, $path, $headers, $body) = @_;
     my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or return;
@@ -137,6 +165,8 @@ subtest 'C19 models that cost nothing, by both policies' => sub {
     is(http_call($port, 'POST', '/counted/tokenize', ['Authorization', 'Bearer ' . $g->key(limit => '0')], '{"model":"gpt-4o-mini","prompt":"x"}')->{status}, 200, 'counting tokens is no model');
 };
 
+subtest 'C28 a stream that outlives its lease' => \&outlives if $LONG;
+
 # Budgets of two seconds, eight tenths of each spent: nobody is refused.
 subtest 'C23 a soak at 80 percent' => sub {
     my ($seconds, $cost) = ($LONG ? 1800 : 12, 10_000);
@@ -205,12 +235,11 @@ subtest 'C49 C50 C34 clients that leave at every event, drain' => sub {
     }
 };
 
-my $c = Keytoll::Test->gate(abort => 'cancel', more => 'proxy_buffering off;');
 subtest 'C49 C50 clients that leave at every event, cancel' => sub {
     for my $shape (sort keys %SHAPE) {
         my $key = $c->key(par => 100, limit => usd(100));
         my @left = leave_everywhere($c, $key, @{ $SHAPE{$shape} }, 8, grep { $_ < 60 } @positions);
-        ok($c->settled, "$shape: settles");
+        ok(eventually(sub { $c->status->{active_requests} <= (kill(0, $long_pid) ? 1 : 0) && !$c->status->{pending_settlements} }, 15), "$shape: settles");
         my %row = map { $_->[0]{id} => $_->[0] } grep { $_->[1] =~ /\Q${\token($key)}\E/ } $c->events;
         my @wrong = map { my ($k, $id, $seen) = @$_; my $e = $row{$id}; !$e ? "$k: no row" : $e->{cost} <= 0 ? "$k: free" : $e->{out} < $seen ? "$k: $e->{out} of $seen" : () } @left;
         is(join(', ', @wrong), '', "$shape: @{[scalar @left]} rows, each of at least what was delivered");
@@ -218,6 +247,7 @@ subtest 'C49 C50 clients that leave at every event, cancel' => sub {
         is("$s->{held} $s->{par}", '0 0', "$shape: nothing is held");
     }
 };
+subtest 'C28 a stream that outlives its lease' => \&outlives if !$LONG;
 $c->stop;
 
 $g->finish;
