@@ -500,6 +500,55 @@ subtest 'periods_roll_by_the_calendar' => sub {
     $s->at($was);
 };
 
+# No job resets anything: over three years what is used in a period is seen in no other one.
+subtest 'C61 C62 C63 C64 C65 C66 periods are derived' => sub {
+    my $was = $s->now;
+    my %rule = (day => ['fixed', 86400], week => ['fixed', 7 * 86400], hours => ['fixed', 12 * 3600], odd => ['fixed', 1 + int rand 3e6], month => ['month', undef]);
+    my ($rolls, $wrong) = (0, 0);
+    for my $name (sort keys %rule) {
+        my ($kind, $len) = @{ $rule{$name} };
+        my $at = int($was / 1000) + int rand 86400;
+        $s->at($at * 1000);
+        my ($first, $end) = $kind eq 'month' ? Keytoll::Model::month_of($at) : ($at, $at + $len);
+        my %p = (limit => '1000', period => { kind => $kind, len_s => $len, id => $first, end_s => $end });
+        my %ent = (team => "team:p$name", user => "user:p$name", org => "org:p$name", member => "member:p$name/u", customer => "customer:p$name", tag => "tag:p$name");
+        $s->policy('default:customer' => {%p});
+        my $t = make_key({%p}, map { $_ => {%p} } values %ent);
+        my @all = ("key:$t", values %ent, "customer:stranger$name");
+        my (%used, @open) = ();
+        my $stop = $at + 3 * 366 * 86400;
+        while ($at < $stop) {
+            my $id = $kind eq 'month' ? (Keytoll::Model::month_of($at))[0] : $first + int(($at - $first) / $len) * $len;
+            $rolls++ if !exists $used{$id};
+            $used{$id} //= { map { $_ => 0 } @all };
+            for my $c ($ent{customer}, "customer:stranger$name") {
+                my $v = $s->admit(token => $t, bound => 50, customer => $c, tags => $ent{tag});
+                push @open, { v => $v, id => $id, ents => [(grep { !/^customer/ } @all), $c] } if $v->{code} == 0;
+            }
+            # some end in a later period than they began in
+            while (@open > 3) {
+                my $o = splice @open, rand @open, 1;
+                my $cost = 1 + int rand 50;
+                $s->settle({ rid => $o->{v}{rid}, receipt => $o->{v}{receipt}, cost => $cost });
+                $used{ $o->{id} }{$_} += $cost for @{ $o->{ents} };
+            }
+            if (rand() < 0.1) { $s->policy($_ => {%p, name => 'edited'}) for $ent{team}, 'default:customer' }
+            for my $e (@all) {
+                my $st = $s->state($e) or next;
+                next if $wrong > 3 || "$st->{period} $st->{used}" eq "$id $used{$id}{$e}";
+                $wrong++;
+                diag("$name $e at $at: period $st->{period} used $st->{used}, not $id $used{$id}{$e}");
+            }
+            $at += one_of(60, 3600, 86400, 86400 * (1 + int rand 40));
+            $s->at($at * 1000);
+        }
+        $s->settle(map { { rid => $_->{v}{rid}, receipt => $_->{v}{receipt}, release => 1 } } @open);
+        $s->{r}->fcall('kt_policy_del', 'default:customer', $s->{ver}++);
+    }
+    is($wrong, 0, "$rolls periods on eight levels");
+    $s->at($was);
+};
+
 SKIP: {
     skip 'KEYTOLL_LONG=1 watches a window in real time', 1 unless $ENV{KEYTOLL_LONG};
     subtest 'windows_in_real_time' => sub {
