@@ -150,6 +150,20 @@ subtest 'C32 a counter that expired' => sub {
     is($g->chat($key, model => 'out-only')->{headers}{'x-keytoll-reason'}, 'budget_exceeded', 'and no third');
 };
 
+subtest 'C18 credits, and 200 calls for 100 of them' => sub {
+    my $key = $g->key(limit => 100_000_000, unit => 'ucr');
+    my %n;
+    for (1 .. 20) {
+        my @r = http_burst($port, [map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer $key"], chat_body()] } 1 .. 200]);
+        $n{ $_->{status} == 200 ? 200 : $_->{headers}{'x-keytoll-reason'} }++ for @r;
+        last unless grep { ($_->{headers}{'x-keytoll-reason'} // '') eq 'budget_held' } @r;
+    }
+    is($n{200}, 100, 'exactly 100 pass');
+    is(join(' ', grep { !/^(?:200|budget_held|credits_exhausted)$/ } keys %n), '', 'the others are told why');
+    ok($g->settled, 'settles');
+    is($g->state($key)->{used}, 100_000_000, 'no more is used than there was');
+};
+
 subtest 'C19 models that cost nothing, by both policies' => sub {
     $g->stop_nginx(0);
     $g->{o}{more} .= 'location /counted/ { keytoll_free_models off; proxy_pass http://mock/; }';
