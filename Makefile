@@ -189,7 +189,8 @@ bench:
 	perl -It/lib t/bench/bench.pl $(BENCH)
 
 # tests that have a short form in `make test`: more runs, and windows in real time
-LONG_TESTS := t/redis/model.t t/redis/invariants.t t/redis/oracle.t t/redis/modes.t t/control/levels.t t/stack/windows.t t/stack/numbers.t
+LONG_TESTS := t/redis/model.t t/redis/invariants.t t/redis/oracle.t t/redis/modes.t t/redis/blocks.t t/gate/crashes.t \
+              t/gate/redis_lies.t t/gate/pains.t t/control/levels.t t/stack/levels.t t/stack/windows.t t/stack/numbers.t
 
 chaos:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)

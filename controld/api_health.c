@@ -18,10 +18,11 @@ api_alive(req_t *r)
 void
 api_ready(req_t *r)
 {
-    int          db, redis, gen;
+    int          db, redis, gen, ready;
     jv_t        *o;
     PGresult    *res;
     redisReply  *reply;
+    const char  *why;
 
     res = db_q0("SELECT 1");
     db = db_ok(res);
@@ -35,15 +36,23 @@ api_ready(req_t *r)
         freeReplyObject(reply);
     }
 
+    why = rds_evicts(&r->a);
+    ready = db && gen && why == NULL;
+
     o = json_obj(&r->a);
-    json_set(o, "status", json_string(&r->a, db && gen ? "healthy" : "unhealthy"));
+    json_set(o, "status", json_string(&r->a, ready ? "healthy" : "unhealthy"));
     json_set(o, "db", json_string(&r->a, db ? "connected" : "Not connected"));
     json_set(o, "cache", json_string(&r->a, redis ? "redis" : "Not connected"));
-    json_set(o, "ready", json_bool(&r->a, db && gen));
+    json_set(o, "ready", json_bool(&r->a, ready));
+
+    if (why) {
+        json_set(o, "error", json_string(&r->a, why));
+    }
+
     json_set(o, "litellm_version", json_string(&r->a, "1.104.0"));
     json_set(o, "success_callbacks", json_arr(&r->a));
     json_set(o, "use_aiohttp_transport", json_bool(&r->a, 0));
-    reply_json(r, db && gen ? 200 : 503, o);
+    reply_json(r, ready ? 200 : 503, o);
 }
 
 

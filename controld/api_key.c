@@ -46,7 +46,7 @@
     { "guardrails", F_META, NULL, 0 },                                        \
     { "prompts", F_META, NULL, 0 },                                           \
     { "tags", F_TAGS, NULL, 0 },                                              \
-    { "enforced_params", F_META, NULL, 0 },                                   \
+    { "enforced_params", F_REFUSED, NULL, 0 },                                \
     { "allowed_passthrough_routes", F_META, NULL, F_ADMIN },                  \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
@@ -55,8 +55,8 @@
     { "object_permission", F_EXTRA, NULL, 0 },                                \
     { "agent_id", F_EXTRA, NULL, 0 },                                         \
     { "project_id", F_EXTRA, NULL, 0 },                                       \
-    { "budget_fallbacks", F_EXTRA, NULL, 0 },                                 \
-    { "throttle_on_budget_exceeded", F_EXTRA, NULL, 0 }
+    { "budget_fallbacks", F_REFUSED, NULL, 0 },                               \
+    { "throttle_on_budget_exceeded", F_REFUSED, NULL, 0 }
 
 const field_t  key_generate_body[] = {
     KEY_FIELDS,

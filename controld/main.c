@@ -19,6 +19,7 @@
 #include "log.h"
 #include "migrate.h"
 #include "prices.h"
+#include "rds.h"
 #include "rebuild.h"
 #include "registry.h"
 #include "route.h"
@@ -144,6 +145,25 @@ main_idle(void)
 
 
 static int
+main_redis(void)
+{
+    arena_t      a;
+    const char  *why;
+
+    arena_init(&a);
+    why = rds_evicts(&a);
+    arena_free(&a);
+    rds_close();
+
+    if (why) {
+        log_event(LOG_ERROR, "can not start", "error", why, NULL);
+    }
+
+    return why ? -1 : 0;
+}
+
+
+static int
 main_serve(const options_t *o)
 {
     sigset_t  set;
@@ -155,6 +175,10 @@ main_serve(const options_t *o)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+
+    if (main_redis() != 0) {
+        return 1;
+    }
 
     if (route_check() != 0 || migrate_run(main_sql(o)) != 0 || setup_run() != 0
         || main_pidfile(o->pidfile) != 0)

@@ -235,6 +235,33 @@ rds_is_error(const redisReply *r)
 }
 
 
+const char *
+rds_evicts(arena_t *a)
+{
+    const char  *p, *why;
+    redisReply  *r;
+
+    why = NULL;
+    r = rds_do(a, "INFO", "memory");
+
+    if (r && r->type == REDIS_REPLY_STRING) {
+        p = strstr(r->str, "\nmaxmemory:");
+
+        if (p && p[11] != '0' && strstr(r->str, "\nmaxmemory_policy:")
+            && strstr(r->str, "\nmaxmemory_policy:noeviction") == NULL)
+        {
+            why = "Redis has maxmemory and evicts: set maxmemory-policy noeviction";
+        }
+    }
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return why;
+}
+
+
 /* FUNCTION LIST WITHCODE: one library, a flat list of names and values. */
 
 static int

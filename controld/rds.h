@@ -48,6 +48,13 @@ redisReply *rds_simple(arena_t *a, const char *const *argv, size_t n);
 
 int rds_is_error(const redisReply *r);                /* NULL or error reply   */
 
+/*
+ * NULL, or why this Redis must not keep counters: it evicts when its memory is full,
+ * and a counter that is gone is a limit that is not kept.  One that does not answer
+ * is no reason.
+ */
+const char *rds_evicts(arena_t *a);
+
 /* Loads the function library unless the same text is loaded already. 0 or -1. */
 int rds_load_library(const char *path);
 

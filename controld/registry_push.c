@@ -96,6 +96,10 @@ registry_json(arena_t *a, const model_t *m)
     mode = m->mode ? m->mode : "chat";
     json_set(o, "n", json_string(a, m->name));
 
+    if (m->id && strcmp(m->id, m->name)) {
+        json_set(o, "id", json_string(a, m->id));
+    }
+
     if (m->upstream && strcmp(m->upstream, m->name)) {
         json_set(o, "u", json_string(a, m->upstream));
     }

@@ -326,7 +326,6 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
 
     p = ctx->amounts;
     p = ngx_http_keytoll_amount(p, ctx->bound_nusd);
-    p = ngx_http_keytoll_amount(p, ctx->typ_nusd);
     p = ngx_http_keytoll_amount(p, NGX_HTTP_KEYTOLL_CREDIT);
     p = ngx_http_keytoll_amount(p, ctx->in_nusd);
     p = ngx_cpymem(p, &ctx->in_bound, sizeof(int64_t));
@@ -563,7 +562,7 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     ctx->pending = NULL;
 
     if (ctx->why) {
-        ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
+        ngx_http_keytoll_answer(ctx, ngx_http_keytoll_why(ctx), NULL);
         return;
     }
 

@@ -21,7 +21,7 @@
 
 
 #define NGX_HTTP_KEYTOLL_ENTRIES      1024
-#define NGX_HTTP_KEYTOLL_AMOUNTS      7
+#define NGX_HTTP_KEYTOLL_AMOUNTS      6
 #define NGX_HTTP_KEYTOLL_BLOCK_MIN    8
 #define NGX_HTTP_KEYTOLL_BLOCK_MAX    1000
 #define NGX_HTTP_KEYTOLL_BLOCK_LEASE  "60000"
@@ -127,12 +127,11 @@ ngx_http_keytoll_block_take(ngx_http_keytoll_ctx_t *ctx)
     }
 
     need[0] = ctx->bound_nusd;
-    need[1] = ctx->typ_nusd;
-    need[2] = NGX_HTTP_KEYTOLL_CREDIT;
-    need[3] = ctx->in_bound;
-    need[4] = ctx->in_typ;
-    need[5] = ctx->out_bound;
-    need[6] = ctx->out_typ;
+    need[1] = NGX_HTTP_KEYTOLL_CREDIT;
+    need[2] = ctx->in_bound;
+    need[3] = ctx->in_typ;
+    need[4] = ctx->out_bound;
+    need[5] = ctx->out_typ;
 
     now = ngx_http_keytoll_block_now();
 
@@ -351,10 +350,10 @@ ngx_http_keytoll_block_use(ngx_http_keytoll_block_t *b,
     /* to the client, what is left of the block has not been used */
 
     ctx->after.n = b->left_n;
-    ctx->after.in_bound = b->left[3];
-    ctx->after.in_typ = b->left[4];
-    ctx->after.out_bound = b->left[5];
-    ctx->after.out_typ = b->left[6];
+    ctx->after.in_bound = b->left[2];
+    ctx->after.in_typ = b->left[3];
+    ctx->after.out_bound = b->left[4];
+    ctx->after.out_typ = b->left[5];
 
     ctx->block = b;
     b->refs++;
@@ -371,10 +370,9 @@ ngx_http_keytoll_block_amounts(u_char *p, int64_t *v)
 {
     p = ngx_http_keytoll_amount(p, v[0]);
     p = ngx_http_keytoll_amount(p, v[1]);
-    p = ngx_http_keytoll_amount(p, v[2]);
     p = ngx_http_keytoll_amount(p, 0);
 
-    return ngx_cpymem(p, &v[3], 4 * sizeof(int64_t));
+    return ngx_cpymem(p, &v[2], 4 * sizeof(int64_t));
 }
 
 

@@ -20,6 +20,7 @@ typedef struct {
 
 static void ngx_http_keytoll_scan_body(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_find_model(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_path(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_gather(ngx_http_request_t *r,
@@ -88,6 +89,10 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         ngx_http_keytoll_read_identity(r, ctx);
     }
 
+    if (ctx->why == NULL) {
+        ngx_http_keytoll_rules(r, ctx);
+    }
+
     if (ctx->why) {
         ctx->scan = NULL;
         return KT_BODY_INVALID;
@@ -135,11 +140,25 @@ ngx_http_keytoll_scan_body(ngx_http_keytoll_ctx_t *ctx)
 
 /*
  * The model of the path is what a provider goes by that has it there; another
- * one in the body is overwritten with it.
+ * one in the body is overwritten with it.  LiteLLM takes a list by comma, which
+ * would be several requests of several prices.
  */
 
 static void
 ngx_http_keytoll_read_model(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_http_keytoll_find_model(ctx);
+
+    if (ctx->why == NULL && ctx->model.len
+        && ngx_strlchr(ctx->model.data, ctx->model.data + ctx->model.len, ','))
+    {
+        ctx->why = "one model at a time can be asked for";
+    }
+}
+
+
+static void
+ngx_http_keytoll_find_model(ngx_http_keytoll_ctx_t *ctx)
 {
     ngx_str_t  *uri;
 

@@ -467,7 +467,8 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
         return;
 
     case KT_MODEL_UNKNOWN:
-        ngx_http_keytoll_answer(ctx, ctx->why ? KT_BODY_INVALID : code,
+        ngx_http_keytoll_answer(ctx, ctx->why ? ngx_http_keytoll_why(ctx)
+                                              : KT_MODEL_UNKNOWN,
                                 verdict);
         return;
 

@@ -236,6 +236,61 @@ ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/* keytoll_enforced_params off | name[.name] ... */
+
+char *
+ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_keytoll_loc_conf_t *klcf = conf;
+
+    u_char      *dot, *last;
+    ngx_str_t   *value, *name;
+    ngx_uint_t   i;
+
+    if (klcf->enforced_params != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+    klcf->enforced_params = NULL;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        return NGX_CONF_OK;
+    }
+
+    klcf->enforced_params = ngx_array_create(cf->pool, cf->args->nelts - 1,
+                                             sizeof(ngx_str_t));
+    if (klcf->enforced_params == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 1; i < cf->args->nelts; i++) {
+        last = value[i].data + value[i].len;
+        dot = ngx_strlchr(value[i].data, last, '.');
+
+        if (value[i].len == 0 || value[i].len > KT_REQPARAM_MAX
+            || (dot && (dot == value[i].data || dot + 1 == last
+                        || ngx_strlchr(dot + 1, last, '.'))))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid name \"%V\" in the \"%V\" directive, "
+                               "it must be \"name\" or \"name.name\"",
+                               &value[i], &cmd->name);
+            return NGX_CONF_ERROR;
+        }
+
+        name = ngx_array_push(klcf->enforced_params);
+        if (name == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *name = value[i];
+    }
+
+    return NGX_CONF_OK;
+}
+
+
 /* Empty: none, where an outer block has named one. */
 
 char *

@@ -34,6 +34,8 @@ static ngx_int_t ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx);
 int64_t
 ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx)
 {
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
     if (ctx->why) {
         return 2;
     }
@@ -54,13 +56,18 @@ ngx_http_keytoll_flags(ngx_http_keytoll_ctx_t *ctx)
         return 2;
     }
 
-    return (ctx->price.free ? 1 : 0) | (ctx->price.none ? 4 : 0);
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
+
+    return (ctx->price.free && (klcf->free_models
+                                || ctx->class == KT_ROUTE_COUNT) ? 1 : 0)
+           | (ctx->price.none ? 4 : 0);
 }
 
 
 /*
- * Two estimates: the bound that a strict meter holds (every byte of text a
- * token, every cap counted) and a typical cost for the others.
+ * Two estimates: the bound that meters of money hold (every byte of text a
+ * token, every cap counted) and the usual tokens that TPM reserves where it is
+ * not strict.
  */
 
 ngx_int_t
@@ -126,8 +133,14 @@ ngx_http_keytoll_price(ngx_http_keytoll_ctx_t *ctx, int64_t *max_in)
         ctx->provider.len = m->provider.len;
     }
 
+    if (m->id.len) {
+        ctx->model_id.data = ngx_pstrdup(pool, &m->id);
+        ctx->model_id.len = m->id.len;
+    }
+
     if ((m->upstream.len && ctx->upstream_model.data == NULL)
-        || (m->provider.len && ctx->provider.data == NULL))
+        || (m->provider.len && ctx->provider.data == NULL)
+        || (m->id.len && ctx->model_id.data == NULL))
     {
         return NGX_ERROR;
     }
@@ -336,7 +349,7 @@ ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx)
 {
     kt_price_t      *p;
     kt_reqscan_t    *s;
-    kt_price_ask_t   most, typ, in;
+    kt_price_ask_t   most, in;
 
     s = ctx->scan;
     p = &ctx->price;
@@ -350,39 +363,35 @@ ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx)
     most.media_out = s->media_out || ctx->route.pay == KT_PAY_IMAGE
                      || ctx->route.pay == KT_PAY_SPEECH;
 
-    typ = most;
-    typ.in_tok = ctx->in_typ;
-    typ.out_tok = ctx->out_typ;
+    in = most;
+    in.in_tok = ctx->in_typ;
+    in.out_tok = 0;
 
     if (ctx->route.pay == KT_PAY_IMAGE && p->has_image) {
         most.images = s->n;
-        typ.images = s->n;
+        in.images = s->n;
 
     } else if (ctx->route.pay == KT_PAY_SPEECH && p->has_char) {
         most.chars = s->chars;
-        typ.chars = s->chars;
+        in.chars = s->chars;
 
     } else if (ctx->route.pay == KT_PAY_QUERY && p->has_query) {
         most.units = ctx->units;
-        typ.units = ctx->units;
+        in.units = ctx->units;
 
     } else if (ctx->route.pay == KT_PAY_AUDIO && p->has_second) {
         most.dur_ms = s->file_bytes + 1;
-        typ.dur_ms = ctx->dur_ms;
+        in.dur_ms = ctx->dur_ms;
     }
 
     if ((most.images || most.chars || most.units || most.dur_ms)
         && !(p->has_in && p->has_out))
     {
         most.in_tok = most.out_tok = 0;
-        typ.in_tok = typ.out_tok = 0;
+        in.in_tok = 0;
     }
 
-    in = typ;
-    in.out_tok = 0;
-
     if (kt_price_most(p, &most, &ctx->bound_nusd) != KT_OK
-        || kt_price_most(p, &typ, &ctx->typ_nusd) != KT_OK
         || kt_price_most(p, &in, &ctx->in_nusd) != KT_OK)
     {
         return NGX_ERROR;

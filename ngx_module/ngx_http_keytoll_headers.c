@@ -46,6 +46,15 @@ static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
 };
 
 
+/* In the order of kt_compat_t. */
+
+static ngx_str_t  ngx_http_keytoll_versions[] = {
+    ngx_string("1.104.0"),
+    ngx_string("1.96.0"),
+    ngx_string("1.81.0")
+};
+
+
 static ngx_int_t ngx_http_keytoll_usd_value(ngx_http_request_t *r,
     ngx_str_t *nusd, ngx_str_t *out);
 static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_find(u_char *kind,
@@ -63,7 +72,8 @@ static void ngx_http_keytoll_rates_then(int64_t *rates, ngx_uint_t bits,
 ngx_int_t
 ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_str_t  v;
+    ngx_str_t                     v;
+    ngx_http_keytoll_loc_conf_t  *klcf;
 
     v.data = ctx->rid;
     v.len = KT_RID_LEN;
@@ -75,9 +85,26 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_ERROR;
     }
 
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (ngx_http_keytoll_set_header(r, "x-litellm-version",
+                                    &ngx_http_keytoll_versions[klcf->compat])
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (ctx->model.len
         && ngx_http_keytoll_set_header(r, "x-litellm-model-group",
                                        &ctx->model)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ctx->model_id.len
+        && ngx_http_keytoll_set_header(r, "x-litellm-model-id",
+                                       &ctx->model_id)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -351,6 +378,24 @@ ngx_http_keytoll_rate_line(ngx_http_request_t *r, u_char *line, u_char *end,
                                          (char *) names->header[i].data,
                                          names->header[i].len, &v)
             != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        /* the key's own limits, by their older names too */
+
+        if (names != ngx_http_keytoll_rate_names) {
+            continue;
+        }
+
+        if ((i == 0 && ngx_http_keytoll_set_header(r,
+                                                   "x-litellm-key-rpm-limit",
+                                                   &v)
+                       != NGX_OK)
+            || (i == 2 && ngx_http_keytoll_set_header(r,
+                                                   "x-litellm-key-tpm-limit",
+                                                   &v)
+                          != NGX_OK))
         {
             return NGX_ERROR;
         }

@@ -664,10 +664,8 @@ ngx_http_keytoll_replay_lost(kt_record_t *d, ngx_http_keytoll_segment_t *seg)
     last = p + d->field[1].len;
     receipt = p + KT_HOLD_HEAD;
 
-    /* the input estimate is the fourth amount */
-
-    ngx_memcpy(&hi, p + 1 + 36, sizeof(int64_t));
-    ngx_memcpy(&lo, p + 1 + 44, sizeof(int32_t));
+    ngx_memcpy(&hi, p + KT_HOLD_ESTIMATE, sizeof(int64_t));
+    ngx_memcpy(&lo, p + KT_HOLD_ESTIMATE + 8, sizeof(int32_t));
 
     p = ngx_strlchr(receipt, last, '=');
     while (p && (p == receipt || p[-1] != LF)) {

@@ -116,6 +116,41 @@ static ngx_command_t  ngx_http_keytoll_commands[] = {
       offsetof(ngx_http_keytoll_loc_conf_t, websocket),
       NULL },
 
+    { ngx_string("keytoll_client_credentials"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, client_credentials),
+      NULL },
+
+    { ngx_string("keytoll_enforce_user"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, enforce_user),
+      NULL },
+
+    { ngx_string("keytoll_reject_tags"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, reject_tags),
+      NULL },
+
+    { ngx_string("keytoll_free_models"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_keytoll_loc_conf_t, free_models),
+      NULL },
+
+    { ngx_string("keytoll_enforced_params"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_keytoll_params,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("keytoll_clamp_max_tokens"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
@@ -220,6 +255,11 @@ ngx_http_keytoll_create_loc_conf(ngx_conf_t *cf)
     klcf->websocket = NGX_CONF_UNSET;
     klcf->lease = NGX_CONF_UNSET;
     klcf->clamp = NGX_CONF_UNSET;
+    klcf->client_credentials = NGX_CONF_UNSET;
+    klcf->enforce_user = NGX_CONF_UNSET;
+    klcf->reject_tags = NGX_CONF_UNSET;
+    klcf->free_models = NGX_CONF_UNSET;
+    klcf->enforced_params = NGX_CONF_UNSET_PTR;
     klcf->compat = NGX_CONF_UNSET_UINT;
     klcf->budget_status = NGX_CONF_UNSET;
     klcf->status = NGX_CONF_UNSET_UINT;
@@ -244,6 +284,13 @@ ngx_http_keytoll_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_value(conf->websocket, prev->websocket, 0);
     ngx_conf_merge_value(conf->lease, prev->lease, 0);
     ngx_conf_merge_value(conf->clamp, prev->clamp, 0);
+    ngx_conf_merge_value(conf->client_credentials, prev->client_credentials,
+                         0);
+    ngx_conf_merge_value(conf->enforce_user, prev->enforce_user, 0);
+    ngx_conf_merge_value(conf->reject_tags, prev->reject_tags, 0);
+    ngx_conf_merge_value(conf->free_models, prev->free_models, 1);
+    ngx_conf_merge_ptr_value(conf->enforced_params, prev->enforced_params,
+                             NULL);
 
     if (conf->compat == NGX_CONF_UNSET_UINT) {
         conf->budget_status = prev->budget_status;

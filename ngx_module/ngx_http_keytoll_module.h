@@ -34,6 +34,7 @@
 
 #include "kt_key.h"
 #include "kt_multipart.h"
+#include "kt_reqparam.h"
 #include "kt_price.h"
 #include "kt_reason.h"
 #include "kt_record.h"
@@ -156,6 +157,11 @@ typedef struct {
     ngx_flag_t                     websocket;
     ngx_flag_t                     lease;
     ngx_flag_t                     clamp;
+    ngx_flag_t                     client_credentials;
+    ngx_flag_t                     enforce_user;
+    ngx_flag_t                     reject_tags;
+    ngx_flag_t                     free_models;
+    ngx_array_t                   *enforced_params; /* of ngx_str_t          */
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;
     ngx_uint_t                     status;
@@ -175,6 +181,7 @@ typedef struct {
 typedef struct {
     ngx_str_node_t                 sn;
     ngx_str_t                      upstream;
+    ngx_str_t                      id;          /* of the deployment         */
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;     /* -1 unknown            */
@@ -302,10 +309,12 @@ struct ngx_http_keytoll_ctx_s {
     size_t                         boundary_len;
     char                           boundary[KT_BOUNDARY_MAX];
     ngx_table_elt_t               *accept;      /* client takes gzip         */
-    const char                    *why;         /* the body is not valid     */
+    const char                    *why;         /* the body is not taken     */
+    ngx_uint_t                     why_reason;  /* KT_BODY_INVALID when 0    */
     size_t                         why_off;
     ngx_str_t                      model;
     ngx_str_t                      upstream_model;
+    ngx_str_t                      model_id;
     ngx_str_t                      provider;
     kt_price_t                     price;
     int64_t                        max_out_tok;
@@ -318,7 +327,6 @@ struct ngx_http_keytoll_ctx_s {
     int64_t                        units;       /* of ranking, estimated     */
     int64_t                        dur_ms;      /* of audio, estimated       */
     int64_t                        bound_nusd;
-    int64_t                        typ_nusd;
     int64_t                        in_nusd;     /* the input estimate        */
 
     u_char                         amounts[KT_HOLD_AMOUNTS];
@@ -431,6 +439,8 @@ uint64_t ngx_http_keytoll_now_us(void);
 char *ngx_http_keytoll_enum(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_keytoll_redis_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 char *ngx_http_keytoll_compat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_keytoll_user_header(ngx_conf_t *cf, void *post, void *data);
 char *ngx_http_keytoll_max_body(ngx_conf_t *cf, void *post, void *data);
@@ -444,6 +454,7 @@ extern ngx_http_request_body_filter_pt  ngx_http_keytoll_next_request_filter;
 extern ngx_str_t  ngx_http_keytoll_class_names[NGX_HTTP_KEYTOLL_CLASSES];
 
 ngx_int_t ngx_http_keytoll_handler(ngx_http_request_t *r);
+ngx_uint_t ngx_http_keytoll_why(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_rid(u_char *rid);
 ngx_int_t ngx_http_keytoll_log_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytoll_request_filter(ngx_http_request_t *r,
@@ -470,6 +481,8 @@ ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
 /* identity.c */
 
 void ngx_http_keytoll_read_identity(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_rules(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 

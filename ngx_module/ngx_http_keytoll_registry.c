@@ -519,9 +519,14 @@ ngx_http_keytoll_registry_add(ngx_pool_t *pool, ngx_rbtree_t *tree,
            != NGX_OK
         || ngx_http_keytoll_registry_text(pool, v, "p", &m->provider)
            != NGX_OK
+        || ngx_http_keytoll_registry_text(pool, v, "id", &m->id) != NGX_OK
         || m->sn.str.len == 0)
     {
         return NGX_ERROR;
+    }
+
+    if (m->id.len == 0) {
+        m->id = m->sn.str;
     }
 
     ngx_http_keytoll_registry_price(v, &m->price);

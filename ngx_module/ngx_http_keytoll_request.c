@@ -49,8 +49,10 @@ static void ngx_http_keytoll_classify(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_uint_t ngx_http_keytoll_request_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+static ngx_uint_t ngx_http_keytoll_is_websocket(ngx_http_request_t *r,
+    ngx_table_elt_t *h);
 static ngx_uint_t ngx_http_keytoll_upgrade(ngx_http_request_t *r,
-    ngx_http_keytoll_ctx_t *ctx, ngx_table_elt_t *h);
+    ngx_http_keytoll_ctx_t *ctx, ngx_table_elt_t *h, ngx_uint_t connection);
 static ngx_uint_t ngx_http_keytoll_type(ngx_http_keytoll_ctx_t *ctx,
     ngx_table_elt_t *h);
 static void ngx_http_keytoll_body_done(ngx_http_request_t *r);
@@ -110,6 +112,15 @@ ngx_http_keytoll_handler(ngx_http_request_t *r)
 }
 
 
+/* Why a body that could be read is not taken. */
+
+ngx_uint_t
+ngx_http_keytoll_why(ngx_http_keytoll_ctx_t *ctx)
+{
+    return ctx->why_reason ? ctx->why_reason : KT_BODY_INVALID;
+}
+
+
 /*
  * The handler runs again: the phases go on after the verdict, or error_page
  * has sent the request elsewhere.  One that was not admitted may be shown a
@@ -142,6 +153,7 @@ ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         ngx_http_keytoll_admit_stop(ctx);
         ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
         ctx->why = "it could not be read";
+        ctx->why_reason = 0;
     }
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
@@ -151,7 +163,7 @@ ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_DECLINED;
     }
 
-    return ngx_http_keytoll_refuse(r, ctx, ctx->why ? KT_BODY_INVALID
+    return ngx_http_keytoll_refuse(r, ctx, ctx->why ? ngx_http_keytoll_why(ctx)
                                                     : ctx->reason, NULL);
 }
 
@@ -346,11 +358,13 @@ static ngx_uint_t
 ngx_http_keytoll_request_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_uint_t        i, types, reason;
+    ngx_uint_t        i, types, reason, connection;
     ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_table_elt_t  *h, *upgrade;
 
     types = 0;
+    connection = 0;
+    upgrade = NULL;
     part = &r->headers_in.headers.part;
     h = part->elts;
 
@@ -358,7 +372,7 @@ ngx_http_keytoll_request_headers(ngx_http_request_t *r,
 
         if (i >= part->nelts) {
             if (part->next == NULL) {
-                return KT_ADMITTED;
+                break;
             }
 
             part = part->next;
@@ -386,14 +400,31 @@ ngx_http_keytoll_request_headers(ngx_http_request_t *r,
 
             reason = ngx_http_keytoll_type(ctx, &h[i]);
 
+        } else if (ngx_http_keytoll_is_header(&h[i], "connection", 10)) {
+
+            if (ngx_strlcasestrn(h[i].value.data,
+                                 h[i].value.data + h[i].value.len,
+                                 (u_char *) "upgrade", 7 - 1))
+            {
+                connection = 1;
+            }
+
         } else if (ngx_http_keytoll_is_header(&h[i], "upgrade", 7)) {
-            reason = ngx_http_keytoll_upgrade(r, ctx, &h[i]);
+
+            if (upgrade) {
+                ngx_str_null(&upgrade->value);
+            }
+
+            upgrade = &h[i];
         }
 
         if (reason != KT_ADMITTED) {
             return reason;
         }
     }
+
+    return upgrade ? ngx_http_keytoll_upgrade(r, ctx, upgrade, connection)
+                   : KT_ADMITTED;
 }
 
 
@@ -416,25 +447,39 @@ ngx_http_keytoll_type(ngx_http_keytoll_ctx_t *ctx, ngx_table_elt_t *h)
 }
 
 
+/* RFC 6455, 4.1: an upgrade is a GET of HTTP/1.1 without a body. */
+
+static ngx_uint_t
+ngx_http_keytoll_is_websocket(ngx_http_request_t *r, ngx_table_elt_t *h)
+{
+    return r->method == NGX_HTTP_GET
+           && r->http_version == NGX_HTTP_VERSION_11
+           && !r->headers_in.chunked
+           && r->headers_in.content_length_n <= 0
+           && h->value.len == sizeof("websocket") - 1
+           && ngx_strncasecmp(h->value.data, (u_char *) "websocket",
+                              h->value.len)
+              == 0;
+}
+
+
 /*
  * Nobody counts what passes once a connection has been upgraded.  A WebSocket
- * is let through where the operator says so, any other protocol is not asked
- * for.
+ * is let through where the operator says so; any other protocol is not asked
+ * for, and what only looks like an upgrade is the request that it is without
+ * the header: its body is read and has its price.
  */
 
 static ngx_uint_t
 ngx_http_keytoll_upgrade(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
-    ngx_table_elt_t *h)
+    ngx_table_elt_t *h, ngx_uint_t connection)
 {
-    u_char                       *last;
     ngx_http_keytoll_loc_conf_t  *klcf;
 
-    last = h->value.data + h->value.len;
-
-    if (ngx_strlcasestrn(h->value.data, last, (u_char *) "websocket", 9 - 1)
-        == NULL)
-    {
+    if (!connection || !ngx_http_keytoll_is_websocket(r, h)) {
         ngx_str_null(&h->value);
+        r->headers_in.upgrade = NULL;
+
         return KT_ADMITTED;
     }
 
@@ -485,6 +530,13 @@ ngx_http_keytoll_request_filter(ngx_http_request_t *r, ngx_chain_t *in)
 
 #if (NGX_HTTP_V2)
     if (r->stream) {
+
+        /* answered by nginx */
+
+        ctx->state = NGX_HTTP_KEYTOLL_REFUSED;
+        ctx->reason = KT_BODY_TOO_LARGE;
+        ngx_http_keytoll_count_refused(KT_BODY_TOO_LARGE);
+
         return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
 #endif

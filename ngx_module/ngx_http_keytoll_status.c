@@ -37,6 +37,7 @@ static void ngx_http_keytoll_workers(ngx_http_keytoll_shm_t *shm,
     ngx_http_keytoll_workers_t *w);
 static u_char *ngx_http_keytoll_status_json(u_char *p,
     ngx_http_keytoll_shm_t *shm, ngx_http_keytoll_workers_t *w);
+static ngx_uint_t ngx_http_keytoll_broken(ngx_http_keytoll_gauge_t *g);
 static u_char *ngx_http_keytoll_json_worker(u_char *p,
     ngx_http_keytoll_shm_t *shm, ngx_http_keytoll_gauge_t *g);
 static u_char *ngx_http_keytoll_status_prometheus(u_char *p,
@@ -204,10 +205,10 @@ ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm,
                         (int64_t) shm->n[i]);
     }
 
-    p = ngx_sprintf(p, ",\"active_requests\":%ui,\"pending_settlements\":%ui,"
-                    "\"oldest_settlement_ms\":%uL,\"journal_segments\":%ui,"
+    p = ngx_sprintf(p, ",\"active_requests\":%ui,\"held_requests\":%ui,"
+                    "\"pending_settlements\":%ui,\"oldest_settlement_ms\":%uL,\"journal_segments\":%ui,"
                     "\"journal_held_bytes\":%ui,\"routes\":{",
-                    w->active, w->pending, w->lag_ms, w->segments,
+                    w->active, w->active + w->pending, w->pending, w->lag_ms, w->segments,
                     w->journal);
 
     for (i = 0, more = 0; i < KT_ROUTES; i++) {
@@ -250,17 +251,27 @@ ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm,
 }
 
 
+/* The breaker is open: Redis is not asked, its failure policy decides. */
+
+static ngx_uint_t
+ngx_http_keytoll_broken(ngx_http_keytoll_gauge_t *g)
+{
+    return ngx_strcmp(ngx_http_keytoll_redis_name(g->redis), "ready") != 0;
+}
+
+
 static u_char *
 ngx_http_keytoll_json_worker(u_char *p, ngx_http_keytoll_shm_t *shm,
     ngx_http_keytoll_gauge_t *g)
 {
     return ngx_sprintf(p, "{\"worker\":%ui,\"pid\":%P,\"redis\":\"%s\","
-                       "\"watch\":\"%s\",\"active_requests\":%uA,"
+                       "\"breaker\":\"%s\",\"watch\":\"%s\",\"active_requests\":%uA,"
                        "\"pending_settlements\":%uA,"
                        "\"journal_segments\":%uA,"
                        "\"journal_held_bytes\":%uA}",
                        (ngx_uint_t) (g - shm->worker), g->pid,
                        ngx_http_keytoll_redis_name(g->redis),
+                       ngx_http_keytoll_broken(g) ? "open" : "closed",
                        ngx_http_keytoll_watch_name(g->watch), g->active,
                        g->pending, g->segments, g->journal);
 }
@@ -327,6 +338,9 @@ ngx_http_keytoll_prometheus_workers(u_char *p, ngx_http_keytoll_shm_t *shm,
 
     p = ngx_http_keytoll_gauge_line(p, "active_requests",
                                     "Requests upstream now.", w->active);
+    p = ngx_http_keytoll_gauge_line(p, "held_requests",
+                                    "Requests that Redis holds money for.",
+                                    w->active + w->pending);
     p = ngx_http_keytoll_gauge_line(p, "pending_settlements",
                                     "Settlements not acknowledged yet.",
                                     w->pending);
@@ -348,8 +362,16 @@ ngx_http_keytoll_prometheus_workers(u_char *p, ngx_http_keytoll_shm_t *shm,
     for (i = 0; i < w->n; i++) {
         p = ngx_sprintf(p, "keytoll_redis_up{worker=\"%ui\"} %d\n",
                         (ngx_uint_t) (w->worker[i] - shm->worker),
-                        ngx_strcmp(ngx_http_keytoll_redis_name(
-                                       w->worker[i]->redis), "ready") == 0);
+                        !ngx_http_keytoll_broken(w->worker[i]));
+    }
+
+    p = ngx_http_keytoll_family(p, "breaker_open", "gauge",
+                                "Whether the failure policy decides.");
+
+    for (i = 0; i < w->n; i++) {
+        p = ngx_sprintf(p, "keytoll_breaker_open{worker=\"%ui\"} %ui\n",
+                        (ngx_uint_t) (w->worker[i] - shm->worker),
+                        ngx_http_keytoll_broken(w->worker[i]));
     }
 
     p = ngx_http_keytoll_family(p, "watch_live", "gauge",

@@ -431,6 +431,26 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
         return ctx->why_off ? ngx_sprintf(p, ", at byte %uz", ctx->why_off)
                             : p;
 
+    case KT_BODY_AWAY:
+        return ngx_sprintf(p, "Authentication Error, Rejected Request: %s is "
+                           "not allowed in request body. Enable with "
+                           "`general_settings::"
+                           "allow_client_side_credentials`, here: "
+                           "keytoll_client_credentials on.", ctx->why);
+
+    case KT_USER_MISSING:
+        return ngx_sprintf(p, "Authentication Error, 'user' param not passed "
+                           "in. 'enforce_user_param'=True");
+
+    case KT_TAGS_DENIED:
+        return ngx_sprintf(p, "Client-side 'metadata.tags' not allowed in "
+                           "request. 'reject_clientside_metadata_tags'=True. "
+                           "Tags can only be set via API key metadata.");
+
+    case KT_PARAM_MISSING:
+        return ngx_sprintf(p, "BadRequest please pass param=%s in request "
+                           "body. This is a required param", ctx->why);
+
     case KT_BODY_TOO_LARGE:
         return ngx_sprintf(p, "Request size is too large, see "
                            "\"keytoll_max_body\".");

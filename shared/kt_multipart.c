@@ -450,9 +450,11 @@ kt_mp_value(kt_mp_t *s, kt_mp_field_t f, const unsigned char *end)
 static keytoll_rc_t
 kt_mp_field(kt_mp_t *s, const kt_mp_part_t *part, const unsigned char *end)
 {
-    char      name[16];
-    size_t    n;
-    unsigned  f;
+    int                 exact;
+    char                name[KT_REQKEY_NAME];
+    size_t              n;
+    unsigned            f;
+    const kt_reqkey_t  *k;
 
     n = part->name_len;
 
@@ -463,7 +465,7 @@ kt_mp_field(kt_mp_t *s, const kt_mp_part_t *part, const unsigned char *end)
         s->out->media_in = 1;
     }
 
-    if (n >= sizeof(name)) {
+    if (n > sizeof(name)) {
         f = KT_MP_FIELDS;
 
     } else {
@@ -480,6 +482,16 @@ kt_mp_field(kt_mp_t *s, const kt_mp_part_t *part, const unsigned char *end)
             if (kt_mp_is(name, n, kt_mp_fields[f])) {
                 break;
             }
+        }
+
+        k = kt_reqkey(name, n, &exact);
+
+        if (k && (k->flags & KT_REQKEY_OTHERS)) {
+            return kt_mp_fail(s, KT_INVALID, KT_REQKEY_ONE);
+        }
+
+        if (k && (k->flags & KT_REQKEY_AWAY)) {
+            s->out->away = k->name;
         }
     }
 

@@ -40,6 +40,10 @@ typedef enum {
     KT_BODY_INVALID,
     KT_BODY_TOO_LARGE,
     KT_BODY_ENCODED,
+    KT_BODY_AWAY,              /* names another account or address          */
+    KT_USER_MISSING,
+    KT_TAGS_DENIED,
+    KT_PARAM_MISSING,
     KT_REDIS_DOWN,
     KT_JOURNAL_DOWN,
     KT_INTERNAL,

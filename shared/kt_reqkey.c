@@ -18,6 +18,8 @@
 #define TEXT             KT_REQKEY_TEXT
 #define IDS              KT_REQKEY_IDS
 #define RAW              KT_REQKEY_RAW
+#define OTHERS           KT_REQKEY_OTHERS
+#define AWAY             KT_REQKEY_AWAY
 
 static const kt_reqkey_t  kt_reqkeys[] = {
     KEY("model", KT_REQKEY_MODEL, ACT),
@@ -68,7 +70,26 @@ static const kt_reqkey_t  kt_reqkeys[] = {
     KEY("functions", KT_REQKEY_OTHER, RAW),
     KEY("response_format", KT_REQKEY_OTHER, RAW),
     KEY("tool_choice", KT_REQKEY_OTHER, RAW),
-    KEY("text", KT_REQKEY_OTHER, RAW)
+    KEY("text", KT_REQKEY_OTHER, RAW),
+
+    /* of LiteLLM and OpenRouter: another model or account than was priced */
+
+    KEY("fallbacks", KT_REQKEY_OTHER, OTHERS),
+    KEY("context_window_fallbacks", KT_REQKEY_OTHER, OTHERS),
+    KEY("content_policy_fallbacks", KT_REQKEY_OTHER, OTHERS),
+    KEY("default_fallbacks", KT_REQKEY_OTHER, OTHERS),
+    KEY("models", KT_REQKEY_OTHER, OTHERS),
+    KEY("api_base", KT_REQKEY_OTHER, AWAY),
+    KEY("base_url", KT_REQKEY_OTHER, AWAY),
+    KEY("user_config", KT_REQKEY_OTHER, AWAY),
+    KEY("model_list", KT_REQKEY_OTHER, AWAY),
+    KEY("extra_body", KT_REQKEY_OTHER, AWAY),
+    KEY("custom_llm_provider", KT_REQKEY_OTHER, AWAY),
+    KEY("litellm_embedding_config", KT_REQKEY_OTHER, AWAY),
+    KEY("vertex_credentials", KT_REQKEY_OTHER, AWAY),
+    KEY("aws_sts_endpoint", KT_REQKEY_OTHER, AWAY),
+    KEY("aws_web_identity_token", KT_REQKEY_OTHER, AWAY),
+    KEY("aws_bedrock_runtime_endpoint", KT_REQKEY_OTHER, AWAY)
 };
 
 #define NKEYS            (sizeof(kt_reqkeys) / sizeof(kt_reqkeys[0]))
@@ -108,7 +129,7 @@ kt_reqkey_fold(char *p, size_t len)
 static const kt_reqkey_t *
 kt_reqkey_find(const char *p, size_t len, int fold)
 {
-    char      name[24];
+    char      name[KT_REQKEY_NAME];
     unsigned  i;
 
     for (i = 0; i < NKEYS; i++) {

@@ -13,9 +13,14 @@
 #define KT_REQKEY_TEXT   0x02          /* its strings are prompt text       */
 #define KT_REQKEY_IDS    0x04          /* its numbers are token ids         */
 #define KT_REQKEY_RAW    0x08          /* all of it counts as text          */
+#define KT_REQKEY_OTHERS 0x10          /* names other models                */
+#define KT_REQKEY_AWAY   0x20          /* names whom to ask, or how         */
 
-/* The longest key that we know, every byte written as \uXXXX. */
-#define KT_REQKEY_LEN    (6 * 24)
+#define KT_REQKEY_ONE    "other models than \"model\" cannot be asked for"
+
+/* The longest key that we know, and every byte of it written as \uXXXX. */
+#define KT_REQKEY_NAME   28
+#define KT_REQKEY_LEN    (6 * KT_REQKEY_NAME)
 
 
 typedef enum {

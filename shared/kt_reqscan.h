@@ -65,6 +65,8 @@ typedef struct {
     kt_tri_t      include_usage;
     kt_span_t     iu_span;             /* value of include_usage, null too  */
 
+    const char   *away;                /* a key that names whom else to ask
+                                          (api_base ...), NULL when none    */
     size_t        insert_at;           /* behind the '{' of the body        */
 
     int64_t       text_bytes;          /* upper bound of prompt tokens      */
@@ -105,6 +107,9 @@ typedef struct {
  *   KT_RANGE      a number, model or user outside its limits
  *
  * err and err_off are set for all but KT_OK.
+ *
+ * Keys that name other models (fallbacks, models ...) are KT_INVALID unless they
+ * are null: one model is priced and asked for.
  *
  * max_tok, n: those of generationConfig count as well.  remote: one of
  * previous_response_id, conversation, cachedContent is not null, or a part

@@ -357,6 +357,13 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         break;
     }
 
+    if ((s->key->flags & KT_REQKEY_OTHERS) && type != KT_RS_NULL) {
+        kt_rs_refuse(s, KT_INVALID, KT_REQKEY_ONE, span.off);
+
+    } else if ((s->key->flags & KT_REQKEY_AWAY) && type != KT_RS_NULL) {
+        s->out->away = s->key->name;
+    }
+
     if (s->key->flags & KT_REQKEY_RAW) {
         s->raw_off = span.off;
 

@@ -32,8 +32,9 @@
 #define KT_BIT_OUT        512
 
 /* A hold begins with "H" and its amounts (lua/hold.lua). */
-#define KT_HOLD_AMOUNTS   80
+#define KT_HOLD_AMOUNTS   68
 #define KT_HOLD_HEAD      (1 + KT_HOLD_AMOUNTS)
+#define KT_HOLD_ESTIMATE  (1 + 24)          /* what a lost request is charged */
 
 
 #define KT_LIBRARY        "keytoll"

@@ -50,13 +50,22 @@ local function refuse(code, e, now_ms, retry_ms, limit, used, need)
 end
 
 
--- What a budget lets these r.n requests hold (hi, lo, bit), or the refusal code.
--- strict: the bound must fit whole.  last_call: anything left admits, and the
--- hold takes the typical cost even where less is left.  Were it cut to what is
--- left, a settlement that frees room would admit a second request to cross the
--- line while the first is still running.  Several at once pass only if each
--- would alone; a refusal of several says nothing about each.
-local function money(e, bh, bl, th, tl, n)
+-- What a budget lets n requests hold that may cost (bh, bl) together: hi, lo and
+-- the receipt bit; or the refusal code.
+--
+-- strict: the bound must fit whole.  last_call: while anything is left, a request
+-- whose bound fits holds it, and one that does not fit may run as the last call,
+-- one at a time, holding nothing.  So used + held stays at or below the limit
+-- until a last call settles; it adds its cost, and if that crosses the limit
+-- nothing is left and nothing is admitted until settlements below their bounds
+-- bring used + held back.  Whatever the requests cost within their bounds, used
+-- ends above the limit by at most the cost of one.  Holding nothing, a last call
+-- that may be dear does not keep others from what is left.  With gt, 0 left is
+-- something left.
+--
+-- Several at once pass only if they fit together; a refusal of several says
+-- nothing about each.
+local function money(e, bh, bl, n)
     local p = e.p
     local exceeded = p.unit == "ucr" and CREDITS or BUDGET
     if p.lh == 0 and p.ll == 0 then
@@ -64,27 +73,22 @@ local function money(e, bh, bl, th, tl, n)
     end
     local rh, rl = minus(p.lh, p.ll, e.uh, e.ul)       -- limit - used
     local fh, fl = minus(rh, rl, e.hh, e.hl)           -- ... - held
-    if p.strict then
-        if less(fh, fl, bh, bl) then
-            return less(rh, rl, bh, bl) and exceeded or HELD
+    local fits = not less(fh, fl, bh, bl)
+    if rh < 0 or (rh == 0 and rl == 0 and not p.gt) then
+        return exceeded
+    elseif p.strict then
+        if fits and e.last == 0 then       -- none of another mode's either
+            return nil, bh, bl
         end
+        return less(rh, rl, bh, bl) and exceeded or HELD
+    elseif fh < 0 or (fh == 0 and fl == 0 and not p.gt) then
+        return HELD
+    elseif fits then
         return nil, bh, bl
+    elseif n == 1 and e.last == 0 then
+        return nil, 0, 0, B_LAST
     end
-    if n > 1 then
-        if not less(th, tl, fh, fl) then
-            return HELD
-        end
-    elseif fh < 0 or (fh == 0 and fl == 0) then
-        local spent = rh < 0 or (rh == 0 and rl == 0 and not p.gt)
-        if spent then
-            return exceeded
-        elseif fh < 0 or not p.gt or e.hh ~= 0 or e.hl ~= 0 then
-            return HELD
-        elseif th == 0 and tl == 0 then
-            return nil, 0, 1, B_ONE
-        end
-    end
-    return nil, th, tl
+    return HELD
 end
 
 
@@ -313,14 +317,13 @@ local function check_money(list, g, r, now_s, now_ms)
             if g.unpriced then
                 return refuse(UNPRICED, e, now_ms)
             elseif p.unit == "ucr" then
-                code, h, l, bit = money(e, r.ch, r.cl, r.ch, r.cl, r.n)
+                code, h, l, bit = money(e, r.ch, r.cl, r.n)
             else
-                code, h, l, bit = money(e, r.bh, r.bl, r.th, r.tl, r.n)
+                code, h, l, bit = money(e, r.bh, r.bl, r.n)
             end
             if code then
                 local need = p.unit == "ucr" and decimal(r.ch, r.cl)
-                             or p.strict and decimal(r.bh, r.bl)
-                             or decimal(r.th, r.tl)
+                             or decimal(r.bh, r.bl)
                 return refuse(code, e, now_ms, code == HELD and 1000 or 0,
                               nil, nil, need)
             end
@@ -385,6 +388,9 @@ local function reserve(e, r)
     end
     if e.nh then
         e.hh, e.hl = add(e.hh, e.hl, e.nh, e.nl)
+        if e.nbit == B_LAST then
+            e.last = e.last + 1
+        end
         bits, changed = bits + e.nbit, true
     else
         bits = bits + B_NOHOLD

@@ -24,8 +24,8 @@ end
 
 
 local function block_text(r, receipt)
-    return "B" .. pack(AMOUNTS, r.bh, r.bl, r.th, r.tl, r.ch, r.cl, r.eh, r.el,
-                       r.in_bound, r.in_typ, r.out_bound, r.out_typ)
+    return "B" .. pack(AMOUNTS, r.bh, r.bl, r.ch, r.cl, r.eh, r.el, r.in_bound,
+                       r.in_typ, r.out_bound, r.out_typ)
            .. pack("<i8", r.n) .. receipt
 end
 
@@ -43,7 +43,6 @@ local function times(r, n)
                 out_bound = r.out_bound * n, out_typ = r.out_typ * n, eh = 0,
                 el = 0 }
     m.bh, m.bl = r.bh * n + floor(r.bl * n / BASE), r.bl * n % BASE
-    m.th, m.tl = r.th * n + floor(r.tl * n / BASE), r.tl * n % BASE
     m.ch, m.cl = r.ch * n + floor(r.cl * n / BASE), r.cl * n % BASE
     return m
 end
@@ -53,7 +52,6 @@ end
 local function block_less(r, x)
     r.n = r.n - x.n
     r.bh, r.bl = minus(r.bh, r.bl, x.bh, x.bl)
-    r.th, r.tl = minus(r.th, r.tl, x.th, x.tl)
     r.ch, r.cl = minus(r.ch, r.cl, x.ch, x.cl)
     r.in_bound, r.in_typ = r.in_bound - x.in_bound, r.in_typ - x.in_typ
     r.out_bound, r.out_typ = r.out_bound - x.out_bound, r.out_typ - x.out_typ

@@ -51,9 +51,13 @@ local function rates_only(p)
 end
 
 
--- The counters: used, held (hi, lo each), period id and end s, parallel leases,
--- the current second, requests and tokens of the window, and of this second.
-local COUNTERS = "<i8i8i8i8i8i8i8i8i8i8i8i8"
+-- The counters: used (hi, lo), period id and end s; held (hi, lo), parallel leases
+-- and last calls that run (one, or more after a failover); the current second,
+-- requests and tokens of the window, and of this second.  Of an entity at rest,
+-- which most are, only the first four are kept.
+local COUNTERS = "<i8i4i5i5i8i4i4i2i5I4i6I4i6"
+local RESTING = "<i8i4i5i5"
+local RESTING_LEN = 22
 
 -- bytes and c are the values of e:name and c:name.  nil when the counters of a
 -- living entity are missing: a missing fact.
@@ -64,18 +68,29 @@ local function load(name, bytes, c)
     elseif not c then
         return nil
     end
-    local uh, ul, hh, hl, pid, pend, par, sec, rsum, tsum, rcur, tcur
-        = unpack_s(COUNTERS, c)
+    local uh, ul, pid, pend, hh, hl, par, last, sec, rsum, tsum, rcur, tcur
+    if #c == RESTING_LEN then
+        uh, ul, pid, pend = unpack_s(RESTING, c)
+        hh, hl, par, last, sec, rsum, tsum, rcur, tcur = 0, 0, 0, 0, 0, 0, 0, 0, 0
+    else
+        uh, ul, pid, pend, hh, hl, par, last, sec, rsum, tsum, rcur, tcur
+            = unpack_s(COUNTERS, c)
+    end
     return { name = name, p = p, uh = uh, ul = ul, hh = hh, hl = hl, pid = pid,
              pend = pend, par = par, sec = sec, rsum = rsum, tsum = tsum,
-             rcur = rcur, tcur = tcur, money = true, tok = 0, rated = false,
+             rcur = rcur, tcur = tcur, last = last, money = true, tok = 0, rated = false,
              nh = false, nl = false, w = false, wdirty = false }
 end
 
 
 local function dump(e)
-    return pack(COUNTERS, e.uh, e.ul, e.hh, e.hl, e.pid, e.pend, e.par, e.sec,
-                e.rsum, e.tsum, e.rcur, e.tcur)
+    if e.hh == 0 and e.hl == 0 and e.par == 0 and e.last == 0 and e.rsum == 0
+       and e.tsum == 0
+    then
+        return pack(RESTING, e.uh, e.ul, e.pid, e.pend)
+    end
+    return pack(COUNTERS, e.uh, e.ul, e.pid, e.pend, e.hh, e.hl, e.par, e.last,
+                e.sec, e.rsum, e.tsum, e.rcur, e.tcur)
 end
 
 
@@ -118,7 +133,7 @@ local function roll(e, now_s)
         e.pid = e.pend + floor((now_s - e.pend) / len) * len
         e.pend = e.pid + len
     end
-    e.uh, e.ul, e.hh, e.hl = 0, 0, 0, 0
+    e.uh, e.ul, e.hh, e.hl, e.last = 0, 0, 0, 0, 0
 end
 
 
@@ -152,7 +167,7 @@ local function stranger(pre, name, c, now_s)
     roll(d, now_s)
     if not c then
         e.uh, e.ul, e.hh, e.hl, e.par = 0, 0, 0, 0, 0
-        e.sec, e.rsum, e.tsum, e.rcur, e.tcur = 0, 0, 0, 0, 0
+        e.sec, e.rsum, e.tsum, e.rcur, e.tcur, e.last = 0, 0, 0, 0, 0, 0
         e.pid, e.pend = d.pid, d.pend
     elseif (e.pend == 0) ~= (d.pend == 0) then     -- the rule has changed since
         e.pend = d.pend

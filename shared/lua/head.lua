@@ -8,7 +8,7 @@
 --   gen         registry generation; absent = not ready, nothing is admitted
 --   reg         registry JSON, read by the gate when gen moved
 --   e:<entity>  policy of one entity, msgpack
---   c:<entity>  its counters, twelve packed integers (entity.lua)
+--   c:<entity>  its counters, packed integers (entity.lua)
 --   w:<entity>  its window's past seconds (window.lua); gone when idle
 --   h:<rid>     hold of an admitted, not yet settled request; or the tombstone
 --               of a lost one that the sweeper charged (48 h), or of one that
@@ -22,7 +22,8 @@
 -- a first line "~" no policy changed, only what is left.
 --
 -- Invariants (DESIGN 4):
---   a refusal writes nothing (1); used + held <= limit for strict meters (2);
+--   a refusal writes nothing (1); used + held <= limit for strict meters, and
+--   over by at most one request for the others (2, money() in admit.lua);
 --   settling twice is a no-op by rid (3); a hold and a slot end at their lease
 --   (4); a missing fact refuses (7).
 -- Amounts are nano-USD or micro-credit, kept as a pair (hi, lo) with
@@ -48,9 +49,9 @@ local UNPRICED, MISSING, ALIAS = 17, 18, 19
 -- Receipt bits.
 local B_RPM, B_TPM, B_PAR, B_UCR, B_MONEY, B_NOHOLD = 1, 2, 4, 8, 16, 32
 local B_LATER = 64            -- admitted without Redis: resolve at settle
-local B_STRICT = 128          -- reserved the bounds, else the typical amounts
+local B_STRICT = 128          -- of tokens, the bounds are reserved, else the typical
 local B_IN, B_OUT = 256, 512  -- of tokens, only the input or output counts
-local B_ONE = 1024            -- holds one unit, whatever it may cost
+local B_LAST = 1024           -- a last call: holds nothing, may cross the limit
 
 -- FUNCTION LOAD runs with an empty environment: the libraries are bound when
 -- the first function runs.

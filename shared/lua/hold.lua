@@ -3,28 +3,27 @@
 -- What is kept of an admitted request under h:<rid>: "H", what it may cost,
 -- packed, its receipt, "=\t" and the event that the ledger gets should it be
 -- lost.
--- Amounts as (hi, lo): bound and typical nano-USD, micro-credit, the input
+-- Amounts as (hi, lo): the bound in nano-USD, micro-credit, the input
 -- estimate that a lost request is charged; then tokens: input bound and
 -- typical, output bound and typical.
-local AMOUNTS = "<i8i4i8i4i8i4i8i4i8i8i8i8"
-local AMOUNTS_LEN = 80
+local AMOUNTS = "<i8i4i8i4i8i4i8i8i8i8"
+local AMOUNTS_LEN = 68
 
 local function amounts(s, at)
-    local bh, bl, th, tl, ch, cl, eh, el, in_bound, in_typ, out_bound, out_typ
+    local bh, bl, ch, cl, eh, el, in_bound, in_typ, out_bound, out_typ
         = unpack_s(AMOUNTS, s, at)
-    return { n = 1, bh = bh, bl = bl, th = th, tl = tl, ch = ch, cl = cl, eh = eh,
-             el = el, in_bound = in_bound, in_typ = in_typ,
+    return { n = 1, bh = bh, bl = bl, ch = ch, cl = cl, eh = eh, el = el,
+             in_bound = in_bound, in_typ = in_typ,
              out_bound = out_bound, out_typ = out_typ }
 end
 
 
 -- Adds one more packed request to r.
 local function add_amounts(r, s, at)
-    local bh, bl, th, tl, ch, cl, _, _, in_bound, in_typ, out_bound, out_typ
+    local bh, bl, ch, cl, _, _, in_bound, in_typ, out_bound, out_typ
         = unpack_s(AMOUNTS, s, at)
     r.n = r.n + 1
     r.bh, r.bl = add(r.bh, r.bl, bh, bl)
-    r.th, r.tl = add(r.th, r.tl, th, tl)
     r.ch, r.cl = add(r.ch, r.cl, ch, cl)
     r.in_bound, r.in_typ = r.in_bound + in_bound, r.in_typ + in_typ
     r.out_bound, r.out_typ = r.out_bound + out_bound, r.out_typ + out_typ
@@ -58,14 +57,12 @@ end
 
 -- What a receipt line with these bits reserved of amounts r: money (hi, lo).
 local function reserved_money(is, r)
-    if is.one then
-        return 0, r.n
+    if is.last then
+        return 0, 0
     elseif is.ucr then
         return r.ch, r.cl
-    elseif is.strict then
-        return r.bh, r.bl
     end
-    return r.th, r.tl
+    return r.bh, r.bl
 end
 
 
@@ -88,7 +85,7 @@ local function meaning(s)
                 money = has(bits, B_MONEY), hold = not has(bits, B_NOHOLD),
                 later = has(bits, B_LATER), strict = has(bits, B_STRICT),
                 only_in = has(bits, B_IN), only_out = has(bits, B_OUT),
-                one = has(bits, B_ONE) }
+                last = has(bits, B_LAST) }
     if bits < 2048 then
         meanings[s] = m
     end

@@ -40,7 +40,7 @@ end
 local function fresh(name, p, per, used)
     local e = { name = name, p = p, hh = 0, hl = 0, pid = per and per.id or 0,
                 pend = per and per.end_s or 0, par = 0, sec = 0, rsum = 0,
-                tsum = 0, rcur = 0, tcur = 0 }
+                tsum = 0, rcur = 0, tcur = 0, last = 0 }
     e.uh, e.ul = amount(used or "0")
     return e
 end

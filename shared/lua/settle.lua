@@ -119,6 +119,9 @@ local function apply(e, l, it, now_s, pre)
             local h, lo = minus(e.hh, e.hl, reserved_money(is, it.r))
             if h < 0 then h, lo = 0, 0 end
             e.hh, e.hl = h, lo
+            if is.last then
+                e.last = max(0, e.last - it.r.n)
+            end
         end
         if is.par then
             e.par = max(0, e.par - it.r.n)
@@ -422,6 +425,7 @@ local function kt_renew(keys, a)
                     roll(e, now_s)
                     if e.pid == l.pid and l.is.hold then
                         e.hh, e.hl = add(e.hh, e.hl, reserved_money(l.is, r))
+                        e.last = e.last + (l.is.last and 1 or 0)
                     end
                     if l.is.par then e.par = e.par + 1 end
                     call("SET", pre .. "c:" .. l.name, dump(e))

@@ -4,7 +4,9 @@
 #
 #   make bench              everything, prints one table
 #   make bench BENCH=quick  fewer and shorter rounds
-#   make bench BENCH="streams refusals"   only these: throughput latency refusals flood streams
+#   make bench BENCH="streams refusals"   only these: throughput latency refusals flood streams many memory
+#
+# "tiny" is for t/bench/short.t: small enough for every run of the suite.
 
 use strict;
 use warnings;
@@ -14,14 +16,17 @@ use Time::HiRes qw(time sleep);
 use Test::More ();
 use Keytoll::Test;
 use Keytoll::Flood;
+use Keytoll::Streams;
 
-my $quick = grep { $_ eq 'quick' } @ARGV;
-my %only = map { $_ => 1 } grep { $_ ne 'quick' } @ARGV;
+my $tiny = grep { $_ eq 'tiny' } @ARGV;
+my $quick = $tiny || grep { $_ eq 'quick' } @ARGV;
+my %only = map { $_ => 1 } grep { !/^(quick|tiny)$/ } @ARGV;
 sub wanted { return !%only || $only{ $_[0] } }
-my ($rounds, $seconds) = $quick ? (3, 1) : (7, 3);
+my ($rounds, $seconds) = $tiny ? (1, 1) : $quick ? (3, 1) : (7, 3);
+$ENV{KEYTOLL_LOG} //= 'warn';                   # as the other nginx
 my $dir_of_bench = "$Keytoll::Test::TOP/t/bench";
 
-my $gate = Keytoll::Test->gate(timeout => '2s', more => 'proxy_buffering off; access_log off; location /leased/ { keytoll_lease on; proxy_pass http://mock/; }', models => [{ n => 'gpt-4o-mini', p => 'openai', in => 150000, out => 600000, maxo => 16384 }]);
+my $gate = Keytoll::Test->gate(timeout => '2s', connections => 8192, more => 'proxy_buffering off; access_log off; location /leased/ { keytoll_lease on; proxy_pass http://mock/; }', models => [{ n => 'gpt-4o-mini', p => 'openai', in => 150000, out => 600000, maxo => 16384 }]);
 my $dir = $gate->{dir};
 my $mock = $gate->{mock_port};
 
@@ -73,7 +78,7 @@ END
 
 my $bare = other('bare', '', '', '');
 my $lua;
-my ($lua_so) = glob '/usr/lib/nginx/modules/ngx_http_lua_module.so';
+my ($lua_so) = grep { -e } '/usr/lib/nginx/modules/ngx_http_lua_module.so';
 if ($lua_so) {
     (my $http = slurp("$dir_of_bench/lua.conf")) =~ s/\@REDIS\@/$gate->{sock}/;
     my $load = join "\n", map { "load_module $_;" } grep { -e } '/usr/lib/nginx/modules/ndk_http_module.so', $lua_so;
@@ -220,8 +225,9 @@ sub refusals {
 }
 if (wanted('refusals')) {
 print STDERR "refusals\n";
-row('refusals/s: wrong checksum, no Redis call', sprintf('%.0f', refusals('sk-kt10000' . 'a' x 49)), '>= 60000');
+load_of($gated, 1, 1, $spent);                  # it is asked about once
 my $calls = $gate->status->{redis_calls_total};
+row('refusals/s: wrong checksum, no Redis call', sprintf('%.0f', refusals('sk-kt10000' . 'a' x 49)), '>= 60000');
 row('refusals/s: limit reached, from shared memory', sprintf('%.0f', refusals($spent)), '>= 60000');
 row('Redis calls of all these', $gate->status->{redis_calls_total} - $calls, '0');
 
@@ -278,21 +284,68 @@ sub stream { # (first byte us, whole us) of one stream of n events
 }
 if (wanted('streams')) {
 print STDERR "streams\n";
-my (@first, @event);
+my (@first, @event, %first);
 for (1 .. ($quick ? 100 : 300)) {
     my ($b1, $b2, $g1, $g2);
     if ($_ % 2) { ($b1, $b2) = stream($bare, 1000); ($g1, $g2) = stream($gated, 1000) }
     else { ($g1, $g2) = stream($gated, 1000); ($b1, $b2) = stream($bare, 1000) }
     push @first, $g1 - $b1;
+    push @{ $first{bare} }, $b1;
+    push @{ $first{gate} }, $g1;
     push @event, ($g2 - $b2 - ($g1 - $b1)) / 1000;
 }
 @first = sort { $a <=> $b } @first;
 @event = sort { $a <=> $b } @event;
 row('streams: added first byte, p50, us', sprintf('%.0f', median(@first)), '');
-row('streams: added first byte, p99, us', sprintf('%.0f', $first[int(0.99 * $#first)]), '<= 150');
+my ($p99, $p99_bare) = map { my @s = sort { $a <=> $b } @{ $first{$_} }; $s[int(0.99 * $#s)] } qw(gate bare);
+row('streams: first byte, bare, p99, us', sprintf('%.0f', $p99_bare), '');
+row('streams: added first byte, p99, us', sprintf('%.0f', $p99 - $p99_bare), '<= 150');
 row('streams: added per event, p50, us', sprintf('%.2f', median(@event)), '');
 row('streams: added per event, p99, us', sprintf('%.2f', $event[int(0.99 * $#event)]), '<= 20');
 
+}
+
+# ------------------------------------------------------------- many streams
+
+sub rss_kb { return (slurp("/proc/$_[0]/status") =~ /^VmRSS:\s+(\d+)/m)[0] }
+
+if (wanted('many')) {
+my ($streams, $events) = $tiny ? (200, 20) : (2000, 50);
+print STDERR "$streams streams at once\n";
+my ($worker) = children($gate->{nginx}[0]);
+my %run = (port => $gated->{port}, key => $key, streams => $streams, events => $events, delay => $tiny ? 50 : 200);
+my $idle = rss_kb($worker);
+my $s = Keytoll::Streams->start(%run);
+my ($open, $most) = (0, 0);
+Keytoll::Test::eventually(sub {
+    my $n = $gate->status->{active_requests};
+    ($open, $most) = ($n, rss_kb($worker)) if $n > $open;
+    $n >= $streams;
+}, 60);
+my $n = $s->stop;
+my $alone = Keytoll::Streams->start(%run, streams => 1, clients => 1, delay => 0)->stop;
+row("streams at once", $open, $streams);
+row('streams at once: cut', $n->{cut}, '0');
+row('streams at once: events lost, merged or reordered, streams', $n->{wrong} + ($n->{shape} ne $alone->{shape}), '0');
+row('worker memory, MB', sprintf('%.1f', $idle / 1024), '<= 16');
+row('worker memory per open stream, KB', sprintf('%.1f', ($most - $idle) / $open), '<= 40');
+}
+
+# ------------------------------------------------------------ Redis, at rest
+
+if (wanted('memory')) {
+my $keys = $tiny ? 20_000 : $quick ? 100_000 : 1_000_000;
+print STDERR "$keys keys\n";
+my $r = $gate->{r};
+my $used = sub { return ($r->call('INFO', 'memory') =~ /^used_memory:(\d+)/m)[0] };
+my ($before, $made, $waits) = ($used->(), 0, 0);
+while ($made < $keys) {
+    my @args = map { ('key:' . token('idle' . $made++), '{"v":1,"t":"key","limit":"5000000000","rpm":60,"tpm":100000,"name":"key of a user","refs":["team:t","org:o","member:t/u","global"],"period":{"kind":"month","id":1790000000,"end_s":1793000000}}') } 1 .. 500;
+    $r->send('FCALL', 'kt_policy_set', 1, 'kt:{0000}:gen', @args);
+    $r->read if ++$waits > 8;
+}
+$r->read for 1 .. ($waits > 8 ? 8 : $waits);
+row("Redis per idle key, bytes, $keys keys", sprintf('%.0f', ($used->() - $before) / $made), '<= 500');
 }
 
 # -------------------------------------------------------------- functions

@@ -48,7 +48,7 @@ is_deeply [ @$j{qw(model_id model_name)} ], [ 'm-1', 'mine' ], 'is shown';
 like $j->{litellm_params}{api_key}, qr/^kt1:/, 'its secret sealed';
 my ($gen2, $reg2) = registry();
 cmp_ok $gen2, '>', $gen, 'a new generation, before the answer';
-is_deeply $reg2->{mine}, { n => 'mine', u => 'x-1', p => 'openai', mode => 'chat', in => 2500000,
+is_deeply $reg2->{mine}, { n => 'mine', id => 'm-1', u => 'x-1', p => 'openai', mode => 'chat', in => 2500000,
     out => 10000000, maxo => 100 }, 'is in the registry';
 ($s, $j) = $k->post('/model/new', { model_name => 'mine', litellm_params => { model => 'x' },
         model_info => { id => 'm-1' } });
@@ -204,7 +204,7 @@ like $out, qr/8 models: 6 imported, 1 without a price, 1 with a value that is no
 like $out, qr/imp-none.*\n.*imp-bad|imp-bad.*\n.*imp-none/, 'and what it could not price';
 ok $k->until(sub { (registry())[1]{'imp-1'} }), 'a running daemon publishes it';
 (undef, $reg) = registry();
-is_deeply $reg->{'imp-1'}, { n => 'imp-1', p => 'openai', mode => 'chat', in => 2500000,
+is_deeply $reg->{'imp-1'}, { n => 'imp-1', id => 'import:imp-1', p => 'openai', mode => 'chat', in => 2500000,
     out => 10000000, cr => 1250000, cw => 3125000, rs => 20000000, maxo => 4096, maxi => 128000 },
     'exact to the pico-USD';
 is_deeply [ @{ $reg->{'imp-image'} }{qw(img noprice free)} ], [ 20000000000, undef, undef ], 'a price per image';

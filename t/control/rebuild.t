@@ -131,7 +131,7 @@ my $rid = $k->rid;
 my $pid = $k->state($ent)->{period_id};
 $k->redis('SET', $P . "h:$rid", Keytoll::Store::hold_text("2\t1\tgpt-4o\n$ent\t$pid\t16\n",
     JSON::PP->new->encode({ id => $rid, t0 => 1, m => 'gpt-4o', end => 'lost', est => 1, cost => '300' }),
-    bound => 900, typ => 900, ucr => 0, est => 300, in_bound => 1, in_typ => 1, out_bound => 1, out_typ => 1));
+    bound => 900, ucr => 0, est => 300, in_bound => 1, in_typ => 1, out_bound => 1, out_typ => 1));
 $k->redis('ZADD', $P . 'z', 1, $rid);
 ok $k->until(sub { $k->sql("SELECT count(*) FROM ledger WHERE rid = '$rid' AND estimated") == 1 }),
     'an expired lease is charged and recorded';

@@ -25,6 +25,7 @@ typedef struct {
     int64_t        delta_bytes;
     int            service;            /* -1: none was told                 */
     int64_t        dur_ms;             /* -1: likewise                      */
+    int            bad;                /* a payload could not be read whole */
     kt_respscan_t  scan;
     kt_sse_t       frame;
     unsigned char  carry[64];
@@ -69,6 +70,7 @@ static inline void
 answer_facts(answer_t *a)
 {
     a->delta_bytes += a->scan.delta_bytes;
+    a->bad |= a->scan.bad || a->scan.overflow;
 
     if (a->scan.tier_len) {
         a->service = (int) kt_usage_service(a->scan.tier, a->scan.tier_len);

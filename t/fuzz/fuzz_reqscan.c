@@ -6,13 +6,18 @@
  * forgets) is text behind the body.  What else is refused (duplicates, types,
  * ranges) keeps bad_json clear.
  *
+ * kt_reqparam() finds what yajl's tree has, and nothing else.
+ *
  * Of an accepted body all spans must lie inside, and a member spliced in at
  * insert_at must leave it acceptable.
  */
 
 #include <yajl/yajl_parse.h>
 
+#include <yajl/yajl_tree.h>
+
 #include "fuzz.h"
+#include "kt_reqparam.h"
 #include "kt_reqscan.h"
 
 
@@ -190,6 +195,68 @@ accepted(const uint8_t *p, size_t len, const kt_reqscan_t *r)
 }
 
 
+/* yajl's text of a key that has a lone surrogate is another one than ours. */
+
+static int
+tree_has(yajl_val v, const char *name, yajl_val *member)
+{
+    size_t  i;
+
+    if (!YAJL_IS_OBJECT(v)) {
+        return 0;
+    }
+
+    for (i = 0; i < v->u.object.len; i++) {
+        if (strcmp(v->u.object.keys[i], name) == 0) {
+            *member = v->u.object.values[i];
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+params(const uint8_t *p, size_t len)
+{
+    char      *text;
+    size_t     i, n;
+    yajl_val   v, m;
+
+    static const char *const  names[] = {
+        "model", "user", "metadata", "tags", "stream_options", "absent"
+    };
+    static const char *const  nested[][3] = {
+        { "metadata.tags", "metadata", "tags" },
+        { "stream_options.include_usage", "stream_options", "include_usage" },
+        { "metadata.user_id", "metadata", "user_id" }
+    };
+
+    text = malloc(len + 1);
+    must(text != NULL);
+    memcpy(text, p, len);
+    text[len] = '\0';
+
+    v = yajl_tree_parse(text, NULL, 0);
+
+    for (i = 0; v && i < sizeof(names) / sizeof(names[0]); i++) {
+        n = strlen(names[i]);
+        must(kt_reqparam(p, len, names[i], n) == tree_has(v, names[i], &m));
+    }
+
+    for (i = 0; v && i < sizeof(nested) / sizeof(nested[0]); i++) {
+        n = strlen(nested[i][0]);
+        must(kt_reqparam(p, len, nested[i][0], n)
+             == (tree_has(v, nested[i][1], &m)
+                 && tree_has(m, nested[i][2], &m)));
+    }
+
+    yajl_tree_free(v);
+    free(text);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
@@ -222,6 +289,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 
     if (rc == KT_OK) {
         accepted(p, len, &r);
+        params(p, len);
     }
 
     return 0;

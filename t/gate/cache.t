@@ -54,6 +54,30 @@ is($no->{headers}{'x-keytoll-used'}, $g->state($key)->{used}, 'its number is tha
 $g->policy('key:' . token($key) => { refs => ['global'], limit => 10_000_000 });
 soon { ask($key)->{status} == 200 } 1, 'a raised budget lets it pass';
 
+# one that ends by itself, with its period, neither earlier nor later
+{
+    my $t = $g->{r}->call('TIME');
+    my $end = $t->[0] + 3;
+    my $short = $g->key(limit => 1000, used => 1000, period => { kind => 'fixed', len_s => 3, id => $end - 3, end_s => $end });
+    my $first = ask($short);
+    is($first->{headers}{'x-keytoll-reason'}, 'budget_exceeded', 'a budget of three seconds is spent');
+    is($first->{headers}{'x-keytoll-reset'}, $end, 'and says until when');
+    my ($c0, $h0) = calls();
+    my ($early, $n, $passed) = (0, 0, undef);
+    while (time < $end + 3) {
+        my $r = ask($short);
+        if ($r->{status} == 200) { $passed = time; last }
+        $early++ if $r->{headers}{'x-keytoll-reset'} != $end;
+        $n++;
+        sleep 0.005;
+    }
+    my ($c1, $h1) = calls();
+    is($early, 0, 'all refusals are of that period');
+    cmp_ok($passed // 0, '>=', $end - 0.01, 'nobody passes before its end');
+    cmp_ok(($passed // $end + 9) - $end, '<', 0.5, sprintf 'and whoever comes then does, after %.0f ms', 1000 * (($passed // 0) - $end));
+    cmp_ok($h1 - $h0, '>', 0.8 * $n, "most of $n refusals came from the cache");
+}
+
 $g->policy('team:full' => { limit => 0 }, 'team:free' => {});
 $key = $g->key(refs => ['team:full', 'global']);
 kept($key, 'budget_exceeded', 'a team without budget');

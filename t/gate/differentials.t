@@ -49,12 +49,38 @@ for my $c (
     ['a cap in an array', '{"model":"gpt-4o-mini","max_tokens":[1],"messages":[]}'], ['a list of models', '{"model":["gpt-4o-mini","claude-x"],"messages":[]}'],
     ['nested too deep', '{"model":"gpt-4o-mini","messages":' . '[' x 70 . ']' x 70 . '}'],
     ['stream a number', '{"model":"gpt-4o-mini","stream":1,"messages":[]}'],
+    ['models by comma', '{"model":"gpt-4o-mini,claude-x","messages":[]}'], ['a comma behind a model', '{"model":"gpt-4o-mini,","messages":[]}'],
+    ['fallbacks', '{"model":"gpt-4o-mini","fallbacks":["claude-x"],"messages":[]}'], ['none', '{"model":"gpt-4o-mini","fallbacks":[],"messages":[]}'],
+    ['fallbacks with parameters', '{"model":"gpt-4o-mini","fallbacks":[{"model":"claude-x","max_tokens":9999}],"messages":[]}'],
+    ['fallbacks from model to model', '{"model":"gpt-4o-mini","fallbacks":[{"gpt-4o-mini":["claude-x"]}],"messages":[]}'],
+    ['fallbacks for large contexts', '{"model":"gpt-4o-mini","context_window_fallbacks":{"gpt-4o-mini":"claude-x"},"messages":[]}'],
+    ['fallbacks for refused contents', '{"model":"gpt-4o-mini","content_policy_fallbacks":[{"gpt-4o-mini":["claude-x"]}],"messages":[]}'],
+    ['fallbacks for all', '{"model":"gpt-4o-mini","default_fallbacks":["claude-x"],"messages":[]}'],
+    ['fallbacks, escaped', '{"model":"gpt-4o-mini","\u0066allbacks":["claude-x"],"messages":[]}'], ['in another case', '{"model":"gpt-4o-mini","Fallbacks":["claude-x"],"messages":[]}'],
+    ['fallbacks, null and then not', '{"model":"gpt-4o-mini","fallbacks":null,"fallbacks":["claude-x"],"messages":[]}'],
+    ['a list of models to choose from', '{"model":"gpt-4o-mini","models":["claude-x"],"messages":[]}'],
 ) {
     my ($name, $b) = @$c;
     my $r = post($b);
     is($r->{status}, 400, $name);
     is($r->{headers}{'x-keytoll-reason'}, 'body_invalid', '... says why');
 }
+my %away = (api_base => '"http://evil"', base_url => '"http://evil"', user_config => '{"model_list":[]}', model_list => '[]', extra_body => '{"model":"claude-x"}', custom_llm_provider => '"x"',
+    litellm_embedding_config => '{"api_base":"http://evil"}', vertex_credentials => '"x"', aws_sts_endpoint => '"x"', aws_web_identity_token => '"x"', aws_bedrock_runtime_endpoint => '"x"');
+for my $c ((map { [$_, $_, $away{$_}] } sort keys %away), ['api_base', 'api\u005fbase', '"x"'], ['api_base', 'API_BASE', '"x"'], ['api_base', 'api_base":null,"api_base', '"x"']) {
+    my ($name, $as, $value) = @$c;
+    my $r = post(qq({"model":"gpt-4o-mini","api_key":"x","$as":$value,"messages":[]}));
+    is($r->{status}, 401, "$as is rejected");
+    is($r->{headers}{'x-keytoll-reason'}, 'body_rejected', '... says why');
+    like($r->{json}{error}{message}, qr/^Authentication Error, Rejected Request: $name is not allowed in request body\. Enable with `general_settings::allow_client_side_credentials`/, '... in LiteLLM\'s words');
+    is("$r->{json}{error}{type} $r->{json}{error}{param}", 'auth_error None', '... and shape');
+}
+sub form { my %f = @_; return join '', (map { "--X\r\nContent-Disposition: form-data; name=\"$_\"\r\n\r\n$f{$_}\r\n" } sort keys %f), "--X--\r\n" }
+my %audio = (path => '/v1/audio/transcriptions', h => ['Content-Type', 'multipart/form-data; boundary=X']);
+is(post(form(model => 'gpt-4o-mini', $_ => 'x'), %audio)->{status}, 401, "a form with $_") for 'api_base', 'API_Base', 'user_config', 'api_base[0]';
+is(post(form(model => 'gpt-4o-mini', $_ => 'x'), %audio)->{status}, 400, "a form with $_") for 'fallbacks', 'fallbacks[]', 'context_window_fallbacks';
+is(post(form(model => 'gpt-4o-mini,claude-x'), %audio)->{status}, 400, 'a form with two models');
+is(post('{"messages":[]}', path => '/openai/deployments/gpt-4o-mini,claude-x/chat/completions')->{status}, 400, 'two models in a path');
 for my $c (['Gemini: a cap twice, in both spellings', '{"contents":[],"generationConfig":{"maxOutputTokens":1,"max_output_tokens":99}}'],
     ['Gemini: the configuration twice', '{"contents":[],"generationConfig":{"maxOutputTokens":1},"generation_config":{"maxOutputTokens":99}}'],
     ['Gemini: a cap as a string', '{"contents":[],"generationConfig":{"maxOutputTokens":"99"}}']) {
@@ -79,6 +105,8 @@ for my $c (
     ['plain', $ok], ['spaces', " \n$ok\r\n"], ['a key that looks like ours, deeper', '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"x","model":"claude-x","max_tokens":-1}]}'],
     ['other keys twice', '{"model":"gpt-4o-mini","seed":1,"seed":2,"messages":[]}'], ['escapes', '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"\u0000\ud83d\ude00\/\n"}]}'],
     ['a lone surrogate in the text', '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"\ud800"}]}'],
+    ['keys that are null', '{"model":"gpt-4o-mini","fallbacks":null,"api_base":null,"messages":[]}'],
+    ['keys that are like others, deeper', '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"x","fallbacks":["a"],"api_base":"x"}],"metadata":{"models":"a"}}'],
     ['nested to the limit', '{"model":"gpt-4o-mini","x":' . '[' x 63 . ']' x 63 . ',"messages":[]}'],
     ['large', '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"' . join('', map { chr(97 + $_ % 26) } 1 .. 300000) . '"}]}'],
 ) {

@@ -76,6 +76,11 @@ my $g = Keytoll::Test->gate(timeout => '1s', more => <<'END');
         location /clamp/  { keytoll_clamp_max_tokens on; proxy_pass http://mock/;
                             location /clamp/in/ { proxy_pass http://mock/; }
                             location /clamp/off/ { keytoll_clamp_max_tokens off; proxy_pass http://mock/; } }
+        location /own/c/  { keytoll_client_credentials on; proxy_pass http://mock/;
+                            location /own/c/off/ { keytoll_client_credentials off; proxy_pass http://mock/; } }
+        location /paid/   { keytoll_free_models off; proxy_pass http://mock/; location /paid/in/ { proxy_pass http://mock/; } location /paid/on/ { keytoll_free_models on; proxy_pass http://mock/; } }
+        location /must/   { keytoll_enforce_user on; keytoll_enforced_params seed; keytoll_reject_tags on; proxy_pass http://mock/;
+                            location /must/not/ { keytoll_enforce_user off; keytoll_enforced_params off; keytoll_reject_tags off; proxy_pass http://mock/; } }
         location = /s     { keytoll off; keytoll_status; }
         location = /sj    { keytoll off; keytoll_status json; }
         location = /sp    { keytoll off; keytoll_status prometheus; }
@@ -136,6 +141,21 @@ outcome('keytoll_user_header', '""', customer('/who/none/'), 'nobody', 'takes it
 is(customer('/who/in/'), 'me', 'keytoll_user_header: inherited');
 is(customer('/'), 'nobody', 'keytoll_user_header: none by default');
 
+for my $c (['keytoll_client_credentials', '/own/c/', '/own/c/off/', 'on', 'off', api_base => 'x'], ['keytoll_enforce_user', '/must/not/', '/must/', 'off', 'on', seed => 1],
+    ['keytoll_enforced_params', '/must/not/', '/must/', 'off', 'seed', user => 'u'], ['keytoll_reject_tags', '/must/not/', '/must/', 'off', 'on', seed => 1, user => 'u', tags => ['t']]) {
+    my ($name, $yes, $no, $y, $n, @with) = @$c;
+    outcome($name, $y, ask($yes, $key, @with)->{status}, 200, 'passes');
+    isnt(ask($no, $key, @with)->{status}, 200, "$name $n: refused");
+    tried($name, $n);
+    is(ask('/', $key, @with)->{status}, $name eq 'keytoll_client_credentials' ? 401 : 200, "$name: off by default");
+}
+{
+    my $poor = $g->key(limit => '0');
+    outcome('keytoll_free_models', 'on', ask('/paid/on/', $poor, model => 'free')->{status}, 200, 'passes');
+    outcome('keytoll_free_models', 'off', ask('/paid/', $poor, model => 'free')->{status}, 422, 'needs money');
+    is(ask('/paid/in/', $poor, model => 'free')->{status}, 422, 'keytoll_free_models: inherited');
+    is(ask('/', $poor, model => 'free')->{status}, 200, 'keytoll_free_models: on by default');
+}
 sub upgrade { return http_call($g->{port}[0], 'GET', "$_[0]v1/realtime", ['Authorization', "Bearer $key", 'Upgrade', 'websocket', 'Connection', 'Upgrade'])->{headers}{'x-keytoll-reason'} // 'passed' }
 outcome('keytoll_websocket', 'on', upgrade('/ws/'), 'passed', 'to the provider');
 outcome('keytoll_websocket', 'off', upgrade('/ws/off/'), 'route_denied', 'refused');
@@ -271,7 +291,7 @@ for my $name (sort keys %page) {
 
 my $conf = $on->nginx_conf(0);
 my @values = ([keytoll => 'maybe'], [keytoll_abort => 'never'], [keytoll_compat => '2.0'], [keytoll_compat => '1.96 budget_exceeded=500'], [keytoll_compat => '1.96 budget=400'],
-    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_lease => '1'], [keytoll_clamp_max_tokens => '5'], [keytoll_status => 'xml']);
+    [keytoll_max_body => 'x'], [keytoll_max_body => '0'], [keytoll_redis_failure => 'open'], [keytoll_user_header => '"X Who"'], [keytoll_user_header => 'X:'], [keytoll_websocket => 'yes'], [keytoll_lease => '1'], [keytoll_clamp_max_tokens => '5'], [keytoll_client_credentials => 'yes'], [keytoll_enforce_user => '1'], [keytoll_reject_tags => 'no'], [keytoll_free_models => 'maybe'], [keytoll_enforced_params => 'a.b.c'], [keytoll_enforced_params => '.a'], [keytoll_enforced_params => '""'], [keytoll_status => 'xml']);
 for (@values) {
     my ($name, $value) = @$_;
     (my $c = $conf) =~ s/location \/ \{/location \/bad { $name $value; }\n location \/ {/;
@@ -288,7 +308,7 @@ for ([keytoll_redis => 'unix:'], [keytoll_redis => "unix:$on->{sock} timeout=2h"
     isnt($code, 0, substr("$name $value", 0, 60) . ' is refused');
     like($out, qr/\[emerg\].*"$name"/, "$name: by name");
 }
-my %good = (keytoll => 'on', keytoll_clamp_max_tokens => 'on', keytoll_abort => 'drain', keytoll_compat => '1.96', keytoll_max_body => '8m', keytoll_redis_failure => 'deny', keytoll_user_header => 'X-Who',
+my %good = (keytoll => 'on', keytoll_clamp_max_tokens => 'on', keytoll_client_credentials => 'on', keytoll_enforce_user => 'on', keytoll_reject_tags => 'on', keytoll_enforced_params => 'a b.c', keytoll_free_models => 'on', keytoll_abort => 'drain', keytoll_compat => '1.96', keytoll_max_body => '8m', keytoll_redis_failure => 'deny', keytoll_user_header => 'X-Who',
     keytoll_websocket => 'on', keytoll_lease => 'on', keytoll_status => '', keytoll_redis => 'unix:/x', keytoll_zone => 'kt:1m', keytoll_journal => 'off');
 is_deeply([sort keys %good], [sort keys %table], 'duplicates of every directive');
 for my $name (sort keys %good) {

@@ -17,6 +17,7 @@ my $g = Keytoll::Test->gate(http => <<"END");
         proxy_buffering off;
         proxy_ignore_client_abort on;
         location / { proxy_pass http://mock; }
+        location /small/ { keytoll_max_body 100k; client_max_body_size 0; proxy_pass http://mock/; }
     }
 END
 my $key = $g->key(par => 100, limit => 1e12);
@@ -39,6 +40,20 @@ unlike($out, qr/"choices":\[\]/, 'without our usage event');
 like(curl("-w '%{http_code}'", '{"model":1}'), qr/body_invalid|Invalid request body.*400$/s, 'a refusal');
 $out = `curl -s --http2-prior-knowledge -w '%{http_code}' -H 'Authorization: Bearer sk-nobody-made-this-one' -d '{}' http://127.0.0.1:$port/v1/chat/completions`;
 like($out, qr/401$/, 'an unknown key');
+
+# bodies that are too large: 413 before they are kept, the connection goes on
+sub post { my ($args, $h) = @_; return `$args | curl -s --http2-prior-knowledge -o /dev/null -w '%{http_code} %{http_version} %header{x-keytoll-reason}' -H 'Authorization: Bearer $key' $h -T - -X POST http://127.0.0.1:$port/small/v1/chat/completions` }
+my $before = scalar $g->truth;
+my $large = q(perl -e 'print qq({"model":"gpt-4o-mini","messages":[{"role":"user","content":"), "x" x 400_000, qq("}]})');
+# curl is still sending when it is answered, and may not look at the answer: the log knows
+sub logged { my $n = shift; return eventually { (() = slurp("$dir/log/access0.log") =~ /^413 /mg) == $n } 5 }
+like(post($large, '-H "Content-Length: 400045"'), qr/^(?:413 2|000)\b/, 'a length over the limit');
+ok(logged(1), '413 by the length that the headers say');
+like(post($large, ''), qr/^(?:413 2|000)\b/, 'without a length');
+ok(logged(2), '413 as soon as it has grown too large');
+is((() = slurp("$dir/log/access0.log") =~ /^413 refused /mg) + 0, 2, 'refused by the gate') or diag slurp("$dir/log/access0.log");
+like(post(q(echo '{"model":"gpt-4o-mini","max_tokens":1,"messages":[]}'), ''), qr/^200 2\b/, 'a small one without a length passes');
+is(scalar($g->truth), $before + 1, 'the provider saw that one only');
 
 # forty streams on one connection, which breaks in the middle
 my $many = join ' ', map { "--next -s --http2-prior-knowledge -o /dev/null -H 'Authorization: Bearer $key' -H 'x-mock-event-delay-ms: 20' --data-binary \@$dir/body http://127.0.0.1:$port/v1/chat/completions" } 1 .. 39;

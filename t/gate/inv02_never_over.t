@@ -72,6 +72,32 @@ for my $k (1, 2, 10, 60) {
     is($g->state($key)->{used}, 30_000, 'by less than its own cost');
 }
 
+# Without a cap an answer may be as long as the model writes: 4,096 tokens, far above what is usual.
+for my $level (qw(key user team member org)) {
+    my %name = (user => "user:lc", team => 'team:lc', member => 'member:lc/u', org => 'org:lc');
+    $g->policy($name{$level} => { limit => 900_000 }) if $level ne 'key';
+    my $key = $level eq 'key' ? $g->key(limit => 900_000) : $g->key(refs => [$name{$level}, 'global']);
+    my $uncapped = $Keytoll::Test::JSON->encode({ model => 'out-only', messages => [{ role => 'user', content => 'hello' }] });
+    my @r = http_burst(\@ports, [map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'x-mock-completion-tokens', 4000, 'x-mock-delay-ms', 300], $uncapped] } 1 .. 50]);
+    ok($g->settled, 'settles');
+    my $st = $g->state($level eq 'key' ? $key : $name{$level});
+    is(scalar(grep { $_->{status} == 200 } @r), 1, "$level: of 50 calls without a cap one crosses the line");
+    is(scalar(grep { $_->{status} == 429 && $_->{headers}{'x-keytoll-reason'} eq 'budget_held' && $_->{headers}{'retry-after'} } @r), 49, 'the others are told to come back');
+    is("@$st{qw(used held)}", '4000000 0', 'by its own cost');
+}
+
+{
+    my $key = $g->key(limit => 50_000);
+    my $pid = fork // die;
+    if (!$pid) { $g->chat($key, model => 'out-only', max_tokens => 4000, headers => ['x-mock-delay-ms', 1500, 'x-mock-completion-tokens', 10]); POSIX::_exit(0) }
+    ok(eventually(sub { $g->status(0)->{active_requests} }), 'a request that may cost 80 times what is left runs');
+    my @r = burst($key, 4, model => 'out-only');
+    is(statuses(@r), '200=4', 'others that fit pass meanwhile');
+    waitpid $pid, 0;
+    ok($g->settled, 'settles');
+    is($g->state($key)->{used}, 50_000, 'each has paid');
+}
+
 {
     my $key = $g->key(par => 5);
     my @r = burst($key, 60, headers => ['x-mock-delay-ms', 300]);

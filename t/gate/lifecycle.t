@@ -169,4 +169,44 @@ is($up->state($key)->{used}, $sum, 'used is the sum');
 is($up->state($key)->{held} . ' ' . $up->state($key)->{par}, '0 0', 'nothing is held');
 $up->stop;
 
+# F16: a reload that finds another module in the place of the one that runs.  Its zone may have another
+# layout, so it gets one of its own; what the workers of both have in hand is settled.
+SKIP: {
+    skip 'the module is part of the binary', 1 if $ENV{KEYTOLL_ASAN};
+    my $z = Keytoll::Test->gate(workers => 2, more => 'proxy_buffering off;');
+    my $so = "$z->{dir}/module.so";
+    my $conf = slurp("$z->{dir}/nginx0.conf");
+    my ($path) = $conf =~ /^load_module (\S+);/m or die;
+    my $put = sub { system('cp', $path, "$so.new") == 0 && rename "$so.new", $so or die };
+    $put->();
+    $conf =~ s/^load_module \S+;/load_module $so;/m;
+    Keytoll::Test::spew("$z->{dir}/nginx0.conf", $conf);
+    my $changed = sub {
+        my $old = join ' ', sort $z->workers;
+        $z->reload;
+        return eventually { my @w = $z->workers; @w >= 2 && !grep { $old =~ /\b$_\b/ } @w } 20;
+    };
+    ok($changed->(), 'reloaded with a module of its own');
+    my $k = $z->key(par => 50, limit => usd(10));
+    $z->chat($k) for 1 .. 5;
+    ok($z->settled, 'settles');
+    my $before = $z->status->{admitted_total};
+    cmp_ok($before, '>=', 5, 'counted');
+    my @c = map { client($_, $z, $k) } 0, 1;
+    sleep 0.5;
+    $put->();
+    ok($changed->(), 'another module in its place, reloaded under load');
+    sleep 0.5;
+    cmp_ok($z->status->{admitted_total}, '<', $before + 1_000_000, 'its zone can be read');
+    my ($fine, $failed) = stop_clients(@c);
+    cmp_ok($fine, '>', 20, "$fine calls meanwhile");
+    is($failed, 0, 'nobody noticed');
+    ok($z->settled, 'settles');
+    my $sum = 0;
+    $sum += $_->[0]{cost} for $z->events;
+    my $st = $z->state($k);
+    is("$st->{used} $st->{held} $st->{par}", "$sum 0 0", 'each is charged once, nothing is held');
+    $z->stop;
+}
+
 $g->finish;

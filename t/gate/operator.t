@@ -191,6 +191,9 @@ my $slow = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $g->{port}
 syswrite $slow, Keytoll::Test::request_text('POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'x-mock-delay-ms', 300], chat_body());
 soon { $g->status->{active_requests} == 1 } 5, 'a request is upstream';
 is(samples(http_get($g->{port}[0], '/metrics')->{body})->{keytoll_active_requests}, 1, 'in both');
+is($g->status->{held_requests}, 1, 'and held');
+is(samples(http_get($g->{port}[0], '/metrics')->{body})->{keytoll_held_requests}, 1, 'in both');
+is(join(' ', map { $_->{breaker} } @{ $g->status->{workers} }), 'closed closed', 'no breaker is open');
 kill 'STOP', $g->{redis_pid};
 soon { $g->status->{pending_settlements} == 1 } 10, 'its settlement waits for Redis';
 my $lag = $g->status->{oldest_settlement_ms};
@@ -212,6 +215,8 @@ $g->stop_redis;
 soon { !grep { $_->{redis} eq 'ready' || $_->{watch} eq 'live' } @{ $g->status->{workers} } } 10, 'no Redis: every worker says so';
 $p = samples(http_get($g->{port}[0], '/metrics')->{body});
 is(join(' ', map { $p->{$_} } grep { /^keytoll_(redis_up|watch_live)/ } sort keys %$p), '0 0 0 0', 'in both');
+is(join(' ', map { $p->{$_} } grep { /^keytoll_breaker_open/ } sort keys %$p), '1 1', 'the breakers are open');
+is(join(' ', map { $_->{breaker} } @{ $g->status->{workers} }), 'open open', 'in both');
 is($g->chat($key)->{status}, 503, 'denied');
 $v = last_line();
 is("$v->{keytoll_verdict} $v->{keytoll_reason}", 'refused redis_unavailable', 'with its reason');

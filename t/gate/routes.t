@@ -2,14 +2,11 @@
 
 use strict;
 use warnings;
-use IO::Socket::INET;
 use Test::More;
 use Keytoll::Test;
 
 my $T = JSON::PP::true;
-my $g = Keytoll::Test->gate(http => 'map $http_upgrade $up { default upgrade; "" ""; }', more => <<'END', models => [
-    location /ws/ { keytoll_websocket on; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $up; proxy_read_timeout 3s; proxy_pass http://mock/; }
-END
+my $g = Keytoll::Test->gate(models => [
     { n => 'gpt', p => 'openai', in => 150000, out => 600000, cr => 75000, maxo => 16384 },
     { n => 'gpt-alias', u => 'gpt', p => 'openai', in => 150000, out => 600000, cr => 75000, maxo => 16384 },
     { n => 'claude-x', p => 'anthropic', in => 3000000, out => 15000000, cr => 300000, cw => 3750000, cw1h => 6000000, maxo => 8192 },
@@ -163,49 +160,6 @@ my $rpm = $g->key(rpm => 1);
 isnt(call('/v1/batches', {}, key => $rpm)->{status}, 429, 'without a money limit it passes');
 is(call('/v1/batches', {}, key => $rpm)->{status}, 429, 'and counts as a request');
 is(call('/v1/messages/count_tokens', { model => 'claude-x', messages => $text }, key => $poor)->{status}, 200, 'counting is free');
-
-# WebSockets
-sub upgrade {
-    my ($path, $key, @h) = @_;
-    return http_call($port, 'GET', $path, ['Authorization', "Bearer $key", 'Upgrade', 'websocket', 'Connection', 'Upgrade', 'Sec-WebSocket-Version', 13, 'Sec-WebSocket-Key', 'x', @h]);
-}
-is(upgrade('/v1/realtime?model=gpt', $g->key)->{status}, 403, 'a WebSocket is refused');
-is(upgrade('/v1/chat/completions', $g->key)->{headers}{'x-keytoll-reason'}, 'route_denied', 'anywhere');
-is(upgrade('/ws/v1/realtime?model=gpt', $key)->{headers}{'x-keytoll-reason'}, 'unpriced', 'where it is allowed, not with a money limit');
-is(upgrade('/ws/v1/realtime?model=gpt', $g->key(tpm => 1000))->{headers}{'x-keytoll-reason'}, 'unpriced', 'nor with a token limit');
-
-my $backend = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1', ReuseAddr => 1) or die;
-my $w = Keytoll::Test->gate(upstream => '127.0.0.1:' . $backend->sockport, more => <<'END');
-    keytoll_websocket on;
-    proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-END
-my $one = $w->key(rpm => 2, par => 1);
-my $hello = "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer $one\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
-my $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $w->{port}[0]);
-syswrite $c, $hello;
-my $b = $backend->accept;
-sysread $b, my $got, 4096;
-like($got, qr/^Upgrade: WebSocket\r/mi, 'the provider is asked to upgrade');
-unlike($got, qr/\Q$one\E/, 'without the key');
-syswrite $b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nping";
-sysread $c, $got, 4096;
-like($got, qr/101 Switching/, 'it is');
-syswrite $c, 'pong';
-sysread $b, $got, 4096;
-is($got, 'pong', 'both ways');
-is($w->state($one)->{par}, 1, 'it holds a slot while it lasts');
-my $second = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $w->{port}[0]);
-syswrite $second, $hello;
-sysread $second, $got, 65536;
-like($got, qr/ 429 /, 'a second one has none');
-close $c;
-close $b;
-ok($w->settled, 'settles');
-is($w->state($one)->{par}, 0, 'the slot is free again');
-is($w->state($one)->{rpm}, 1, 'one request');
-$e = ($w->events)[-1][0];
-is_deeply([@$e{qw(rt cost end)}], ['realtime', 0, 'complete'], 'and a line in the ledger');
-$w->stop;
 
 ok($g->settled, 'settles');
 is($g->state($key)->{held}, 0, 'nothing is held');

@@ -11,6 +11,7 @@ my $T = JSON::PP::true;
 my $g = Keytoll::Test->gate(more => <<'END');
         location /v96/ { keytoll_compat 1.96; proxy_pass http://mock/; }
         location /v81/ { keytoll_compat 1.81; proxy_pass http://mock/; }
+        location /leased/ { keytoll_lease on; proxy_pass http://mock/; }
         location /own/ { keytoll_compat 1.104 budget_exceeded=429; proxy_pass http://mock/; }
 END
 
@@ -137,6 +138,64 @@ $key = $g->key;
 $r = ask($key, $chat, headers => ['x-mock-status', 500]);
 ok(!exists $r->{headers}{'x-litellm-response-cost'} || $r->{headers}{'x-litellm-response-cost'} == 0, 'an error of the provider costs nothing');
 ok(length $r->{headers}{'x-litellm-call-id'}, 'and has a call id');
+
+# every level, to the request and to the token, from Redis and from a block
+
+my $rich = $g->key;
+$g->policy('key:' . token($rich) => { refs => [qw(team:r user:r member:r/u org:r global)], rpm => 1000, tpm => 1_000_000, par => 500, sub => [{ m => 'gpt-4o-mini', e => 'key:' . token($rich) . '~m~gpt-4o-mini' }] });
+my %named = ('key:' . token($rich) => 'api_key', 'key:' . token($rich) . '~m~gpt-4o-mini' => 'model_per_key', 'team:r' => 'team', 'user:r' => 'user', 'member:r/u' => 'team_member', 'org:r' => 'organization',
+    'customer:r' => 'end_user', 'tag:r' => 'tag');
+my %limit = map { $_ => [100 + length $_, 100_000 + length $_, 50 + length $_] } keys %named;
+$limit{ 'key:' . token($rich) } = [1000, 1_000_000, 500];
+$g->policy(map { $_ => { rpm => $limit{$_}[0], tpm => $limit{$_}[1], par => $limit{$_}[2], tpm_type => 'total' } } grep { $_ ne 'key:' . token($rich) } keys %named);
+$g->settled;
+my %before;
+for my $n (0 .. 4) {
+    $r = ask($rich, $chat, at => $n > 2 ? '/leased' : '', user => 'r', tags => ['r'], max_tokens => 10, headers => ['x-mock-prompt-tokens', 30, 'x-mock-completion-tokens', 7]);
+    for my $ent (sort keys %named) {
+        my ($h, $l) = ($r->{headers}, $limit{$ent});
+        my %got = map { $_ => $h->{"x-ratelimit-$named{$ent}-$_"} } map { ("limit-$_", "remaining-$_") } qw(requests tokens max_parallel_requests);
+        is(join(' ', @got{qw(limit-requests limit-tokens limit-max_parallel_requests)}), "@$l", "$named{$ent}: its limits");
+        is($got{'remaining-requests'}, $l->[0] - $n - 1, "$named{$ent}: requests, after " . ($n + 1));
+        is($got{'remaining-max_parallel_requests'}, $l->[2] - 1, "$named{$ent}: this one runs");
+        # 37 tokens of each before, and what this one may be
+        my $reserved = $l->[1] - $got{'remaining-tokens'} - 37 * $n;
+        is($reserved, $before{reserved} //= $reserved, "$named{$ent}: tokens, after " . ($n + 1));
+    }
+    ok($g->settled, 'settles');
+}
+cmp_ok($before{reserved}, '>=', 12, "each reserves its estimate: $before{reserved}");
+is(join(' ', @{ $r->{headers} }{qw(x-litellm-key-rpm-limit x-litellm-key-tpm-limit)}), '1000 1000000', 'the key\'s by their older names');
+my @many = http_burst($g->{port}[0], [map { ['POST', "/leased$chat", ['Authorization', "Bearer $rich"], chat_body(user => 'r', tags => ['r'])] } 1 .. 40]);
+is(scalar(grep { $_->{status} == 200 } @many), 40, 'many at once');
+$r = http_call($g->{port}[0], 'POST', "/leased$chat", ['Authorization', "Bearer $rich"], chat_body(user => 'r', tags => ['r']));
+my %left = map { $_->{headers}{'x-ratelimit-api_key-remaining-requests'} => 1 } @many;
+is(join(',', sort { $b <=> $a } keys %left), join(',', reverse 1000 - 45 .. 1000 - 6), 'each sees a number of its own, to the last') or diag join ' ', %left;
+
+# what is said of the call
+
+for my $c (['', '1.104.0'], ['/v96', '1.96.0'], ['/v81', '1.81.0']) {
+    is(ask($rich, $chat, at => $c->[0])->{headers}{'x-litellm-version'}, $c->[1], "$c->[0]: the version spoken");
+}
+$g->registry([@{ Keytoll::Test::default_models() }, { n => 'with-id', id => 'dep-1', p => 'openai', in => 0, out => 1000000 }]);
+soon { my $id = ask($rich, $chat, model => 'with-id')->{headers}{'x-litellm-model-id'}; defined $id && $id eq 'dep-1' } 5, 'the deployment';
+is(ask($rich, $chat)->{headers}{'x-litellm-model-id'}, 'gpt-4o-mini', 'its name where it has no other id');
+
+# on every route the header's cost is the ledger's
+
+my $payer = $g->key(limit => usd(100));
+my %route = ('/v1/chat/completions' => { model => 'gpt-4o-mini', messages => [] }, '/v1/completions' => { model => 'gpt-4o-mini', prompt => 'hi' }, '/v1/embeddings' => { model => 'emb', input => 'hi' },
+    '/v1/responses' => { model => 'gpt-4o-mini', input => 'hi' }, '/v1/messages' => { model => 'claude-x', max_tokens => 20, messages => [] },
+    '/v1beta/models/gpt-4o-mini:generateContent' => { contents => [] }, '/openai/deployments/gpt-4o-mini/chat/completions' => { messages => [] },
+    '/v1/moderations' => { model => 'free', input => 'x' }, '/v1/rerank' => { model => 'emb', query => 'q', documents => ['a'] }, '/score' => { model => 'emb', text_1 => 'a', text_2 => 'b' },
+    '/v1/messages/count_tokens' => { model => 'claude-x', messages => [] });
+for my $path (sort keys %route) {
+    $r = http_call($g->{port}[0], 'POST', $path, ['Authorization', "Bearer $payer", 'x-mock-prompt-tokens', 1234, 'x-mock-completion-tokens', 9], $Keytoll::Test::JSON->encode($route{$path}));
+    is($r->{status}, 200, $path) or diag $r->{raw};
+    ok($g->settled, 'settles');
+    my ($e) = grep { $_->{id} eq $r->{headers}{'x-keytoll-request-id'} } map { $_->[0] } $g->events;
+    is(sprintf('%.0f', ($r->{headers}{'x-litellm-response-cost'} // -1) * 1e9), $e->{cost}, "$path: the cost of the header is that of the ledger");
+}
 
 # answers in one piece, however they come
 

@@ -258,6 +258,10 @@ mock_pump(mock_conn_t *c)
     size_t  mark;
 
     for ( ;; ) {
+        if (c->job.last) {
+            mock_route_leave(c);
+        }
+
         if (!mock_write(c)) {
             return 0;
         }

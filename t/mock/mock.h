@@ -52,6 +52,7 @@ typedef enum {
     MOCK_SCORE,
     MOCK_COUNT,
     MOCK_BODY,                         /* GET /__body: the last one read    */
+    MOCK_PEAKS,                        /* GET /__peaks                      */
     MOCK_TRUTH
 } mock_route_t;
 
@@ -77,6 +78,7 @@ typedef struct {
     int64_t       split;
     int64_t       status;
     int64_t       reset_after;
+    int64_t       gauge;               /* requests of this number at once   */
     uint32_t      names;               /* interned list of header names     */
     uint32_t      path;                /* interned, with quotes             */
     uint32_t      path_model;          /* likewise, 0 when it has none      */
@@ -137,6 +139,7 @@ typedef struct {
     unsigned      gzip:1;              /* the stream is compressed          */
     unsigned      cut:1;               /* ends at the cap                   */
     unsigned      last:1;              /* all of it is generated            */
+    unsigned      gauged:1;            /* counted by its x-mock-gauge       */
 } mock_job_t;
 
 
@@ -266,6 +269,7 @@ void mock_gzip_end(mock_job_t *job);
 void mock_route(mock_conn_t *c);
 
 /* The job has ended: into the truth with it. */
+void mock_route_leave(mock_conn_t *c);
 void mock_route_done(mock_conn_t *c, mock_ended_t ended);
 
 
@@ -290,6 +294,17 @@ uint32_t mock_intern(const char *p, size_t len);
 void mock_interned(mock_buf_t *b, uint32_t n);
 void mock_truth_add(const mock_record_t *r);
 void mock_truth_clear(void);
+
+/*
+ * How many requests with x-mock-gauge: n, below MOCK_GAUGES, are under way; a
+ * request leaves before the last piece of its answer is written.
+ */
+#define MOCK_GAUGES      16
+void mock_truth_enter(int64_t n);
+void mock_truth_leave(int64_t n);
+
+/* The most at once since the last call. */
+void mock_truth_peaks(mock_buf_t *b);
 
 /* The last request's body, as it was read. */
 void mock_truth_keep(const char *p, size_t len);

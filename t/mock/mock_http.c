@@ -94,6 +94,7 @@ mock_http_script(mock_req_t *r, mock_text_t name, mock_text_t value)
         { "x-mock-split", &r->split },
         { "x-mock-status", &r->status },
         { "x-mock-reset-after", &r->reset_after },
+        { "x-mock-gauge", &r->gauge },
     };
 
     for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
@@ -242,6 +243,7 @@ mock_http_path(mock_req_t *r, mock_text_t path)
         { "/v1/models", MOCK_MODELS },
         { "/__truth", MOCK_TRUTH },
         { "/__body", MOCK_BODY },
+        { "/__peaks", MOCK_PEAKS },
     };
 
     query = memchr(path.p, '?', path.len);
@@ -551,6 +553,7 @@ mock_http_parse(mock_conn_t *c)
         r->split = -1;
         r->status = -1;
         r->reset_after = -1;
+        r->gauge = -1;
 
         rc = mock_http_head_parse(r, c->in.p, end + 4);
         if (rc != KT_OK) {

@@ -257,6 +257,16 @@ mock_route(mock_conn_t *c)
         return;
     }
 
+    if (c->req.route == MOCK_PEAKS) {
+        c->loop->body.len = 0;
+        mock_truth_peaks(&c->loop->body);
+        mock_http_answer(c, 200);
+        c->job.last = 1;
+        return;
+    }
+
+    mock_truth_enter(c->req.gauge);
+    c->job.gauged = 1;
     c->job.record = c->req.post;
     c->job.id = mock_truth_id();
     c->job.prefix = mock_route_prefix(c->req.route);
@@ -344,10 +354,22 @@ mock_route_partial(mock_conn_t *c)
 
 
 void
+mock_route_leave(mock_conn_t *c)
+{
+    if (c->job.gauged) {
+        mock_truth_leave(c->req.gauge);
+        c->job.gauged = 0;
+    }
+}
+
+
+void
 mock_route_done(mock_conn_t *c, mock_ended_t ended)
 {
     mock_record_t  r;
     mock_job_t    *j = &c->job;
+
+    mock_route_leave(c);
 
     if (!j->record) {
         return;

@@ -41,6 +41,11 @@ static struct {
     int64_t  ended[3];
 } mock_sum;
 
+static struct {
+    _Atomic int  now;
+    _Atomic int  most;
+} mock_gauge[MOCK_GAUGES];
+
 static _Atomic uint64_t  mock_next_id;
 static uint32_t          mock_salt;
 
@@ -193,6 +198,55 @@ mock_interned(mock_buf_t *b, uint32_t n)
     pthread_mutex_lock(&mock_lock);
     mock_put(b, mock_atoms[n].p, mock_atoms[n].len);
     pthread_mutex_unlock(&mock_lock);
+}
+
+
+void
+mock_truth_enter(int64_t n)
+{
+    int  now, most;
+
+    if (n < 0 || n >= MOCK_GAUGES) {
+        return;
+    }
+
+    now = atomic_fetch_add(&mock_gauge[n].now, 1) + 1;
+    most = atomic_load(&mock_gauge[n].most);
+
+    while (now > most
+           && !atomic_compare_exchange_weak(&mock_gauge[n].most, &most, now))
+    {
+        /* void */
+    }
+}
+
+
+void
+mock_truth_leave(int64_t n)
+{
+    if (n >= 0 && n < MOCK_GAUGES) {
+        atomic_fetch_sub(&mock_gauge[n].now, 1);
+    }
+}
+
+
+void
+mock_truth_peaks(mock_buf_t *b)
+{
+    int64_t  n;
+
+    mock_lit(b, "{\"peaks\":[");
+
+    for (n = 0; n < MOCK_GAUGES; n++) {
+        if (n) {
+            mock_lit(b, ",");
+        }
+
+        mock_int(b, atomic_exchange(&mock_gauge[n].most,
+                                    atomic_load(&mock_gauge[n].now)));
+    }
+
+    mock_lit(b, "]}\n");
 }
 
 

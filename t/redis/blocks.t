@@ -20,7 +20,7 @@ sub state_of { return $s->state("key:$_[0]") }
 
 subtest 'one block' => sub {
     my $t = key(strict => $T, limit => 1_000_000, rpm => 1000, tpm => 1_000_000, par => 100);
-    my %cost = (token => $t, bound => 1000, typ => 400, in_bound => 10, out_bound => 20);
+    my %cost = (token => $t, bound => 1000, in_bound => 10, out_bound => 20);
     my $b = $s->take_block(20, %cost);
     ok($b, 'a block is taken');
     is($b->{stop} % 1000, 0, 'until the end of a second');
@@ -32,7 +32,7 @@ subtest 'one block' => sub {
     $st = state_of($t);
     is("@$st{qw(used held rpm tpm par)}", '1500 15000 20 500 15', 'their share is released, their cost counts');
     is_deeply([$s->settle(map { { rid => $_, receipt => Keytoll::Store::share($b), cost => 300 } } @rid)], [(1) x 5], 'once');
-    $r->fcall('kt_block_end', $b->{bid}, 13, Keytoll::Store::amounts(map { $_ => 13 * $b->{a}{$_} } qw(bound typ ucr est in_bound in_typ out_bound out_typ)));
+    $r->fcall('kt_block_end', $b->{bid}, 13, Keytoll::Store::amounts(map { $_ => 13 * $b->{a}{$_} } qw(bound ucr est in_bound in_typ out_bound out_typ)));
     $st = state_of($t);
     is("@$st{qw(used held rpm tpm par)}", '1500 2000 7 110 2', 'what was not used comes back, two still run');
     my @more = map { Keytoll::Store::rid($s->now) } 1, 2;
@@ -119,7 +119,7 @@ for my $round (1 .. ($ENV{KEYTOLL_LONG} ? 200 : 20)) {
     my $strict = rand() < 0.8;
     my $t = key($strict ? (strict => $T) : (), limit => $limit, rpm => $rpm, tpm => 200_000, par => 300);
     my ($spent, $over, @open, @single, %used_at, $sent) = (0, 0);
-    my %cost = (token => $t, bound => 1000, typ => 1000, in_bound => 10, out_bound => 20);
+    my %cost = (token => $t, bound => 1000, in_bound => 10, out_bound => 20);
     for my $step (1 .. 150) {
         my $op = rand;
         if ($op < 0.25) {
@@ -148,7 +148,7 @@ for my $round (1 .. ($ENV{KEYTOLL_LONG} ? 200 : 20)) {
             if (my $v = shift @single) { my $c = int rand 1001; $s->settle({ rid => $v->{rid}, receipt => '', cost => $c, in => 5, out => 5 }); $spent += $c }
         } elsif ($op < 0.95 && @open) {
             my $b = splice @open, rand @open, 1;
-            $r->fcall('kt_block_end', $b->{bid}, $b->{left}, Keytoll::Store::amounts(map { $_ => $b->{left} * $b->{a}{$_} } qw(bound typ ucr est in_bound in_typ out_bound out_typ))) if $b->{left};
+            $r->fcall('kt_block_end', $b->{bid}, $b->{left}, Keytoll::Store::amounts(map { $_ => $b->{left} * $b->{a}{$_} } qw(bound ucr est in_bound in_typ out_bound out_typ))) if $b->{left};
             $b->{left} = 0;
             push @open, $b if @{ $b->{running} };
         } else { $s->pass(int rand 700) }
@@ -159,7 +159,7 @@ for my $round (1 .. ($ENV{KEYTOLL_LONG} ? 200 : 20)) {
         $over++ if $n > $rpm;
     }
     for my $b (@open) {
-        $r->fcall('kt_block_end', $b->{bid}, $b->{left}, Keytoll::Store::amounts(map { $_ => $b->{left} * $b->{a}{$_} } qw(bound typ ucr est in_bound in_typ out_bound out_typ))) if $b->{left};
+        $r->fcall('kt_block_end', $b->{bid}, $b->{left}, Keytoll::Store::amounts(map { $_ => $b->{left} * $b->{a}{$_} } qw(bound ucr est in_bound in_typ out_bound out_typ))) if $b->{left};
         for my $rid (@{ $b->{running} }) {
             my ($code) = $s->settle({ rid => $rid, receipt => Keytoll::Store::share($b), cost => 1 });
             ($code) = $s->settle({ rid => $rid, receipt => $b->{receipt}, cost => 1 }) if $code == 3;

@@ -22,7 +22,7 @@ my ($s, $r, $m, @settled, @live, %cost_of, %ucr_of, %seed_used, %broken, %count,
 my %TOKEN = map { $_ => token("sk-model-$_") } 1 .. 5;
 my @KEYS = map { "key:$TOKEN{$_}" } 1 .. 5;
 my @MODELS = qw(m1 m2 vendor/m3 a=b);
-my %CHEAP = (bound => 70, typ => 60, ucr => 1_000_000, est => 5, in_bound => 9, in_typ => 8, out_bound => 7, out_typ => 6);
+my %CHEAP = (bound => 70, ucr => 1_000_000, est => 5, in_bound => 9, in_typ => 8, out_bound => 7, out_typ => 6);
 my @STRANGERS = map { "customer:new$_" } 1 .. 3;
 my @BIG = (9_007_199_254_740_993, 123_456_789_012_345_678, 999_999_999, 1_000_000_000);
 
@@ -148,7 +148,6 @@ sub costs {
         in_bound => int(rand 200), out_bound => $out);
     $a{bound} = one(@BIG) + int rand 10 if chance(0.05);
     $a{path} = $a{class} eq 'messages' ? '/v1/messages' : '/v1/chat/completions';
-    $a{typ} = int($a{bound} / 3);
     $a{in_typ} = int($a{in_bound} / 4);
     $a{out_typ} = int($out / 2);
     $a{est} = int($a{bound} / 7);

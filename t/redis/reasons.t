@@ -35,6 +35,6 @@ is($lua{$_}, $c{ $same{$_} // $_ }, "$_ is KT_" . ($same{$_} // $_)) for sort { 
 # receipt bits that the gate and the ledger read
 like($lua, qr/^local B_RPM, B_TPM, B_PAR, B_UCR, B_MONEY, B_NOHOLD = 1, 2, 4, 8, 16, 32$/m, 'receipt bits');
 like($lua, qr/^local B_LATER = 64\b/m, 'the bit of an admission without Redis');
-like($lua, qr/^local B_STRICT = 128\b.*\nlocal B_IN, B_OUT = 256, 512\b.*\nlocal B_ONE = 1024\b/m, 'and of amounts');
+like($lua, qr/^local B_STRICT = 128\b.*\nlocal B_IN, B_OUT = 256, 512\b.*\nlocal B_LAST = 1024\b/m, 'and of amounts');
 
 done_testing();

@@ -48,7 +48,10 @@ sub burst {
 
 sub quiet { my $ent = 'key:' . token($_[0]); eventually { $r->call('ZCARD', 'kt:{0000}:z') == 0 } 10; return $r->fcall('kt_state', $ent)->[0] }
 
-my ($start, @rpm, @tpm) = (now());
+# The most requests of the par key that the provider had at once.
+sub peak { return json(http_get($s->{mock_port}, '/__peaks')->{body})->{peaks}[1] }
+
+my ($start, @rpm, @tpm, @peaks) = (now());
 while (now() < $start + 60 * $BOUNDARIES) {
     for (['rpm', \@rpm], ['tpm', \@tpm]) {
         my ($what, $log) = @$_;
@@ -59,7 +62,8 @@ while (now() < $start + 60 * $BOUNDARIES) {
         $b{to} = now();
         push @$log, \%b;
     }
-    burst($key{par}, 6, 'x-mock-delay-ms', 20);
+    burst($key{par}, 12, 'x-mock-gauge', 1, 'x-mock-delay-ms', 20);
+    push @peaks, peak();
     quiet($key{rpm});
     jump(1 + int rand 20);
 }
@@ -96,8 +100,10 @@ cmp_ok($total, '>=', $RPM * $BOUNDARIES * 0.7, "steady load passes steadily: $to
 
 is(quiet($key{par})->[10], 0, 'no slot is left behind');
 jump(70);
-my $many = () = burst($key{par}, 12, 'x-mock-delay-ms', 300);
+my $many = () = burst($key{par}, 12, 'x-mock-gauge', 1, 'x-mock-delay-ms', 300);
 cmp_ok($many, '>=', 3, "three at a time: $many of 12");
+push @peaks, peak();
+is((sort { $b <=> $a } @peaks)[0], 3, 'the provider never has more than three at once, over ' . @peaks . ' bursts, and it has three') or diag "@peaks";
 
 $s->finish;
 done_testing();

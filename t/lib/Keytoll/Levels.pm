@@ -11,7 +11,7 @@ use warnings;
 our @KINDS = qw(personal team member service master);
 
 # In the order in which a refusal names them.
-our @LEVELS = qw(key kwin kmodel team org tag user member urates customer global twin tmodel);
+our @LEVELS = qw(key kwin kmodel team org tag user member urates customer global twin tmodel omodel umodel cmodel);
 
 # Level -> kinds of keys that it limits, by what.
 my %APPLIES = (
@@ -28,8 +28,11 @@ my %APPLIES = (
     urates => { money => '', rate => 'member' },
     customer => { money => 'personal team member service master', rate => 'personal team member service master' },
     global => { money => 'personal team member service', rate => 'personal team member service' },
+    omodel => { money => 'personal team member service', rate => 'personal team member service' },
+    umodel => { money => 'personal', rate => 'personal' },
+    cmodel => { money => 'personal team member service', rate => 'personal team member service' },
 );
-my %ABOVE = map { $_ => 1 } qw(team kmodel tmodel tag customer global);     # refuse above the limit, not at it
+my %ABOVE = map { $_ => 1 } qw(team kmodel tmodel omodel umodel cmodel tag customer global);     # refuse above the limit, not at it
 my %LISTS = map { $_ => 1 } qw(key team org user);                          # have allow-lists
 
 sub money_levels { return grep { $_ ne 'urates' } @LEVELS }
@@ -61,6 +64,7 @@ sub world {
     $w{level}{urates} = { %{ $w{level}{urates} }, strict => $w{level}{user}{strict} };
     $w{level}{kwin}{strict} = $w{level}{kmodel}{strict} = $w{level}{key}{strict};
     $w{level}{twin}{strict} = $w{level}{tmodel}{strict} = $w{level}{team}{strict};
+    $w{level}{ $_->[0] }{strict} = $w{level}{ $_->[1] }{strict} for ['omodel', 'org'], ['umodel', 'user'], ['cmodel', 'customer'];
     return \%w;
 }
 
@@ -69,7 +73,7 @@ sub ent {
     my ($w, $l) = @_;
     my $id = $w->{id};
     my %e = (key => "key:$w->{token}", kwin => "key:$w->{token}~w~1d", kmodel => "key:$w->{token}~m~m1", team => "team:t$id",
-        twin => "team:t$id~w~1d", tmodel => "team:t$id~m~m1", org => "org:o$id", tag => "tag:g$id", user => "user:u$id", urates => "user:u$id",
+        twin => "team:t$id~w~1d", tmodel => "team:t$id~m~m1", omodel => "org:o$id~m~m1", umodel => "user:u$id~m~m1", cmodel => "customer:c$id~m~m1", org => "org:o$id", tag => "tag:g$id", user => "user:u$id", urates => "user:u$id",
         member => "member:t$id/u$id", customer => "customer:c$id", global => 'global');
     return $e{$l};
 }
@@ -117,7 +121,7 @@ sub policies {
     };
     my %out = map { ent($w, $_) => $make->($_, $_) } qw(org tag member customer global);
     $out{ ent($w, $_) } = $make->($_, 'window') for qw(kwin twin);
-    $out{ ent($w, $_) } = $make->($_, 'model') for qw(kmodel tmodel);
+    $out{ ent($w, $_) } = $make->($_, 'model') for qw(kmodel tmodel omodel umodel cmodel);
     my ($key, $team, $user) = map { $make->($_, $_) } qw(key team user);
     my $urates = $lv->{urates};
     if ($kind eq 'member') {                                  # the same row has both
@@ -129,9 +133,10 @@ sub policies {
     my @rates = grep { $kind eq 'member' && defined $urates->{$_} } qw(rpm tpm par);
     $key->{refs} = [@{ $refs{$kind} }, @rates ? { e => $u, money => JSON::PP::false() } : (), 'global'];
     $key->{master} = $T if $kind eq 'master';
-    my @sub = map { [{ m => 'm1', e => ent($w, $_) }, { m => 'm2', e => 'none' }] } qw(kmodel tmodel);
+    my @sub = map { [{ m => 'm1', e => ent($w, $_) }, { m => 'm2', e => 'none' }] } qw(kmodel tmodel omodel umodel cmodel);
     if ($kind ne 'master') { ($key->{win}, $key->{sub}) = ([ent($w, 'kwin')], $sub[0]) }
     ($team->{win}, $team->{sub}) = ([ent($w, 'twin')], $sub[1]);
+    ($out{$o}{sub}, $user->{sub}, $out{ ent($w, 'customer') }{sub}) = @sub[2 .. 4];
     return (%out, ent($w, 'key') => $key, $t => $team, $u => $user);
 }
 

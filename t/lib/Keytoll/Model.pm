@@ -11,7 +11,7 @@ no warnings "portable";
 use Storable ();
 use Time::Local qw(timegm_nocheck);
 
-use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64, STRICT => 128, IN => 256, OUT => 512, ONE => 1024 };
+use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32, LATER => 64, STRICT => 128, IN => 256, OUT => 512, LAST => 1024 };
 use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
@@ -54,7 +54,7 @@ sub roll {
     my ($self, $e) = @_;
     return if !$e->{end} || $self->sec < $e->{end};
     @$e{qw(pid end)} = period_of($e->{p}, $e->{end}, $self->sec);
-    @$e{qw(used held)} = (0, 0);
+    @$e{qw(used held last)} = (0, 0, 0);
 }
 
 # ------------------------------------------------------------------ windows
@@ -97,7 +97,7 @@ sub policy_set {
         $e = $self->{ent}{$name} = $s;
     }
     if (!$e || $e->{gone}) {
-        $e = $self->{ent}{$name} = { name => $name, used => $p->{used} // 0, held => 0, pid => $per ? $per->{id} : 0,
+        $e = $self->{ent}{$name} = { name => $name, used => $p->{used} // 0, held => 0, last => 0, pid => $per ? $per->{id} : 0,
             end => $per ? $per->{end_s} : 0, par => 0, rpm => {}, tpm => {} };
         $e->{p} = $p;
     } else {
@@ -143,7 +143,7 @@ sub known {
         $s->{end} = $d->{end} if !$s->{end} != !$d->{end};
         return $s;
     }
-    return { name => $name, p => $d->{p}, used => 0, held => 0, pid => $d->{pid}, end => $d->{end}, par => 0, rpm => {}, tpm => {}, strange => 1 };
+    return { name => $name, p => $d->{p}, used => 0, held => 0, last => 0, pid => $d->{pid}, end => $d->{end}, par => 0, rpm => {}, tpm => {}, strange => 1 };
 }
 
 sub adjust {
@@ -230,20 +230,20 @@ sub route_ok {
 
 # (refusal or undef, hold, bit)
 sub money {
-    my ($e, $bound, $typ) = @_;
+    my ($e, $bound) = @_;
     my ($p, $limit) = ($e->{p}, $e->{p}{limit});
     my $spent = ($p->{unit} // '') eq 'ucr' ? 'credits' : 'budget';
     return ($spent) if $limit == 0;
     my $left = $limit - $e->{used};
     my $free = $left - $e->{held};
+    return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
     if ($p->{strict}) {
-        return (undef, $bound) if $bound <= $free;
+        return (undef, $bound) if $bound <= $free && !$e->{last};
         return ($bound <= $left ? 'held' : $spent);
     }
-    return (undef, $typ) if $free > 0;
-    return ($spent) if $p->{gt} ? $left < 0 : $left <= 0;
-    return (undef, $typ || 1, $typ ? 0 : ONE) if $p->{gt} && $free == 0 && $e->{held} == 0;
-    return ('held');
+    return ('held') if $p->{gt} ? $free < 0 : $free <= 0;
+    return (undef, $bound) if $bound <= $free;
+    return $e->{last} ? 'held' : (undef, 0, LAST);
 }
 
 sub tokens {
@@ -281,10 +281,10 @@ sub admit {
         $self->roll($e);
         next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
         return refuse('unpriced', $e) if $a{flags} & 4;
-        my @need = ($p->{unit} // '') eq 'ucr' ? ($a{ucr}, $a{ucr}) : ($a{bound}, $a{typ});
-        (my $no, $hold[$i], $bit[$i]) = money($e, @need);
+        my $need = ($p->{unit} // '') eq 'ucr' ? $a{ucr} : $a{bound};
+        (my $no, $hold[$i], $bit[$i]) = money($e, $need);
         return refuse($no, $e, limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
-            need => $need[$p->{strict} ? 0 : 1], retry => $no eq 'held' ? 1000 : 0) if $no;
+            need => $need, retry => $no eq 'held' ? 1000 : 0) if $no;
     }
 
     for my $l (@$list) {
@@ -319,6 +319,7 @@ sub admit {
         $bits |= defined $hold[$i] ? $bit[$i] // 0 : NOHOLD;
         $bits |= STRICT if $p->{strict};
         $e->{held} += $hold[$i] // 0;
+        $e->{last}++ if $bits & LAST;
         $self->keep($e) if defined $hold[$i] || $bits & (RPM | TPM | PAR);
         push @lines, { name => $e->{name}, pid => $e->{pid}, held => $hold[$i] // 0, tok => $tok, bits => $bits };
         $receipt .= join("\t", @{ $lines[-1] }{qw(name pid bits)}) . "\n";
@@ -356,7 +357,7 @@ sub reserved {
     my ($bits, $a) = @_;
     my $strict = $bits & STRICT;
     my ($i, $o) = $strict ? @$a{qw(in_bound out_bound)} : @$a{qw(in_typ out_typ)};
-    my $money = $bits & ONE ? 1 : $bits & UCR ? $a->{ucr} : $strict ? $a->{bound} : $a->{typ};
+    my $money = $bits & LAST ? 0 : $bits & UCR ? $a->{ucr} : $a->{bound};
     return ($bits & NOHOLD ? 0 : $money, !($bits & TPM) ? 0 : $bits & IN ? $i : $bits & OUT ? $o : $i + $o);
 }
 
@@ -380,6 +381,7 @@ sub charge {
             if ($same && !($l->{bits} & NOHOLD)) {
                 $e->{held} -= $l->{held};
                 $e->{held} = 0 if $e->{held} < 0;
+                $e->{last}-- if $l->{bits} & LAST && $e->{last};
             }
             $e->{par}-- if $l->{bits} & PAR && $e->{par} > 0;
             if ($l->{bits} & TPM && defined $e->{p}{tpm} && $young) {
@@ -460,6 +462,7 @@ sub renew {
                 my $e = $self->live($l->{name}) or next;
                 $self->roll($e);
                 $e->{held} += $l->{held} if $e->{pid} == $l->{pid} && !($l->{bits} & NOHOLD);
+                $e->{last}++ if $e->{pid} == $l->{pid} && $l->{bits} & LAST;
                 $e->{par}++ if $l->{bits} & PAR;
                 $self->keep($e);
             }

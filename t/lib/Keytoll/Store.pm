@@ -85,7 +85,6 @@ sub complete {
     my %d = (model => 'm1', gen => $self->{gen}, class => 'chat', path => '/v1/chat/completions', bound => 0, ucr => 1_000_000,
         in_bound => 0, out_bound => 0, est => 0, lease => 60000, flags => 0, customer => '', tags => '', provider => '');
     $a{$_} //= $d{$_} for keys %d;
-    $a{typ} //= $a{bound};
     $a{in_typ} //= $a{in_bound};
     $a{out_typ} //= $a{out_bound};
     $a{event} //= qq({"id":"$a{rid}","cost":"$a{est}","est":1,"end":"lost"});
@@ -95,7 +94,7 @@ sub complete {
 # hold.lua
 sub amounts {
     my %a = @_;
-    return pack 'q<l<q<l<q<l<q<l<q<4', (map { (int($_ / 1_000_000_000), $_ % 1_000_000_000) } @a{qw(bound typ ucr est)}),
+    return pack 'q<l<q<l<q<l<q<4', (map { (int($_ / 1_000_000_000), $_ % 1_000_000_000) } @a{qw(bound ucr est)}),
         @a{qw(in_bound in_typ out_bound out_typ)};
 }
 
@@ -152,7 +151,7 @@ sub admit {
 sub take_block {
     my ($self, $n, %a) = @_;
     %a = $self->complete(%a);
-    my %sum = map { $_ => $a{$_} * $n } qw(bound typ ucr in_bound in_typ out_bound out_typ);
+    my %sum = map { $_ => $a{$_} * $n } qw(bound ucr in_bound in_typ out_bound out_typ);
     my $r = $self->{r}->fcall('kt_admit', $a{gen}, $a{lease}, @a{qw(token model class path flags customer tags)}, $a{provider} // '', 1,
         $a{rid}, amounts(%sum, est => 0), "*$n");
     return undef if $r->[0] || !$r->[2][6][0];
@@ -186,9 +185,9 @@ sub hold_text {
 # ({amounts}, receipt, event)
 sub hold_parts {
     my $text = shift;
-    my ($h, $amounts, $rest) = unpack 'aa80a*', $text;
-    my @n = unpack 'q<l<q<l<q<l<q<l<q<4', $amounts;
-    my %a = map { my ($hi, $lo) = splice @n, 0, 2; $_ => $hi * 1_000_000_000 + $lo } qw(bound typ ucr est);
+    my ($h, $amounts, $rest) = unpack 'aa68a*', $text;
+    my @n = unpack 'q<l<q<l<q<l<q<4', $amounts;
+    my %a = map { my ($hi, $lo) = splice @n, 0, 2; $_ => $hi * 1_000_000_000 + $lo } qw(bound ucr est);
     @a{qw(in_bound in_typ out_bound out_typ)} = @n;
     return (\%a, $rest =~ /^(.*?\n)=\t(.*)$/s);
 }

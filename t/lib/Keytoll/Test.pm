@@ -192,6 +192,7 @@ sub nginx_conf {
     my $journal = $o->{journal} // "$dir/journal";
     my $level = $ENV{KEYTOLL_LOG} // 'info';
     my $daemon = $o->{daemon} ? '' : 'daemon off;';
+    my $connections = $o->{connections} // 4096;
     my $ignore = $abort eq 'drain' ? 'on' : 'off';
     return <<"END";
 $module
@@ -200,7 +201,7 @@ $daemon
 worker_processes $workers;
 pid $dir/nginx$i.pid;
 error_log $dir/log/error$i.log $level;
-events { worker_connections 4096; }
+events { worker_connections $connections; }
 http {
     keytoll_redis $redis timeout=$timeout;
     keytoll_zone kt:1m;
