@@ -128,6 +128,10 @@ const access_t  access_rows[] = {
     { "GET", "/spend/logs", ADMIN_READ, SCOPE_NONE, 0 },
 
     /* settings, configuration, audit */
+    { "GET", "/get/internal_user_settings", ADMIN_READ, SCOPE_NONE, 0 },
+    { "PATCH", "/update/internal_user_settings", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/get/default_team_settings", ADMIN_READ, SCOPE_NONE, 0 },
+    { "PATCH", "/update/default_team_settings", G_MANAGE, SCOPE_NONE, 0 },
     { "GET", "/audit", ADMIN_READ, SCOPE_NONE, 0 },
     { "GET", "/audit/{id}", ADMIN_READ, SCOPE_NONE, 0 },
     { "GET", "/openapi.json", PUBLIC_READ, SCOPE_NONE, 0 },

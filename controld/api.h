@@ -152,7 +152,14 @@ void api_org_member_add(req_t *r);
 void api_org_member_update(req_t *r);
 void api_org_member_delete(req_t *r);
 
+extern const field_t  user_settings_body[];
+extern const field_t  team_settings_body[];
 extern const arg_t    audit_args[];
+
+void api_user_settings(req_t *r);
+void api_user_settings_update(req_t *r);
+void api_team_settings(req_t *r);
+void api_team_settings_update(req_t *r);
 
 void api_audit(req_t *r);
 void api_audit_one(req_t *r);

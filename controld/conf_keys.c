@@ -234,7 +234,7 @@ static const conf_key_t  conf_litellm[] = {
     GUARD("cost_discount_config", C_OBJ),
     GUARD("cost_margin_config", C_OBJ),
 
-    IDLE("default_team_settings", C_LIST, NEVER),
+    ANY("default_team_settings", C_LIST),
     IDLE("callbacks", C_ANY, NEVER),
     IDLE("success_callback", C_STRS, NEVER),
     IDLE("failure_callback", C_STRS, NEVER),

@@ -105,6 +105,10 @@ static const answer_t  openapi_answers[] = {
     { "GET", "/models/*", "id object created owned_by" },
     { "GET", "/v1/models/*", "id object created owned_by" },
     { "GET", "/spend/logs", "[]" },
+    { "GET", "/get/internal_user_settings", "values field_schema source editable" },
+    { "PATCH", "/update/internal_user_settings", "message status settings" },
+    { "GET", "/get/default_team_settings", "values field_schema source editable" },
+    { "PATCH", "/update/default_team_settings", "message status settings" },
     { "GET", "/audit", "audit_logs total page page_size total_pages" },
     { "GET", "/audit/{id}", "id action table_name object_id before_value updated_values" },
     { NULL, NULL, NULL }

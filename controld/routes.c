@@ -217,6 +217,14 @@ const route_t  routes[] = {
       "Settled requests, or their sums by day" },
 
     /* settings, configuration, audit */
+    { "GET", "/get/internal_user_settings", api_user_settings, NULL, NULL,
+      "Defaults of new users" },
+    { "PATCH", "/update/internal_user_settings", api_user_settings_update,
+      user_settings_body, NULL, "Changes the defaults of new users" },
+    { "GET", "/get/default_team_settings", api_team_settings, NULL, NULL,
+      "Defaults of new teams" },
+    { "PATCH", "/update/default_team_settings", api_team_settings_update,
+      team_settings_body, NULL, "Changes the defaults of new teams" },
     { "GET", "/audit", api_audit, NULL, audit_args,
       "Who changed what, by page" },
     { "GET", "/audit/{id}", api_audit_one, NULL, NULL,
