@@ -12,6 +12,7 @@
 
 #define NGINX   "a matter of nginx.conf"
 #define NEVER   "Keytoll has no such part"
+#define LATER   "comes with sign-in and the dashboard"
 #define ATONCE  "changes bind at once"
 #define ALWAYS  "always so"
 
@@ -40,9 +41,9 @@ static const conf_key_t  conf_general[] = {
     ANY("password_policy_require_lowercase", C_BOOL),
     ANY("password_policy_require_digit", C_BOOL),
     ANY("password_policy_require_special", C_BOOL),
-    ANY("disable_password_login_when_sso_enabled", C_BOOL),
-    ANY("auto_redirect_ui_login_to_sso", C_BOOL),
-    ANY("email_settings", C_OBJ),
+    IDLE("disable_password_login_when_sso_enabled", C_BOOL, LATER),
+    IDLE("auto_redirect_ui_login_to_sso", C_BOOL, LATER),
+    IDLE("email_settings", C_OBJ, LATER),
 
     GUARD("dangerously_permit_weak_or_unset_master_key", C_BOOL),
     GUARD("disable_reset_budget", C_BOOL),
@@ -227,9 +228,9 @@ static const conf_key_t  conf_litellm[] = {
     ANY("max_internal_user_budget", C_USD),
     ANY("internal_user_budget_duration", C_DURATION),
     ANY("enable_key_alias_format_validation", C_BOOL),
-    ANY("max_ui_session_budget", C_USD),
-    ANY("ui_theme_config", C_OBJ),
-    ANY("public_model_groups", C_STRS),
+    IDLE("max_ui_session_budget", C_USD, LATER),
+    IDLE("ui_theme_config", C_OBJ, LATER),
+    IDLE("public_model_groups", C_STRS, NEVER),
 
     GUARD("cost_discount_config", C_OBJ),
     GUARD("cost_margin_config", C_OBJ),

@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <inttypes.h>
 #include <string.h>
 #include "access.h"
@@ -7,6 +8,7 @@
 #include "kt_schema.h"
 #include "owner.h"
 #include "policy.h"
+#include "settings.h"
 #include "tx.h"
 #include "util.h"
 
@@ -141,6 +143,15 @@ key_text(req_t *r, const char *name)
         return NULL;
     }
 
+    if (settings_bool(r, "disable_custom_api_keys", 0)) {
+        fail_repr(r, 403, "Custom API keys are disabled (disable_custom_api_keys). Leave"
+                  " '%s' out.", name);
+    }
+
+    if (r->status) {
+        return NULL;
+    }
+
     if (strcmp(v->s, conf.master_key) == 0) {
         fail_repr(r, 400, "Invalid key. It can not be the master key.");
         return NULL;
@@ -167,6 +178,62 @@ key_text(req_t *r, const char *name)
 }
 
 
+/* enable_key_alias_format_validation: 2 to 255 characters, letters and digits outside. */
+
+static int
+key_alias_well_formed(const char *s)
+{
+    size_t  n;
+
+    n = strlen(s);
+
+    return n >= 2 && n <= 255 && isalnum((unsigned char) s[0])
+           && isalnum((unsigned char) s[n - 1])
+           && strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                     "_-/.@") == n;
+}
+
+
+static int
+key_alias_form(req_t *r, const char *alias)
+{
+    int          ok;
+    PGresult    *res;
+    const jv_t  *pattern;
+
+    if (settings_bool(r, "enable_key_alias_format_validation", 0)
+        && !key_alias_well_formed(alias))
+    {
+        fail_proxy(r, 400, "bad_request_error", "key_alias", "Invalid key_alias: 2 to 255"
+                   " letters, digits and _ - / . @, the first and the last a letter or"
+                   " digit");
+        return -1;
+    }
+
+    pattern = settings_get(r, "key_alias_pattern");
+
+    if (r->status || pattern == NULL || pattern->type != J_STR) {
+        return r->status ? -1 : 0;
+    }
+
+    res = tx_q(r, "SELECT $1 ~ $2", alias, pattern->s);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    ok = *PQgetvalue(res, 0, 0) == 't';
+    PQclear(res);
+
+    if (!ok) {
+        fail_proxy(r, 400, "bad_request_error", "key_alias", "key_alias does not match"
+                   " key_alias_pattern %s", pattern->s);
+    }
+
+    return ok ? 0 : -1;
+}
+
+
 static int
 key_check_alias(req_t *r, const char *token)
 {
@@ -178,6 +245,10 @@ key_check_alias(req_t *r, const char *token)
 
     if (alias == NULL) {
         return 0;
+    }
+
+    if (key_alias_form(r, alias) != 0) {
+        return -1;
     }
 
     res = tx_q(r, "SELECT 1 FROM keys WHERE key_alias = $1 AND token <> $2", alias,

@@ -77,6 +77,16 @@ policy_personal(req_t *r, const jv_t *rules)
 {
     const jv_t  *roles;
 
+    if (!access_admin(r) && settings_bool(r, "default_team_disabled", 0)) {
+        access_scoped(r);
+        fail_repr(r, 400, "Personal key creation has been disabled by admin"
+                  " (default_team_disabled). Pass a team_id.");
+    }
+
+    if (r->status) {
+        return -1;
+    }
+
     if (json_is_null(rules)) {
         return 0;
     }

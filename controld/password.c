@@ -11,22 +11,17 @@
 #define PASSWORD_P      1
 #define PASSWORD_SALT   16
 #define PASSWORD_HASH   32
-#define PASSWORD_MIN    12
 #define PASSWORD_MAX    1024
 
 
-const char *
-password_weak(const char *s)
+int
+password_weak(const char *s, const password_rules_t *rules)
 {
     size_t  i, n;
-    int     upper, lower, digit, other;
+    int     upper, lower, digit, special;
 
     n = strlen(s);
-    upper = lower = digit = other = 0;
-
-    if (n > PASSWORD_MAX) {
-        return "The password is too long: at most 1024 bytes";
-    }
+    upper = lower = digit = special = 0;
 
     for (i = 0; i < n; i++) {
         if (s[i] >= 'A' && s[i] <= 'Z') {
@@ -36,13 +31,13 @@ password_weak(const char *s)
         } else if (s[i] >= '0' && s[i] <= '9') {
             digit = 1;
         } else {
-            other = 1;
+            special = 1;
         }
     }
 
-    return n < PASSWORD_MIN || !upper || !lower || !digit || !other
-           ? "The password must have at least 12 characters, among them an upper case"
-             " letter, a lower case letter, a digit and a special character" : NULL;
+    return n > PASSWORD_MAX || (int64_t) n < rules->min_length
+           || (rules->upper && !upper) || (rules->lower && !lower)
+           || (rules->digit && !digit) || (rules->special && !special);
 }
 
 

@@ -1,8 +1,10 @@
+#include <inttypes.h>
 #include <string.h>
 #include "access.h"
 #include "api.h"
 #include "conf.h"
 #include "db.h"
+#include "kt_money.h"
 #include "owner.h"
 #include "password.h"
 #include "settings.h"
@@ -87,8 +89,9 @@ user_role(req_t *r, rowset_t *rs)
 int
 user_password(req_t *r, rowset_t *rs)
 {
-    const char  *hash, *why;
-    const jv_t  *v;
+    const jv_t        *v, *min;
+    const char        *hash;
+    password_rules_t   rules;
 
     v = json_get(r->json, "password");
 
@@ -96,10 +99,29 @@ user_password(req_t *r, rowset_t *rs)
         return 0;
     }
 
-    why = password_weak(v->s);
+    rules.min_length = 12;
+    min = settings_get(r, "password_policy_min_length");
 
-    if (why) {
-        fail_proxy(r, 400, "bad_request_error", "password", "%s", why);
+    if (min && min->type == J_NUM) {
+        kt_int_parse(min->s, min->len, &rules.min_length);
+    }
+
+    rules.upper = settings_bool(r, "password_policy_require_uppercase", 1);
+    rules.lower = settings_bool(r, "password_policy_require_lowercase", 1);
+    rules.digit = settings_bool(r, "password_policy_require_digit", 1);
+    rules.special = settings_bool(r, "password_policy_require_special", 1);
+
+    if (r->status) {
+        return -1;
+    }
+
+    if (password_weak(v->s, &rules)) {
+        fail_proxy(r, 400, "bad_request_error", "password", "The password must have at"
+                   " least %" PRId64 " characters%s%s%s%s", rules.min_length,
+                   rules.upper ? ", an upper case letter" : "",
+                   rules.lower ? ", a lower case letter" : "",
+                   rules.digit ? ", a digit" : "",
+                   rules.special ? ", a special character" : "");
         return -1;
     }
 
