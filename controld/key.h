@@ -75,6 +75,9 @@ int key_guaranteed(req_t *r, const char *team_id, const char *token);
 int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
     jv_t **row);
 
+/* /key/update of r->json inside the open transaction.  0, or -1 after answering. */
+int key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row);
+
 /* The row with its spend, after the commit. */
 void key_spend(req_t *r, const char *token, jv_t *row);
 

@@ -324,3 +324,19 @@ user_left(req_t *r, const char *user_id, const char *team_id)
 
     return res ? 0 : -1;
 }
+
+
+const char *
+user_trim(arena_t *a, const char *s)
+{
+    size_t  n;
+
+    s += strspn(s, " \t");
+    n = strlen(s);
+
+    while (n && (s[n - 1] == ' ' || s[n - 1] == '\t')) {
+        n--;
+    }
+
+    return arena_dup(a, s, n);
+}

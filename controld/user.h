@@ -36,5 +36,31 @@ int user_role(req_t *r, rowset_t *rs);
 /* password of the body, by policy and as scrypt, into rs.  -1 after answering. */
 int user_password(req_t *r, rowset_t *rs);
 
+/* Without blanks around it. */
+const char *user_trim(arena_t *a, const char *s);
+
+/* The columns of a user, in bodies that make or change one. */
+#define USER_FIELDS \
+    { "user_email", F_NAME, "user_email", 0 },                                \
+    { "user_alias", F_NAME, "user_alias", 0 },                                \
+    { "sso_user_id", F_ID, "sso_user_id", 0 },                                \
+    { "models", F_STRS, "models", 1 },                                        \
+    { "max_budget", F_USD, "max_budget_nusd", 0 },                            \
+    { "soft_budget", F_USD, "soft_budget_nusd", 0 },                          \
+    { "max_parallel_requests", F_INT, "max_parallel_requests", 0 },           \
+    { "tpm_limit", F_INT, "tpm_limit", 0 },                                   \
+    { "rpm_limit", F_INT, "rpm_limit", 0 },                                   \
+    { "budget_duration", F_PERIOD, NULL, 0 },                                 \
+    { "budget_limits", F_LIST, "budget_limits", 1 },                          \
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", 0 },             \
+    { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },        \
+    { "policies", F_STRS, "policies", 1 },                                    \
+    { "model_max_budget", F_OBJ, "model_max_budget", 1 },                     \
+    { "blocked", F_BOOL, "blocked", 1 },                                      \
+    { "model_rpm_limit", F_META, NULL, 0 },                                   \
+    { "model_tpm_limit", F_META, NULL, 0 },                                   \
+    { "guardrails", F_META, NULL, 0 },                                        \
+    { "prompts", F_META, NULL, 0 },                                           \
+    { "object_permission", F_EXTRA, NULL, 0 }
 
 #endif
