@@ -64,8 +64,9 @@ sub rows {
         $linked ? (budget_id => budget($lv->{key})) : limits($lv->{key}));
     add($_->[0] => $_->[1] => $_->[2], budget_enforcement => mode($lv->{ $_->[3] }), budget_id => budget($lv->{ $_->[3] }))
         for ([customers => user_id => "c$id", 'customer'], [tags => tag_name => "g$id", 'tag']);
-    submeter($e{$_->[0]}, $e{ $_->[1] }, $_->[2], $lv->{ $_->[0] }) for [qw(kwin key window)], [qw(kmodel key model)], [qw(twin team window)], [qw(tmodel team model)];
-    used($e{$_}, $lv->{$_}) for grep { !/^(?:[kt]win|[kt]model|urates|global)$/ && ($_ ne 'member' || $kind eq 'member') } @Keytoll::Levels::LEVELS;
+    submeter($e{$_->[0]}, $e{ $_->[1] }, $_->[2], $lv->{ $_->[0] }) for [qw(kwin key window)], [qw(kmodel key model)], [qw(twin team window)], [qw(tmodel team model)],
+        [qw(omodel org model)], [qw(umodel user model)], [qw(cmodel customer model)];
+    used($e{$_}, $lv->{$_}) for grep { !/^(?:[kt]win|[ktouc]model|urates|global)$/ && ($_ ne 'member' || $kind eq 'member') } @Keytoll::Levels::LEVELS;
 }
 
 my @kinds = grep { $_ ne 'master' } @Keytoll::Levels::KINDS;
