@@ -536,9 +536,11 @@ access_gate_org(req_t *r, const access_t *row)
 }
 
 
-static void
-access_refuse(req_t *r, const access_t *row)
+void
+access_refuse(req_t *r)
 {
+    const access_t  *row = r->access;
+
     if (r->role == ROLE_VIEWER) {
         fail_proxy(r, 403, "auth_error", NULL, "user not allowed to access this"
                    " route, role= proxy_admin_viewer. Trying to access: %s",
@@ -593,7 +595,7 @@ access_gate(req_t *r, const access_t *row)
     rc = access_gate_org(r, row);
 
     if (rc == 0) {
-        access_refuse(r, row);
+        access_refuse(r);
     }
 
     return rc > 0 ? 0 : -1;

@@ -53,6 +53,9 @@ const access_t *access_row(const char *method, const char *path);
 /* The gate.  0, or -1 after answering. */
 int access_gate(req_t *r, const access_t *row);
 
+/* The gate's refusal, for a handler that finds that the caller may not. */
+void access_refuse(req_t *r);
+
 /* A body field that only admins may send (F_ADMIN) came from somebody else. */
 void access_deny_field(req_t *r, const char *name);
 

@@ -11,6 +11,10 @@
 #define INFO          (G_INFO | G_READ)
 #define ADMIN_READ    (G_MANAGE | G_READ)
 #define ORG_MANAGE    (G_MANAGE | G_ORG)
+#define SELF_READ     (G_SELF | G_READ)
+#define SPEND_OWN     (G_SPEND | G_READ)
+#define SPEND_SOME    (G_SPEND_USER | G_READ)
+#define SPEND_REST    (G_SPEND_ALL | G_READ)
 
 
 const access_t  access_rows[] = {
@@ -125,7 +129,45 @@ const access_t  access_rows[] = {
     { "GET", "/v1/models/*", INFO, SCOPE_OBJECT, 0 },
 
     /* spend and usage */
-    { "GET", "/spend/logs", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/spend/logs", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/logs/v2", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/logs/ui", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/logs/session/ui", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/logs/ui/{request_id}", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/keys", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/users", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/spend/tags", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "POST", "/spend/calculate", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/key/spend/report", SPEND_OWN | G_INFO, SCOPE_OBJECT, 0 },
+    { "GET", "/user/spend/report", SPEND_OWN, SCOPE_OBJECT, 0 },
+    { "GET", "/team/spend/report", SPEND_OWN | G_SELF, SCOPE_OBJECT, 0 },
+    { "GET", "/organization/spend/report", SPEND_OWN | G_SELF, SCOPE_OBJECT, 0 },
+    { "GET", "/global/activity", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/activity/model", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/activity/exceptions", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/global/activity/exceptions/deployment", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/global/spend", SPEND_REST, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/logs", SPEND_REST, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/keys", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/teams", SPEND_REST, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/models", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "POST", "/global/spend/end_users", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/all_end_users", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/global/spend/provider", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/report", SPEND_REST, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/tags", SPEND_SOME, SCOPE_OBJECT, 0 },
+    { "GET", "/global/spend/all_tag_names", SPEND_REST, SCOPE_OBJECT, 0 },
+    { "POST", "/global/spend/reset", G_MASTER, SCOPE_NONE, 0 },
+    { "POST", "/global/spend/refresh", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/user/daily/activity", SELF_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/user/daily/activity/aggregated", SELF_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/team/daily/activity", SELF_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/team/daily/activity/aggregated", SELF_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/organization/daily/activity", SELF_READ, SCOPE_OBJECT, 0 },
+    { "GET", "/customer/daily/activity", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/end_user/daily/activity", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/tag/daily/activity", ADMIN_READ, SCOPE_NONE, 0 },
+    { "GET", "/agent/daily/activity", ADMIN_READ, SCOPE_NONE, 0 },
 
     /* settings, configuration, audit */
     { "GET", "/get/internal_user_settings", ADMIN_READ, SCOPE_NONE, 0 },

@@ -1,191 +1,222 @@
-#include <stdio.h>
+/* /spend/keys, /spend/users, /spend/calculate. */
+
 #include <string.h>
+#include "access.h"
 #include "api.h"
-#include "db.h"
-#include "key.h"
+#include "kt_reqscan.h"
+#include "owner.h"
+#include "price.h"
+#include "usage.h"
 
 
-const arg_t  spend_logs_args[] = {
-    { "api_key", F_STR, 0 },
+const arg_t  spend_users_args[] = {
     { "user_id", F_STR, 0 },
-    { "request_id", F_STR, 0 },
-    { "start_date", F_STR, 0 },
-    { "end_date", F_STR, 0 },
-    { "summarize", F_BOOL, 0 },
     { NULL, 0, 0 }
 };
 
+const field_t  spend_calculate_body[] = {
+    { "model", F_STR, NULL, 0 },
+    { "messages", F_LIST, NULL, 0 },
+    { "completion_response", F_OBJ, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
 
-#define SPEND_ROWS_MAX  10000
 
-
-static int
-spend_date_ok(const char *s)
-{
-    int   y, m, d, n;
-
-    n = 0;
-
-    return sscanf(s, "%4d-%2d-%2d%n", &y, &m, &d, &n) == 3 && n == 10
-           && s[10] == '\0' && m >= 1 && m <= 12 && d >= 1 && d <= 31;
-}
-
+/* Rows of keys or users, dearest first. */
 
 static void
-spend_fail(req_t *r, int status, const char *text)
+spend_objects(usage_sql_t *q)
 {
-    fail_proxy(r, status, "internal_error", NULL, "/spend/logs Error(%s)", text);
-}
-
-
-/* One object per day, zeros where there was no traffic. */
-
-static void
-spend_summary(req_t *r, const char *token, const char *user, const char *from,
-    const char *to)
-{
-    int        i;
-    jv_t      *out;
+    jv_t      *rows;
     PGresult  *res;
 
-    res = db_dynamic("SELECT json_build_object('startTime', d.day::text, 'spend',"
-        " kt_usd(coalesce(sum(l.cost), 0)::bigint), 'users', coalesce((SELECT"
-        " json_object_agg(u, kt_usd(c)) FROM (SELECT coalesce(user_id, '') u,"
-        " sum(cost_nusd)::bigint c FROM ledger WHERE started_at >= d.day AND"
-        " started_at < d.day + 1 AND ($1::text IS NULL OR token = $1) AND"
-        " ($2::text IS NULL OR user_id = $2) GROUP BY 1) x), '{}'::json),"
-        " 'models', coalesce((SELECT json_object_agg(m, kt_usd(c)) FROM (SELECT"
-        " model m, sum(cost_nusd)::bigint c FROM ledger WHERE started_at >= d.day"
-        " AND started_at < d.day + 1 AND ($1::text IS NULL OR token = $1) AND"
-        " ($2::text IS NULL OR user_id = $2) GROUP BY 1) x), '{}'::json))::jsonb"
-        " || coalesce((SELECT jsonb_object_agg(t, kt_usd(c)) FROM (SELECT token t,"
-        " sum(cost_nusd)::bigint c FROM ledger WHERE started_at >= d.day AND"
-        " started_at < d.day + 1 AND token IS NOT NULL AND ($1::text IS NULL OR"
-        " token = $1) AND ($2::text IS NULL OR user_id = $2) GROUP BY 1) x),"
-        " '{}'::jsonb)"
-        " FROM (SELECT g::date AS day FROM generate_series($3::date, $4::date,"
-        " interval '1 day') g) d LEFT JOIN LATERAL (SELECT sum(cost_nusd) AS cost"
-        " FROM ledger WHERE started_at >= d.day AND started_at < d.day + 1 AND"
-        " ($1::text IS NULL OR token = $1) AND ($2::text IS NULL OR user_id = $2)"
-        " ) l ON true GROUP BY d.day ORDER BY d.day", 4,
-        (const char *const[]){ token, user, from, to });
+    buf_printf(&q->sql, " ORDER BY coalesce(m.used_nusd, 0) DESC, o.ent LIMIT %d",
+               USAGE_ROWS + 1);
+    res = usage_run(q);
 
-    if (!db_ok(res)) {
-        db_log("spend/logs failed", res);
-        PQclear(res);
-        fail_db(r);
+    if (res == NULL) {
         return;
     }
 
-    out = json_arr(&r->a);
-
-    for (i = 0; i < PQntuples(res); i++) {
-        json_push(out, json_raw(&r->a, PQgetvalue(res, i, 0)));
+    if (PQntuples(res) > USAGE_ROWS) {
+        usage_truncated(q->r);
     }
 
+    rows = owner_rows(q->r, res, 0, 1);
     PQclear(res);
-    reply_json(r, 200, out);
+    reply_json(q->r, 200, rows);
 }
 
 
-/* A condition for an argument that was given. */
+#define SPEND_USED                                                            \
+    " o LEFT JOIN meters m ON m.ent = o.ent AND m.period_id = kt_period_id("  \
+    "o.period_kind, o.period_len_s, o.period_id, o.period_end_s, kt_now_s())" \
+    " WHERE "
 
-static void
-spend_cond(buf_t *b, const char **params, int *n, const char *v,
-    const char *before, const char *after)
+
+void
+api_spend_keys(req_t *r)
 {
-    if (v) {
-        params[(*n)++] = v;
-        buf_printf(b, " AND %s $%d%s", before, *n, after);
-    }
-}
+    usage_sql_t  q;
+    usage_who_t  w;
 
+    usage_who(r, &w);
+    usage_sql(&q, r, "SELECT o.ent, kt_key_json(o) FROM keys" SPEND_USED
+              "o.team_id IS DISTINCT FROM 'litellm-dashboard'");
 
-static void
-spend_rows(req_t *r, const char *token, const char *user, const char *request,
-    const char *from, const char *to)
-{
-    int          i, n;
-    buf_t        sql;
-    PGresult    *res;
-    const char  *params[5];
-
-    n = 0;
-    buf_init(&sql, &r->a);
-    buf_puts(&sql, "SELECT kt_spend_json(l) FROM ledger l WHERE kind = 'request'");
-    spend_cond(&sql, params, &n, token, "token =", "");
-    spend_cond(&sql, params, &n, user, "user_id =", "");
-    spend_cond(&sql, params, &n, from, "started_at >=", "::date");
-    spend_cond(&sql, params, &n, to, "started_at <", "::date + 1");
-
-    if (request) {
-        params[n++] = request;
-        buf_printf(&sql, " AND ((answer_id = $%d AND answer_id <> '') OR rid = $%d)",
-                   n, n);
+    if (!w.all) {
+        usage_param(&q, w.user ? " AND o.user_id = " : " AND o.token = ",
+                    w.user ? w.user : w.token, "");
     }
 
-    buf_printf(&sql, " ORDER BY started_at DESC, rid LIMIT %d", SPEND_ROWS_MAX + 1);
-    res = db_dynamic(sql.p, n, params);
-
-    if (!db_ok(res)) {
-        db_log("spend/logs failed", res);
-        PQclear(res);
-        fail_db(r);
-        return;
-    }
-
-    n = PQntuples(res);
-
-    if (n > SPEND_ROWS_MAX) {
-        n = SPEND_ROWS_MAX;
-        reply_header(r, "x-litellm-spend-logs-truncated", "true");
-    }
-
-    r->status = 200;
-    r->content_type = "application/json";
-    buf_putc(&r->out, '[');
-
-    for (i = 0; i < n; i++) {
-        if (i) {
-            buf_putc(&r->out, ',');
-        }
-
-        buf_add(&r->out, PQgetvalue(res, i, 0), (size_t) PQgetlength(res, i, 0));
-    }
-
-    buf_putc(&r->out, ']');
-    PQclear(res);
+    spend_objects(&q);
 }
 
 
 void
-api_spend_logs(req_t *r)
+api_spend_users(req_t *r)
 {
-    const char  *token, *user, *request, *from, *to, *sum;
+    usage_sql_t  q;
+    usage_who_t  w;
+    const char  *id;
 
-    token = http_arg(r, "api_key");
-    token = token ? key_token(r, token) : NULL;
-    user = http_arg(r, "user_id");
-    request = http_arg(r, "request_id");
-    from = http_arg(r, "start_date");
-    to = http_arg(r, "end_date");
-    sum = http_arg(r, "summarize");
+    usage_who(r, &w);
+    usage_sql(&q, r, "SELECT o.ent, kt_user_json(o) FROM users" SPEND_USED
+              "NOT o.implicit");
+    id = http_arg(r, "user_id");
 
-    if ((from && !spend_date_ok(from)) || (to && !spend_date_ok(to))) {
-        spend_fail(r, 400, "start_date and end_date must be YYYY-MM-DD");
+    if (!w.all) {
+        usage_param(&q, " AND o.user_id = ", w.user ? w.user : "", "");
+    }
+
+    if (id && *id) {
+        usage_param(&q, " AND o.user_id = ", id, "");
+    }
+
+    spend_objects(&q);
+}
+
+
+/* ---------------------------------------------------------------- calculation */
+
+
+static void
+calculate_fail(req_t *r, const char *text)
+{
+    fail_proxy(r, 400, "None", NULL, "Bad Request - %s", text);
+}
+
+
+/* Tokens of the prompt as the gate estimates them: a quarter of its bytes. */
+
+static int
+calculate_messages(req_t *r, kt_usage_t *u)
+{
+    jv_t         *o;
+    const char   *text;
+    kt_reqscan_t  scan;
+
+    o = json_obj(&r->a);
+    json_set(o, "messages", json_copy(&r->a, json_get(r->json, "messages")));
+    text = json_text(&r->a, o);
+
+    if (kt_reqscan((const unsigned char *) text, strlen(text), &scan) != KT_OK) {
+        calculate_fail(r, "messages can not be read");
+        return -1;
+    }
+
+    u->in_tok = (scan.text_bytes + 3) / 4;
+
+    return 0;
+}
+
+
+static int
+calculate_response(req_t *r, const jv_t *resp, kt_usage_t *u)
+{
+    const jv_t  *v;
+    const char  *text;
+
+    v = json_get(resp, "usage");
+    v = v ? v : json_get(resp, "usageMetadata");
+    text = v && v->type == J_OBJ ? json_text(&r->a, v) : NULL;
+
+    if (text == NULL
+        || kt_usage_merge(u, KT_SHAPE_ANY, (const unsigned char *) text, strlen(text))
+           != KT_OK || !u->seen)
+    {
+        calculate_fail(r, "completion_response has no usage");
+        return -1;
+    }
+
+    return 0;
+}
+
+
+static void
+calculate_price(req_t *r, const char *name, const kt_usage_t *u)
+{
+    int             err;
+    jv_t           *o;
+    int64_t         nusd;
+    kt_price_t      price;
+    const model_t  *list, *m;
+
+    list = registry_load(&r->a, &err);
+
+    if (err) {
+        fail_db(r);
         return;
     }
 
-    if (from && to && strcmp(from, to) > 0) {
-        spend_fail(r, 400, "start_date is after end_date");
+    m = price_model(list, name);
+
+    if (m) {
+        price_of(&r->a, m, &price);
+    }
+
+    if (m == NULL || price.none) {
+        fail_proxy(r, 400, "None", "model", "This model isn't mapped yet. model=%s has no"
+                   " price. Add it with /model/new or import a price list", name);
         return;
     }
 
-    if (from && to && request == NULL && (sum == NULL || strcasecmp(sum, "false"))) {
-        spend_summary(r, token, user, from, to);
+    if (kt_price_cost(&price, u, &nusd) != KT_OK) {
+        calculate_fail(r, "the cost is out of range");
         return;
     }
 
-    spend_rows(r, token, user, request, from && to ? from : NULL,
-               from && to ? to : NULL);
+    o = json_obj(&r->a);
+    json_set(o, "cost", json_usd(&r->a, nusd));
+    reply_json(r, 200, o);
+}
+
+
+void
+api_spend_calculate(req_t *r)
+{
+    kt_usage_t   u;
+    const jv_t  *resp;
+    const char  *model;
+
+    access_scoped(r);                    /* prices are nobody's                */
+    memset(&u, 0, sizeof(u));
+    model = json_str(r->json, "model");
+    resp = json_get(r->json, "completion_response");
+    model = model ? model : json_str(resp, "model");
+
+    if (json_is_null(resp) && model == NULL) {
+        calculate_fail(r, "Either 'model' or 'completion_response' must be provided");
+
+    } else if (model == NULL) {
+        calculate_fail(r, "completion_response has no model");
+
+    } else if (json_is_null(resp) && json_is_null(json_get(r->json, "messages"))) {
+        calculate_fail(r, "messages must be provided if 'model' is provided");
+
+    } else if ((json_is_null(resp) ? calculate_messages(r, &u)
+                                   : calculate_response(r, resp, &u)) == 0)
+    {
+        calculate_price(r, model, &u);
+    }
 }

@@ -185,6 +185,21 @@ db_dynamic(const char *sql, int n, const char *const *params)
 }
 
 
+PGresult *
+db_report(const char *sql, int n, const char *const *params)
+{
+    PGresult  *r;
+
+    PQclear(db_q0("SELECT set_config('plan_cache_mode', 'auto', false),"
+                  " set_config('work_mem', '64MB', false)"));
+    r = db_dynamic(sql, n, params);
+    PQclear(db_q0("SELECT set_config('plan_cache_mode', 'force_generic_plan', false),"
+                  " set_config('work_mem', '4MB', false)"));
+
+    return r;
+}
+
+
 int
 db_ok(PGresult *r)
 {

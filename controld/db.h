@@ -42,6 +42,12 @@ PGresult *db_query(const char *sql, int n, const char *const *params);
 /* The same for a statement built at run time from fixed parts; not prepared. */
 PGresult *db_dynamic(const char *sql, int n, const char *const *params);
 
+/*
+ * db_dynamic() planned for these very parameters, for reports whose plan depends on
+ * how much they ask for.  Not within a transaction.
+ */
+PGresult *db_report(const char *sql, int n, const char *const *params);
+
 #define db_q0(sql)           db_query(sql, 0, NULL)
 #define db_q(sql, ...)                                                         \
     db_query(sql, (int) (sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *)),    \

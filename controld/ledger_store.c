@@ -4,8 +4,9 @@
 #include <string.h>
 #include "db.h"
 #include "ledger.h"
-#include "ledger_sums.h"
+#include "ledger_usage.h"
 #include "metrics.h"
+#include "sums.h"
 
 
 #define BIT_UCR    8

@@ -2,7 +2,8 @@
 #include <string.h>
 #include "db.h"
 #include "kt_key.h"
-#include "ledger_sums.h"
+#include "ledger_usage.h"
+#include "sums.h"
 
 
 #define DAY_S      86400
@@ -230,26 +231,45 @@ usage_add(usage_t *u, const event_t *e, const event_t *old)
 /* ------------------------------------------------------------------ writing */
 
 
-static const char  usage_upsert[] =
-    "WITH up AS (INSERT INTO usage_sums AS s (dim, kind, day, requests, failed,"
-    " prompt_tokens, completion_tokens, cache_read_tokens, cache_write_tokens,"
-    " cost_nusd, cost_ucr, parts) SELECT d, k::\"char\", date '1970-01-01' + t::int,"
-    " v1, v2, v3, v4, v5, v6, v7, v8, v9 FROM unnest($1::uuid[], $2::text[],"
-    " $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],"
-    " $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])"
-    " AS x(d, k, t, v1, v2, v3, v4, v5, v6, v7, v8, v9)"
-    " ON CONFLICT (dim, kind, day) DO UPDATE SET"
-    " requests = s.requests + EXCLUDED.requests,"
-    " failed = s.failed + EXCLUDED.failed,"
-    " prompt_tokens = s.prompt_tokens + EXCLUDED.prompt_tokens,"
-    " completion_tokens = s.completion_tokens + EXCLUDED.completion_tokens,"
-    " cache_read_tokens = s.cache_read_tokens + EXCLUDED.cache_read_tokens,"
-    " cache_write_tokens = s.cache_write_tokens + EXCLUDED.cache_write_tokens,"
-    " cost_nusd = s.cost_nusd + EXCLUDED.cost_nusd,"
-    " cost_ucr = s.cost_ucr + EXCLUDED.cost_ucr,"
-    " parts = s.parts + EXCLUDED.parts"
-    " RETURNING dim, kind, day - date '1970-01-01' AS t, xmax = 0 AS fresh)"
-    " SELECT dim, kind, t FROM up WHERE fresh";
+/* Into the partition itself: only there PostgreSQL tells which rows are new. */
+
+#define USAGE_UPSERT(table)                                                   \
+    "WITH up AS (INSERT INTO " table " AS s (dim, kind, day, requests, failed,"\
+    " prompt_tokens, completion_tokens, cache_read_tokens, cache_write_tokens,"\
+    " cost_nusd, cost_ucr, parts) SELECT d, k::\"char\","                     \
+    " date '1970-01-01' + t::int, v1, v2, v3, v4, v5, v6, v7, v8, v9 FROM"    \
+    " unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[],"             \
+    " $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],"  \
+    " $10::bigint[], $11::bigint[], $12::bigint[])"                           \
+    " AS x(d, k, t, v1, v2, v3, v4, v5, v6, v7, v8, v9)"                      \
+    " ON CONFLICT (dim, kind, day) DO UPDATE SET"                             \
+    " requests = s.requests + EXCLUDED.requests,"                             \
+    " failed = s.failed + EXCLUDED.failed,"                                   \
+    " prompt_tokens = s.prompt_tokens + EXCLUDED.prompt_tokens,"              \
+    " completion_tokens = s.completion_tokens + EXCLUDED.completion_tokens,"  \
+    " cache_read_tokens = s.cache_read_tokens + EXCLUDED.cache_read_tokens,"  \
+    " cache_write_tokens = s.cache_write_tokens + EXCLUDED.cache_write_tokens,"\
+    " cost_nusd = s.cost_nusd + EXCLUDED.cost_nusd,"                          \
+    " cost_ucr = s.cost_ucr + EXCLUDED.cost_ucr,"                             \
+    " parts = s.parts + EXCLUDED.parts"                                       \
+    " RETURNING dim, kind, day - date '1970-01-01' AS t, xmax = 0 AS fresh)"  \
+    " SELECT dim, kind, t FROM up WHERE fresh"
+
+typedef struct {
+    const char  *kinds;
+    const char  *sql;
+} part_t;
+
+/* Those without the key come last: new rows of the others are their parts. */
+
+static const part_t  usage_parts[] = {
+    { "k", USAGE_UPSERT("usage_sums_key") },
+    { "m", USAGE_UPSERT("usage_sums_month") },
+    { "cl", USAGE_UPSERT("usage_sums_name") },
+    { "gton", USAGE_UPSERT("usage_sums_total") }
+};
+
+#define USAGE_NPARTS  (sizeof(usage_parts) / sizeof(usage_parts[0]))
 
 
 static const char *
@@ -291,7 +311,7 @@ usage_fresh(arena_t *a, PGresult *res, sum_t **s, size_t n, char *fresh)
 
 
 static int
-usage_write(arena_t *a, sum_t **s, size_t n, char *fresh)
+usage_write(arena_t *a, const char *sql, sum_t **s, size_t n, char *fresh)
 {
     int           rc, v;
     size_t        i;
@@ -329,7 +349,7 @@ usage_write(arena_t *a, sum_t **s, size_t n, char *fresh)
         params[v + 2] = db_array_ints(a, num[v], n);
     }
 
-    res = db_query(usage_upsert, SUM_VALUES + 3, params);
+    res = db_query(sql, SUM_VALUES + 3, params);
     rc = ledger_result(res, 1);
 
     if (rc == 0) {
@@ -421,10 +441,11 @@ usage_part(usage_t *u, const sum_t *s)
 int
 usage_store(arena_t *a, usage_t *u)
 {
-    int      rc;
-    char    *fresh;
-    size_t   i, n, nfine, ncoarse;
-    sum_t  **all, **fine, **coarse;
+    int           rc;
+    char         *fresh;
+    size_t        i, k, n, done;
+    sum_t       **all, **list;
+    const dim_t  *d;
 
     if (u->sums.over) {
         return -2;
@@ -432,32 +453,33 @@ usage_store(arena_t *a, usage_t *u)
 
     n = u->sums.n;
     all = sums_sorted(&u->sums);
-    fine = arena_alloc(a, (n + 1) * sizeof(sum_t *));
-    coarse = arena_alloc(a, (n + 1) * sizeof(sum_t *));
+    list = arena_alloc(a, (n + 1) * sizeof(sum_t *));
     fresh = arena_alloc(a, n + 1);
-    nfine = ncoarse = 0;
 
-    for (i = 0; i < n; i++) {
-        if (strchr("gton", ((const dim_t *) all[i]->ref)->kind)) {
-            coarse[ncoarse++] = all[i];
-        } else {
-            fine[nfine++] = all[i];
+    for (k = 0, done = 0; k < USAGE_NPARTS; k++) {
+        size_t  first = done;
+
+        for (i = 0; i < n; i++) {
+            d = all[i]->ref;
+
+            if (strchr(usage_parts[k].kinds, d->kind)) {
+                list[done++] = all[i];
+            }
+        }
+
+        rc = usage_write(a, usage_parts[k].sql, list + first, done - first,
+                         fresh + first);
+
+        if (rc) {
+            return rc;
+        }
+
+        for (i = first; i < done; i++) {
+            if (fresh[i]) {
+                usage_part(u, list[i]);
+            }
         }
     }
 
-    rc = usage_write(a, fine, nfine, fresh);
-
-    for (i = 0; i < nfine && rc == 0; i++) {
-        if (fresh[i]) {
-            usage_part(u, fine[i]);
-        }
-    }
-
-    if (rc == 0) {
-        rc = usage_write(a, coarse, ncoarse, fresh + nfine);
-    }
-
-    memcpy(fine + nfine, coarse, ncoarse * sizeof(sum_t *));
-
-    return rc ? rc : usage_write_dims(a, fine, n, fresh);
+    return usage_write_dims(a, list, n, fresh);
 }

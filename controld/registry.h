@@ -67,6 +67,9 @@ int registry_extra(const jv_t *o, int64_t *extra, const char **bad);
 /* The first price under a key of the registry, -1 when there is none. */
 int64_t registry_extra_of(const int64_t *extra, const char *key);
 
+/* One model as the gate reads it. */
+jv_t *registry_json(arena_t *a, const model_t *m);
+
 /* In pico-USD, under the names that the registry has in Redis. */
 jv_t *registry_extra_json(arena_t *a, const int64_t *extra);
 

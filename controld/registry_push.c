@@ -86,7 +86,7 @@ registry_free(const model_t *m)
 }
 
 
-static jv_t *
+jv_t *
 registry_json(arena_t *a, const model_t *m)
 {
     jv_t        *o, *v, *next;

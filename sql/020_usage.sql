@@ -41,7 +41,12 @@ CREATE TABLE usage_sums (
     cost_ucr           bigint NOT NULL,
     parts              bigint NOT NULL,
     PRIMARY KEY (dim, kind, day)
-) WITH (fillfactor = 80);
+) PARTITION BY LIST (kind);
+-- Few rows that are read often do not lie scattered among the many.
+CREATE TABLE usage_sums_key PARTITION OF usage_sums FOR VALUES IN ('k') WITH (fillfactor = 80);
+CREATE TABLE usage_sums_month PARTITION OF usage_sums FOR VALUES IN ('m') WITH (fillfactor = 80);
+CREATE TABLE usage_sums_name PARTITION OF usage_sums FOR VALUES IN ('c', 'l') WITH (fillfactor = 80);
+CREATE TABLE usage_sums_total PARTITION OF usage_sums FOR VALUES IN ('g', 't', 'o', 'n') WITH (fillfactor = 80);
 CREATE INDEX usage_sums_day ON usage_sums (kind, day, dim);
 COMMENT ON TABLE usage_sums IS 'Requests, tokens and money of a dimension on one UTC day; written by the ledger consumer only';
 COMMENT ON COLUMN usage_sums.kind IS 'As the dimension''s; m: a month of a key, by its first day';
@@ -110,3 +115,60 @@ SELECT s.kind, x.name, x.token, x.user_id, x.team_id, x.organization_id, x.model
        s.cache_read_tokens, s.cache_write_tokens, s.cost_nusd, s.cost_ucr, s.parts
   FROM usage_sums s JOIN usage_dims x USING (dim);
 COMMENT ON VIEW kt_usage IS 'usage_sums with their dimensions; equal to kt_usage_truth whenever nothing is under way';
+
+CREATE INDEX ledger_limited ON ledger (started_at) WHERE http_status = 429;
+
+-- A row of the ledger on the wire; what failed says why.
+CREATE OR REPLACE FUNCTION kt_spend_json(l ledger) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    state text := CASE WHEN l.http_status BETWEEN 200 AND 399 OR l.http_status = 0
+                       THEN 'success' ELSE 'failure' END;
+BEGIN RETURN (
+    SELECT to_json(r) FROM (SELECT
+        CASE WHEN l.answer_id <> '' THEN l.answer_id ELSE l.rid END AS request_id,
+        CASE l.route WHEN 'chat' THEN 'acompletion' WHEN 'completions' THEN 'atext_completion'
+             WHEN 'embeddings' THEN 'aembedding' WHEN 'messages' THEN 'anthropic_messages'
+             WHEN 'responses' THEN 'aresponses' ELSE l.route END AS call_type,
+        coalesce(l.token, '') AS api_key, kt_usd(l.cost_nusd) AS spend,
+        l.prompt_tokens + l.completion_tokens AS total_tokens, l.prompt_tokens AS prompt_tokens,
+        l.completion_tokens AS completion_tokens, kt_ts(l.admitted_at) AS "startTime",
+        kt_ts(l.ended_at) AS "endTime",
+        kt_ts(coalesce(l.first_token_at, l.ended_at)) AS "completionStartTime",
+        greatest(0, floor(extract(epoch FROM l.ended_at - l.admitted_at) * 1000))::bigint
+            AS request_duration_ms,
+        CASE WHEN l.upstream_model <> '' THEN l.upstream_model ELSE l.model END AS model,
+        '' AS model_id, l.model AS model_group, l.provider AS custom_llm_provider, '' AS api_base,
+        coalesce(l.user_id, '') AS "user",
+        json_build_object('user_api_key', l.token, 'user_api_key_alias', k.key_alias,
+            'user_api_key_team_id', l.team_id, 'user_api_key_org_id', l.organization_id,
+            'user_api_key_user_id', l.user_id, 'user_api_key_team_alias', t.team_alias,
+            'requester_ip_address', l.client_ip, 'status', state,
+            'usage_object', json_build_object('prompt_tokens', l.prompt_tokens,
+                'completion_tokens', l.completion_tokens,
+                'total_tokens', l.prompt_tokens + l.completion_tokens,
+                'cache_read_input_tokens', l.cache_read_tokens,
+                'cache_creation_input_tokens', l.cache_write_tokens,
+                'reasoning_tokens', l.reasoning_tokens),
+            'error_information', CASE WHEN state = 'failure' THEN json_build_object(
+                'error_code', l.http_status::text, 'error_class', '', 'llm_provider', l.provider,
+                'error_message', coalesce(nullif(l.reason, ''), l.ending), 'traceback', '') END,
+            'keytoll', json_build_object('rid', l.rid, 'kind', l.kind, 'ending', l.ending,
+                'estimated', l.estimated, 'late', l.late, 'http_status', l.http_status,
+                'cost_nusd', l.cost_nusd, 'node', l.node)) AS metadata,
+        'False' AS cache_hit, '' AS cache_key, l.tags AS request_tags, l.team_id AS team_id,
+        l.organization_id AS organization_id, l.customer_id AS end_user,
+        l.client_ip AS requester_ip_address, '{}'::json AS messages, '{}'::json AS response,
+        l.rid AS session_id, state AS status,
+        NULL AS mcp_namespaced_tool_name, NULL AS agent_id,
+        '{}'::json AS proxy_server_request
+      FROM (SELECT 1) one LEFT JOIN keys k ON k.token = l.token
+      LEFT JOIN teams t ON t.team_id = l.team_id) r);
+END $$;
+
+-- As before, without a regular expression: reports call it very often.
+CREATE OR REPLACE FUNCTION kt_usd(nusd bigint) RETURNS json
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT CASE WHEN nusd = 0 THEN '0.0'::json
+           ELSE (CASE WHEN nusd < 0 THEN '-' ELSE '' END || abs(nusd / 1000000000) || '.'
+                 || CASE WHEN nusd % 1000000000 = 0 THEN '0'
+                         ELSE rtrim(lpad(abs(nusd % 1000000000)::text, 9, '0'), '0') END)::json END $$;

@@ -87,7 +87,7 @@ is differs(), 0, 'and in no sum';
 # the migration makes the same from a ledger that is there already
 
 my $had = $k->sql('SELECT md5(string_agg(u::text, chr(10) ORDER BY u::text)) FROM kt_usage u');
-$k->sql('DROP VIEW kt_usage, kt_usage_truth; DROP TABLE usage_sums, usage_dims; DROP FUNCTION kt_usage_dim;'
+$k->sql('DROP VIEW kt_usage, kt_usage_truth; DROP TABLE usage_sums, usage_dims; DROP FUNCTION kt_usage_dim; DROP INDEX ledger_limited;'
     . ' CREATE TABLE daily_usage ()');
 $k->sql('BEGIN; ' . $k->slurp("$Keytoll::Control::ROOT/sql/020_usage.sql") . '; COMMIT');
 is $k->sql('SELECT md5(string_agg(u::text, chr(10) ORDER BY u::text)) FROM kt_usage u'), $had,

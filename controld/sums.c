@@ -1,6 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
-#include "ledger_sums.h"
+#include "sums.h"
 
 
 static uint64_t
@@ -29,10 +29,17 @@ sums_init(sums_t *t, arena_t *a, size_t expect)
 }
 
 
+static void sums_grow(sums_t *t);
+
+
 sum_t *
 sums_get(sums_t *t, const char *key)
 {
     size_t  i;
+
+    if (t->n * 2 > t->size) {
+        sums_grow(t);
+    }
 
     for (i = sums_hash(key) & (t->size - 1); t->slot[i];
          i = (i + 1) & (t->size - 1))
@@ -86,4 +93,31 @@ sums_add(sums_t *t, sum_t *s, int i, int64_t v)
     if (__builtin_add_overflow(s->v[i], v, &s->v[i])) {
         t->over = 1;
     }
+}
+
+
+/* Twice the slots, for a table whose size could not be told before. */
+
+static void
+sums_grow(sums_t *t)
+{
+    size_t   i, k, size;
+    sum_t  **slot;
+
+    size = t->size * 2;
+    slot = arena_alloc(t->arena, size * sizeof(sum_t *));
+
+    for (i = 0; i < t->size; i++) {
+        if (t->slot[i] == NULL) {
+            continue;
+        }
+
+        for (k = sums_hash(t->slot[i]->key) & (size - 1); slot[k];
+             k = (k + 1) & (size - 1)) { /* void */ }
+
+        slot[k] = t->slot[i];
+    }
+
+    t->slot = slot;
+    t->size = size;
 }
