@@ -109,10 +109,6 @@ list_filter(req_t *r, filter_t *f, const char *arg, const char *cond)
         return;
     }
 
-    if (strcmp(arg, "key_hash") == 0) {
-        v = key_token(r, v);
-    }
-
     buf_printf(&f->where, " AND %s $%d", cond, list_param(f, v));
 }
 
@@ -194,6 +190,23 @@ list_scope(req_t *r, filter_t *f, int deleted)
     }
 
     return 0;
+}
+
+
+/* A key that was regenerated is found by the hash that it has now. */
+
+static void
+list_hash(req_t *r, filter_t *f, int deleted)
+{
+    const char  *v;
+
+    v = http_arg(r, "key_hash");
+
+    if (v && *v) {
+        buf_printf(&f->where, deleted ? " AND k.token = $%d"
+                                      : " AND k.token = kt_key_of($%d)",
+                   list_param(f, key_token(r, v)));
+    }
 }
 
 
@@ -343,8 +356,12 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
         return;
     }
 
-    res = db_dynamic(arena_printf(&r->a, "SELECT count(*) FROM keys k WHERE true%s",
-                                  f->where.p), f->n, f->param);
+    /* the whole list is counted already */
+
+    res = f->n ? db_dynamic(arena_printf(&r->a, "SELECT count(*) FROM keys k WHERE"
+                            " true%s", f->where.p), f->n, f->param)
+               : db_q0("SELECT sum(n)::bigint - (SELECT count(*) FROM keys WHERE team_id ="
+                       " 'litellm-dashboard') FROM key_counts");
     total = db_ok(res) ? db_int(res, 0, 0) : -1;
     PQclear(res);
     sql = arena_printf(&r->a, "SELECT k.ent, coalesce(k.current_hash, k.token), %s FROM keys k WHERE true%s"
@@ -402,8 +419,7 @@ api_key_list(req_t *r)
     list_text_filter(r, &f, "user_id", "k.user_id", part && access_reads_all(r));
     list_filter(r, &f, "team_id", "k.team_id =");
     list_filter(r, &f, "organization_id", "k.organization_id =");
-    list_filter(r, &f, "key_hash", status ? "k.token =" : "coalesce(k.current_hash,"
-                " k.token) =");
+    list_hash(r, &f, status != NULL);
     list_text_filter(r, &f, "key_alias", "k.key_alias", part);
     list_filter(r, &f, "project_id", status ? "k.row->>'project_id' ="
                                             : "k.extra->>'project_id' =");
