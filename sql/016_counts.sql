@@ -21,3 +21,7 @@ CREATE TRIGGER keys_more AFTER INSERT ON keys REFERENCING NEW TABLE AS fresh
     FOR EACH STATEMENT EXECUTE FUNCTION kt_keys_counted();
 CREATE TRIGGER keys_less AFTER DELETE ON keys REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION kt_keys_counted();
+
+-- The log of one object, or of one person, whatever kind of object it is.
+CREATE INDEX audit_object_id ON audit (object_id, id);
+CREATE INDEX audit_actor ON audit (actor, id);

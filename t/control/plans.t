@@ -54,7 +54,7 @@ my @calls = (
 $k->request(@$_) for [ GET => '/key/list' ], [ GET => "/key/info?key=$mine" ];
 sleep 1.3;
 my (@slow, @failed);
-while (my @some = splice @calls, 0, $ENV{KEYTOLL_LONG} ? 1 : 9) {
+while (my @some = splice @calls, 0, $ENV{KEYTOLL_LONG} || $ENV{KEYTOLL_EACH} ? 1 : 9) {
     my $from = touched($SEQ);
     for my $c (@some) {
         ($s, $j) = $k->request(@$c);
