@@ -179,6 +179,14 @@ const access_t  access_rows[] = {
     { "GET", "/openapi.json", PUBLIC_READ, SCOPE_NONE, 0 },
     { "GET", "/docs", PUBLIC_READ, SCOPE_NONE, 0 },
 
+    /* nothing behind them */
+    { "POST", "/team/{team_id}/callback", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/team/{team_id}/callback", ADMIN_READ, SCOPE_NONE, 0 },
+    { "POST", "/team/{team_id}/disable_logging", G_MANAGE, SCOPE_NONE, 0 },
+    { "GET", "/email/event_settings", ADMIN_READ, SCOPE_NONE, 0 },
+    { "PATCH", "/email/event_settings", G_MANAGE, SCOPE_NONE, 0 },
+    { "POST", "/email/event_settings/reset", G_MANAGE, SCOPE_NONE, 0 },
+
     { NULL, NULL, 0, 0, 0 }
 };
 

@@ -223,6 +223,8 @@ void api_team_settings_update(req_t *r);
 void api_audit(req_t *r);
 void api_audit_one(req_t *r);
 
+void api_absent(req_t *r);
+
 void api_alive(req_t *r);
 void api_ready(req_t *r);
 void api_metrics(req_t *r);

@@ -310,5 +310,19 @@ const route_t  routes[] = {
     { "GET", "/docs", api_docs, NULL, NULL,
       "This API for people" },
 
+    /* nothing behind them */
+    { "POST", "/team/{team_id}/callback", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+    { "GET", "/team/{team_id}/callback", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+    { "POST", "/team/{team_id}/disable_logging", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+    { "GET", "/email/event_settings", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+    { "PATCH", "/email/event_settings", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+    { "POST", "/email/event_settings/reset", api_absent, NULL, NULL,
+      "Not implemented: answers 501" },
+
     { NULL, NULL, NULL, NULL, NULL, NULL }
 };

@@ -101,7 +101,7 @@ sub start_postgres {
     my $log = "$self->{dir}/postgres.log";
     unlink "$data/postmaster.pid" if !$self->{pid}{postgres};
     $self->_spawn('postgres', $user, $log, bindir() . '/postgres', '-D', $data,
-        '-k', $data, '-c', 'listen_addresses=', '-c', 'fsync=off', '-c',
+        '-k', $data, '-c', 'listen_addresses=', '-c', 'fsync=' . ($self->{fsync} // 'off'), '-c',
         'max_connections=100');
     $self->{pg_url} = "postgresql://keytoll\@/postgres?host=$data";
     $self->_wait_for('postgres', sub { $self->sql('SELECT 1') eq '1' });
