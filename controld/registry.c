@@ -416,7 +416,7 @@ registry_order(const void *x, const void *y)
  * behind one name are one public model, the first of them prices it. */
 
 static model_t *
-registry_merge(arena_t *a, model_t *list, size_t n)
+registry_merge(arena_t *a, model_t *list, size_t n, int all_of_them)
 {
     size_t    i;
     model_t  *m, *head, **all, **end;
@@ -438,7 +438,9 @@ registry_merge(arena_t *a, model_t *list, size_t n)
     end = &head;
 
     for (i = 0; i < n; i++) {
-        if (i && strcmp(all[i]->name, all[i - 1]->name) == 0) {
+        if (i && strcmp(all[i]->name, all[i - 1]->name) == 0
+            && (!all_of_them || all[i]->params == NULL || strcmp(all[i]->source, "import") == 0))
+        {
             continue;
         }
 
@@ -452,8 +454,8 @@ registry_merge(arena_t *a, model_t *list, size_t n)
 }
 
 
-model_t *
-registry_load(arena_t *a, int *err)
+static model_t *
+registry_list(arena_t *a, int *err, int all_of_them)
 {
     int        i;
     size_t     n;
@@ -496,5 +498,19 @@ registry_load(arena_t *a, int *err)
     PQclear(r);
     *err = 0;
 
-    return registry_merge(a, list, n);
+    return registry_merge(a, list, n, all_of_them);
+}
+
+
+model_t *
+registry_load(arena_t *a, int *err)
+{
+    return registry_list(a, err, 0);
+}
+
+
+model_t *
+registry_load_all(arena_t *a, int *err)
+{
+    return registry_list(a, err, 1);
 }

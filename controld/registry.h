@@ -57,6 +57,9 @@ void registry_set_free(registry_set_t *set);
  */
 model_t *registry_load(arena_t *a, int *err);
 
+/* The same with every deployment of a name, the one that prices it first. */
+model_t *registry_load_all(arena_t *a, int *err);
+
 /*
  * Compiles and pushes under a new generation; `opening` only at the end of a
  * rebuild.  0, or -1: an error, or the gate is closed, to be tried again.  Call it
