@@ -12,20 +12,6 @@
 #include "util.h"
 
 
-const arg_t  model_info_args[] = {
-    { "litellm_model_id", F_STR, 0 },
-    { NULL, 0, 0 }
-};
-
-const arg_t  models_args[] = {
-    { "team_id", F_STR, 0 },
-    { NULL, 0, 0 }
-};
-
-
-#define MODEL_CREATED  1677610602      /* LiteLLM's constant                   */
-
-
 const field_t  model_new_body[] = {
     { "model_name", F_ANY, NULL, F_REQUIRED },
     { "litellm_params", F_ANY, NULL, F_REQUIRED },
@@ -33,8 +19,20 @@ const field_t  model_new_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
+const field_t  model_update_body[] = {
+    { "model_name", F_ID, NULL, 0 },
+    { "litellm_params", F_OBJ, NULL, 0 },
+    { "model_info", F_OBJ, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
 const field_t  model_id_body[] = {
-    { "id", F_ANY, NULL, F_REQUIRED },
+    { "id", F_STR, NULL, F_REQUIRED },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  model_block_body[] = {
+    { "model_id", F_STR, NULL, F_REQUIRED },
     { NULL, 0, NULL, 0 }
 };
 
@@ -95,10 +93,21 @@ model_price(req_t *r, rowset_t *rs, const jv_t *params, const char *name,
 }
 
 
+/* Prices and limits as columns; those that are not said are cleared. */
+
 static int
 model_prices(req_t *r, rowset_t *rs, const jv_t *params, const jv_t *info)
 {
-    int64_t  out, in;
+    size_t                    i;
+    int64_t                   out, in;
+    static const char *const  cols[] = {
+        "input_pusd", "output_pusd", "cache_read_pusd", "cache_write_pusd",
+        "reasoning_pusd", "max_output_tokens", "max_input_tokens"
+    };
+
+    for (i = 0; i < sizeof(cols) / sizeof(cols[0]); i++) {
+        row_set(rs, cols[i], "bigint", NULL);
+    }
 
     out = registry_count(info, "max_output_tokens");
     in = registry_count(info, "max_input_tokens");
@@ -169,13 +178,42 @@ model_check_body(req_t *r, const char **name, jv_t **params, jv_t **info)
 }
 
 
+/* ------------------------------------------------------------------- teams */
+
+
+/* Models without a team are the admins', those of a team its admins' too. */
+
 static int
-model_insert(req_t *r, rowset_t *rs, const char *id, const char **row)
+model_may(req_t *r, const char *team_id)
+{
+    int  rc;
+
+    access_scoped(r);
+    rc = team_id ? access_team_admin(r, team_id) : access_admin(r);
+
+    if (rc == 0) {
+        fail_proxy(r, 403, "auth_error", NULL, "{'error': 'User does not have permission to"
+                   " make this model call. Your role=%s.'}", access_role_name(r));
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+/*
+ * The public name of a team's own model becomes an alias of the team, and is added to
+ * its list of models when it has one.
+ */
+
+static int
+model_team_name(req_t *r, const char *team, const char *public_name, const char *name)
 {
     PGresult  *res;
 
-    res = tx_dynamic(r, row_insert(&r->a, "models", rs, "ON CONFLICT DO NOTHING"
-                     " RETURNING kt_model_json(models)"), rs->n, rs->val);
+    res = tx_q(r, "UPDATE teams SET model_aliases = coalesce(model_aliases, '{}') ||"
+        " jsonb_build_object($2::text, $3::text), models = CASE WHEN cardinality(models) = 0"
+        " OR $2 = ANY (models) THEN models ELSE models || $2::text END, updated_at = now()"
+        " WHERE team_id = $1 AND NOT implicit RETURNING ent", team, public_name, name);
 
     if (res == NULL) {
         return -1;
@@ -183,63 +221,114 @@ model_insert(req_t *r, rowset_t *rs, const char *id, const char **row)
 
     if (PQntuples(res) == 0) {
         PQclear(res);
-        fail_repr(r, 400, "Model with id=%s already exists", id);
+        fail_repr(r, 400, "Team id=%s does not exist in db", team);
         return -1;
     }
 
-    *row = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    tx_touch(r, PQgetvalue(res, 0, 0));
     PQclear(res);
 
     return 0;
 }
 
 
-void
-api_model_new(req_t *r)
+static int
+model_team_drop(req_t *r, const char *team, const char *public_name)
 {
-    jv_t        *params, *info, *sealed;
-    rowset_t     rs;
-    const char  *name, *id, *row;
+    PGresult  *res;
 
-    r->err_type = "auth_error";
-    memset(&rs, 0, sizeof(rs));
+    res = tx_q(r, "UPDATE teams SET model_aliases = nullif(model_aliases - $2::text, '{}'),"
+        " models = CASE WHEN models <@ ARRAY[$2::text] AND cardinality(models) > 0 THEN"
+        " '{no-default-models}' ELSE array_remove(models, $2::text) END, updated_at = now()"
+        " WHERE team_id = $1 RETURNING ent", team, public_name);
 
-    if (!conf.store_model_in_db) {
-        fail_repr(r, 500, "Set `'STORE_MODEL_IN_DB='True'` in your env to enable"
-                  " this feature.");
-        return;
+    if (res == NULL) {
+        return -1;
     }
 
-    if (model_check_body(r, &name, &params, &info) != 0) {
-        return;
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
     }
 
-    id = json_str(info, "id");
-    id = id && util_id_ok(id) ? id : util_uuid(&r->a);
-    info = json_copy(&r->a, info);
-    json_set(info, "id", json_string(&r->a, id));
-    json_set(info, "db_model", json_bool(&r->a, 1));
-    sealed = model_seal(r, params, id);
+    PQclear(res);
 
-    if (sealed == NULL || model_prices(r, &rs, params, info) != 0) {
-        return;
+    return 0;
+}
+
+
+/* ---------------------------------------------------------------------- rows */
+
+
+typedef struct {
+    const char  *id;
+    const char  *name;
+    jv_t        *params;
+    jv_t        *info;
+    const char  *team_id;
+    const char  *public_name;
+    const char  *json;
+} model_row_t;
+
+
+/* Locks a row that the API made.  1, 0: there is none, -1 after answering. */
+
+static int
+model_find(req_t *r, const char *id, model_row_t *m)
+{
+    PGresult    *res;
+    const char  *err;
+
+    memset(m, 0, sizeof(*m));
+    res = tx_q(r, "SELECT model_name, litellm_params, model_info, kt_model_json(m) FROM"
+               " models m WHERE model_id = $1 AND source = 'api' FOR UPDATE", id);
+
+    if (res == NULL) {
+        return -1;
     }
 
-    row_set(&rs, "model_id", "text", id);
-    row_set(&rs, "model_name", "text", name);
-    row_set(&rs, "source", "text", "api");
-    row_set(&rs, "litellm_params", "jsonb", json_text(&r->a, sealed));
-    row_set(&rs, "model_info", "jsonb", json_text(&r->a, info));
-    row_set(&rs, "created_by", "text", "default_user_id");
-    row_set(&rs, "updated_by", "text", "default_user_id");
-
-    if (json_str(info, "mode")) {
-        row_set(&rs, "mode", "text", json_str(info, "mode"));
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        return 0;
     }
 
-    if (tx_begin(r) != 0 || model_insert(r, &rs, id, &row) != 0
-        || tx_audit(r, "created", "LiteLLM_ProxyModelTable", id, NULL, row) != 0)
-    {
+    m->id = id;
+    m->name = arena_str(&r->a, PQgetvalue(res, 0, 0));
+    m->params = json_parse(&r->a, PQgetvalue(res, 0, 1),
+                           (size_t) PQgetlength(res, 0, 1), &err);
+    m->info = json_parse(&r->a, PQgetvalue(res, 0, 2), (size_t) PQgetlength(res, 0, 2),
+                         &err);
+    m->json = arena_str(&r->a, PQgetvalue(res, 0, 3));
+    m->team_id = json_str(m->info, "team_id");
+    m->public_name = json_str(m->info, "team_public_model_name");
+    PQclear(res);
+
+    return 1;
+}
+
+
+/* 1 when a model of the file has the id. */
+
+static int
+model_in_file(req_t *r, const char *id)
+{
+    int             err;
+    const model_t  *m;
+
+    for (m = registry_load_all(&r->a, &err); m; m = m->next) {
+        if (strcmp(m->id, id) == 0) {
+            return strcmp(m->source, "api") != 0;
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+model_reply(req_t *r, const char *action, const char *id, const char *before,
+    const char *row)
+{
+    if (tx_audit(r, action, "LiteLLM_ProxyModelTable", id, before, row) != 0) {
         return;
     }
 
@@ -251,291 +340,383 @@ api_model_new(req_t *r)
 }
 
 
-void
-api_model_delete(req_t *r)
+/* Runs a statement that returns the row; NULL after answering, "" without a row. */
+
+static const char *
+model_write(req_t *r, const char *sql, rowset_t *rs)
 {
     PGresult    *res;
-    const jv_t  *v;
-    const char  *before;
+    const char  *row;
 
+    res = tx_dynamic(r, sql, rs->n, rs->val);
+
+    if (res == NULL) {
+        return NULL;
+    }
+
+    row = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "";
+    PQclear(res);
+
+    return row;
+}
+
+
+static int
+model_can_store(req_t *r)
+{
+    access_scoped(r);
     r->err_type = "auth_error";
-    v = json_get(r->json, "id");
 
-    if (json_is_null(v) || v->type != J_STR) {
-        fail_field(r, "id", v ? "string_type" : "missing",
-                   v ? "Input should be a valid string" : "Field required",
-                   v ? v : r->json);
+    if (conf.store_model_in_db) {
+        return 1;
+    }
+
+    fail_repr(r, 500, "Set `'STORE_MODEL_IN_DB='True'` in your env to enable this"
+              " feature.");
+
+    return 0;
+}
+
+
+void
+api_model_new(req_t *r)
+{
+    jv_t        *params, *info, *sealed;
+    rowset_t     rs;
+    const char  *name, *id, *row, *team, *public_name;
+
+    memset(&rs, 0, sizeof(rs));
+
+    if (!model_can_store(r) || model_check_body(r, &name, &params, &info) != 0) {
         return;
     }
+
+    team = json_str(info, "team_id");
+    team = team && *team ? team : NULL;
+
+    if (model_may(r, team) != 0) {
+        return;
+    }
+
+    id = json_str(info, "id");
+    id = id && util_id_ok(id) ? id : util_uuid(&r->a);
+    info = json_copy(&r->a, info);
+    json_set(info, "id", json_string(&r->a, id));
+    json_set(info, "db_model", json_bool(&r->a, 1));
+    public_name = name;
+
+    if (team) {
+        name = arena_printf(&r->a, "model_name_%.150s_%s", team, util_uuid(&r->a));
+        json_set(info, "team_public_model_name", json_string(&r->a, public_name));
+    }
+
+    sealed = model_seal(r, params, id);
+
+    if (sealed == NULL || model_prices(r, &rs, params, info) != 0) {
+        return;
+    }
+
+    row_set(&rs, "model_id", "text", id);
+    row_set(&rs, "model_name", "text", name);
+    row_set(&rs, "source", "text", "api");
+    row_set(&rs, "litellm_params", "jsonb", json_text(&r->a, sealed));
+    row_set(&rs, "model_info", "jsonb", json_text(&r->a, info));
+    row_set(&rs, "created_by", "text", tx_actor(r));
+    row_set(&rs, "updated_by", "text", tx_actor(r));
+
+    if (json_str(info, "mode")) {
+        row_set(&rs, "mode", "text", json_str(info, "mode"));
+    }
+
+    if (tx_begin(r) != 0
+        || (team && model_team_name(r, team, public_name, name) != 0))
+    {
+        return;
+    }
+
+    row = model_write(r, row_insert(&r->a, "models", &rs, "ON CONFLICT DO NOTHING RETURNING"
+                                    " kt_model_json(models)"), &rs);
+
+    if (row && !*row) {
+        fail_repr(r, 400, "Model with id=%s already exists", id);
+
+    } else if (row) {
+        model_reply(r, "created", id, NULL, row);
+    }
+}
+
+
+/* Members of `with` over those of `base`; null takes one away. */
+
+static jv_t *
+model_merge(req_t *r, const jv_t *base, const jv_t *with)
+{
+    jv_t        *o;
+    const jv_t  *c;
+
+    o = json_obj(&r->a);
+
+    for (c = base ? base->head : NULL; c; c = c->next) {
+        json_set(o, c->key, json_copy(&r->a, c));
+    }
+
+    for (c = with ? with->head : NULL; c; c = c->next) {
+        if (json_is_null(c)) {
+            json_del(o, c->key);
+        } else {
+            json_set(o, c->key, json_copy(&r->a, c));
+        }
+    }
+
+    return o;
+}
+
+
+/* What the body changes of a row; NULL after answering. */
+
+static const char *
+model_change(req_t *r, const model_row_t *m)
+{
+    jv_t        *params, *info, *sealed;
+    rowset_t     rs;
+    const char  *name;
+
+    memset(&rs, 0, sizeof(rs));
+    sealed = json_get(r->json, "litellm_params");
+    sealed = json_is_null(sealed) ? json_obj(&r->a) : model_seal(r, sealed, m->id);
+
+    if (sealed == NULL) {
+        return NULL;
+    }
+
+    params = model_merge(r, m->params, sealed);
+    info = model_merge(r, m->info, json_get(r->json, "model_info"));
+    json_set(info, "id", json_string(&r->a, m->id));
+    json_set(info, "db_model", json_bool(&r->a, 1));
+    json_set(info, "team_id", json_string(&r->a, m->team_id));
+    name = json_str(r->json, "model_name");
+
+    if (m->team_id) {
+        name = name ? name : m->public_name;
+        json_set(info, "team_public_model_name", json_string(&r->a, name));
+
+    } else if (name) {
+        row_set(&rs, "model_name", "text", name);
+    }
+
+    if (json_str(params, "model") == NULL) {
+        fail_repr(r, 400, "litellm_params.model can not be taken away");
+        return NULL;
+    }
+
+    if (model_prices(r, &rs, params, info) != 0) {
+        return NULL;
+    }
+
+    if (m->team_id && name && m->public_name && strcmp(name, m->public_name)
+        && (model_team_drop(r, m->team_id, m->public_name) != 0
+            || model_team_name(r, m->team_id, name, m->name) != 0))
+    {
+        return NULL;
+    }
+
+    row_set(&rs, "litellm_params", "jsonb", json_text(&r->a, params));
+    row_set(&rs, "model_info", "jsonb", json_text(&r->a, info));
+    row_set(&rs, "mode", "text", json_str(info, "mode") ? json_str(info, "mode") : "chat");
+    row_set(&rs, "updated_by", "text", tx_actor(r));
+    row_expr(&rs, "updated_at", "now()");
+
+    /* the id is the last parameter */
+
+    row_set(&rs, "model_id", "text", m->id);
+
+    return model_write(r, row_update(&r->a, "models", &rs, 0, arena_printf(&r->a,
+                       "WHERE model_id = $%d RETURNING kt_model_json(models)",
+                       rs.n - 1)), &rs);
+}
+
+
+static void
+model_update(req_t *r, const char *id, int patch)
+{
+    int          rc;
+    model_row_t  m;
+    const char  *row, *team;
 
     if (tx_begin(r) != 0) {
         return;
     }
 
-    res = tx_q(r, "DELETE FROM models WHERE model_id = $1 AND source = 'api'"
-               " RETURNING kt_model_json(models)", v->s);
+    rc = model_find(r, id, &m);
 
-    if (res == NULL) {
+    if (rc < 0) {
         return;
     }
 
-    before = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    if (rc == 0 && access_admin(r) && model_in_file(r, id)) {
+        fail_repr(r, 400, "Can't edit model. Model in config. Store model in db via"
+                  " `/model/new`. to edit.");
+        return;
+    }
+
+    if (rc == 0) {
+        if (model_may(r, NULL) == 0) {
+            fail_repr(r, patch ? 404 : 400, "Model %s not found on proxy.", id);
+        }
+
+        return;
+    }
+
+    team = json_str(json_get(r->json, "model_info"), "team_id");
+
+    if (model_may(r, m.team_id) != 0) {
+        return;
+    }
+
+    if (team && *team && (m.team_id == NULL || strcmp(team, m.team_id))) {
+        fail_repr(r, 400, "team_id of a model can not be changed");
+        return;
+    }
+
+    row = model_change(r, &m);
+
+    if (row) {
+        model_reply(r, "updated", id, m.json, row);
+    }
+}
+
+
+void
+api_model_update(req_t *r)
+{
+    const char  *id;
+
+    if (!model_can_store(r)) {
+        return;
+    }
+
+    id = json_str(json_get(r->json, "model_info"), "id");
+
+    if (id == NULL) {
+        if (model_may(r, NULL) == 0) {
+            fail_repr(r, 400, "model_info.id is required");
+        }
+
+        return;
+    }
+
+    model_update(r, id, 0);
+}
+
+
+void
+api_model_patch(req_t *r)
+{
+    if (model_can_store(r)) {
+        model_update(r, r->seg[0], 1);
+    }
+}
+
+
+void
+api_model_delete(req_t *r)
+{
+    int          rc;
+    jv_t        *o;
+    PGresult    *res;
+    model_row_t  m;
+    const char  *id;
+
+    access_scoped(r);
+    r->err_type = "auth_error";
+    id = json_str(r->json, "id");
+
+    if (tx_begin(r) != 0) {
+        return;
+    }
+
+    rc = model_find(r, id, &m);
+
+    if (rc < 0 || model_may(r, rc ? m.team_id : NULL) != 0) {
+        return;
+    }
+
+    if (rc == 0) {
+        fail_repr(r, 400, "Model with id=%s not found in db", id);
+        return;
+    }
+
+    res = tx_q(r, "DELETE FROM models WHERE model_id = $1 AND source = 'api'", id);
+
+    if (res == NULL
+        || (m.team_id && m.public_name
+            && model_team_drop(r, m.team_id, m.public_name) != 0)
+        || tx_audit(r, "deleted", "LiteLLM_ProxyModelTable", id, m.json, NULL) != 0)
+    {
+        PQclear(res);
+        return;
+    }
+
     PQclear(res);
-
-    if (before == NULL) {
-        fail_repr(r, 400, "Model with id=%s not found in db", v->s);
-        return;
-    }
-
-    if (tx_audit(r, "deleted", "LiteLLM_ProxyModelTable", v->s, before, NULL) != 0) {
-        return;
-    }
-
     tx_registry(r);
 
     if (tx_commit(r) == 0) {
-        json_del(r->json, "id");
-        r->json = json_obj(&r->a);
-        json_set(r->json, "message",
-                 json_string(&r->a, arena_printf(&r->a,
-                             "Model: %s deleted successfully", v->s)));
-        reply_json(r, 200, r->json);
+        o = json_obj(&r->a);
+        json_set(o, "message", json_string(&r->a, arena_printf(&r->a,
+                 "Model: %s deleted successfully", id)));
+        reply_json(r, 200, o);
     }
 }
 
 
 static void
-model_set_price(req_t *r, jv_t *o, const char *name, int64_t pusd)
+model_block(req_t *r, int blocked)
 {
-    char  tmp[32];
-
-    if (pusd < 0) {
-        json_set(o, name, json_null(&r->a));
-        return;
-    }
-
-    kt_money_format(pusd, KT_MONEY_PICO, tmp);
-    json_set(o, name, json_num(&r->a, tmp));
-}
-
-
-static void
-model_set_count(req_t *r, jv_t *o, const char *name, int64_t v)
-{
-    json_set(o, name, v < 0 ? json_null(&r->a) : json_int(&r->a, v));
-}
-
-
-static jv_t *
-model_info_json(req_t *r, const model_t *m)
-{
-    jv_t        *o, *params, *info;
-    const jv_t  *c;
-
-    params = json_obj(&r->a);
-
-    for (c = m->params ? m->params->head : NULL; c; c = c->next) {
-        if (!seal_is_secret(c->key)) {
-            json_set(params, c->key, json_copy(&r->a, c));
-        }
-    }
-
-    if (json_get(params, "model") == NULL) {
-        json_set(params, "model", json_string(&r->a, m->name));
-    }
-
-    info = json_obj(&r->a);
-
-    for (c = m->info ? m->info->head : NULL; c; c = c->next) {
-        json_set(info, c->key, json_copy(&r->a, c));
-    }
-
-    json_set(info, "id", json_string(&r->a, m->id));
-    json_set(info, "db_model", json_bool(&r->a, !strcmp(m->source, "api")));
-    json_set(info, "key", json_string(&r->a, m->upstream ? m->upstream : m->name));
-    model_set_count(r, info, "max_tokens", m->max_out);
-    model_set_count(r, info, "max_input_tokens", m->max_in);
-    model_set_count(r, info, "max_output_tokens", m->max_out);
-    model_set_price(r, info, "input_cost_per_token", m->in_pusd);
-    model_set_price(r, info, "output_cost_per_token", m->out_pusd);
-    model_set_price(r, info, "cache_read_input_token_cost", m->cr_pusd);
-    model_set_price(r, info, "cache_creation_input_token_cost", m->cw_pusd);
-    json_set(info, "litellm_provider", json_string(&r->a, m->provider));
-    json_set(info, "mode", json_string(&r->a, m->mode ? m->mode : "chat"));
-
-    o = json_obj(&r->a);
-    json_set(o, "model_name", json_string(&r->a, m->name));
-    json_set(o, "litellm_params", params);
-    json_set(o, "model_info", info);
-
-    return o;
-}
-
-
-void
-api_model_info(req_t *r)
-{
-    int          err;
-    jv_t        *out, *list;
-    model_t     *m;
-    const char  *id;
-
-    m = registry_load(&r->a, &err);
-
-    if (err) {
-        fail_db(r);
-        return;
-    }
-
-    id = http_arg(r, "litellm_model_id");
-    list = json_arr(&r->a);
-
-    for (; m; m = m->next) {
-        if (id == NULL || strcmp(id, m->id) == 0) {
-            json_push(list, model_info_json(r, m));
-        }
-    }
-
-    if (id && list->n == 0) {
-        fail_repr(r, 400, "Model id = %s not found on litellm proxy", id);
-        return;
-    }
-
-    out = json_obj(&r->a);
-    json_set(out, "data", list);
-    reply_json(r, 200, out);
-}
-
-
-/* The allow-list that applies to the caller, NULL for everything. */
-
-static jv_t *
-model_allowed(req_t *r)
-{
-    jv_t        *list;
+    int          rc;
     PGresult    *res;
-    const char  *text, *err;
+    model_row_t  m;
+    const char  *id, *row;
 
-    access_scoped(r);                    /* the caller's own view              */
+    access_scoped(r);
+    r->err_type = "auth_error";
+    id = json_str(r->json, "model_id");
 
-    if (access_reads_all(r)) {
-        return NULL;
-    }
-
-    res = db_q("SELECT coalesce(kt_models(k.models, k.access_group_ids),"
-               " CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
-               " t.access_group_ids) END) FROM keys k"
-               " LEFT JOIN teams t ON t.team_id = k.team_id WHERE k.token = $1",
-               r->caller_token);
-    text = db_ok(res) && PQntuples(res) ? db_str(res, 0, 0) : NULL;
-    list = text ? json_parse(&r->a, text, strlen(text), &err) : NULL;
-    PQclear(res);
-
-    return list;
-}
-
-
-static jv_t *
-model_entry(req_t *r, const char *name)
-{
-    jv_t  *o;
-
-    o = json_obj(&r->a);
-    json_set(o, "id", json_string(&r->a, name));
-    json_set(o, "object", json_string(&r->a, "model"));
-    json_set(o, "created", json_int(&r->a, MODEL_CREATED));
-    json_set(o, "owned_by", json_string(&r->a, "openai"));
-
-    return o;
-}
-
-
-static jv_t *
-model_visible(req_t *r)
-{
-    int          err;
-    jv_t        *out, *allowed, *c;
-    model_t     *m, *all;
-
-    all = registry_load(&r->a, &err);
-
-    if (err) {
-        fail_db(r);
-        return NULL;
-    }
-
-    out = json_arr(&r->a);
-    allowed = model_allowed(r);
-
-    for (m = all; m; m = m->next) {
-        for (c = allowed ? allowed->head : NULL; c; c = c->next) {
-            if (util_glob(c->s, m->name)) {
-                break;
-            }
-        }
-
-        if ((allowed == NULL || c) && !strchr(m->name, '*')) {
-            json_push(out, model_entry(r, m->name));
-        }
-    }
-
-    /* names that are granted although no model of the registry has them */
-
-    for (c = allowed ? allowed->head : NULL; c; c = c->next) {
-        for (m = all; m && strcmp(m->name, c->s); m = m->next) { /* void */ }
-
-        if (m == NULL && !strchr(c->s, '*') && strcmp(c->s, "no-default-models")) {
-            json_push(out, model_entry(r, c->s));
-        }
-    }
-
-    return out;
-}
-
-
-void
-api_models(req_t *r)
-{
-    jv_t        *out, *list;
-    const char  *scope;
-
-    scope = http_arg(r, "scope");
-
-    if (scope && strcmp(scope, "expand")) {
-        fail_detail(r, 400, arena_printf(&r->a, "Invalid scope parameter. Only"
-                    " 'expand' is currently supported. Received: %s", scope));
+    if (tx_begin(r) != 0) {
         return;
     }
 
-    list = model_visible(r);
+    rc = model_find(r, id, &m);
 
-    if (list) {
-        out = json_obj(&r->a);
-        json_set(out, "data", list);
-        json_set(out, "object", json_string(&r->a, "list"));
-        reply_json(r, 200, out);
+    if (rc < 0 || model_may(r, rc ? m.team_id : NULL) != 0) {
+        return;
+    }
+
+    if (rc == 0) {
+        fail_repr(r, 404, "Model with id=%s not found in db", id);
+        return;
+    }
+
+    res = tx_q(r, "UPDATE models SET blocked = $2::boolean, updated_at = now(), updated_by ="
+               " $3 WHERE model_id = $1 RETURNING kt_model_json(models)", id,
+               blocked ? "true" : "false", tx_actor(r));
+
+    if (res) {
+        row = arena_str(&r->a, PQgetvalue(res, 0, 0));
+        PQclear(res);
+        model_reply(r, blocked ? "blocked" : "unblocked", id, m.json, row);
     }
 }
 
 
 void
-api_models_one(req_t *r)
+api_model_block(req_t *r)
 {
-    jv_t  *list, *c;
+    model_block(r, 1);
+}
 
-    list = model_visible(r);
 
-    if (list == NULL) {
-        return;
-    }
-
-    for (c = list->head; c; c = c->next) {
-        if (strcmp(json_str(c, "id"), r->rest) == 0) {
-            reply_json(r, 200, c);
-            return;
-        }
-    }
-
-    fail_detail(r, 404, arena_printf(&r->a, "The model `%s` does not exist or is not"
-                                     " accessible", r->rest));
+void
+api_model_unblock(req_t *r)
+{
+    model_block(r, 0);
 }

@@ -1,3 +1,4 @@
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 log_level_t  log_min = LOG_INFO;
 
 static char  *log_secrets[LOG_SECRETS_MAX];
-static int    log_nsecrets;
+static atomic_int  log_nsecrets;
 
 static const char *const  log_names[] = { "debug", "info", "warn", "error", "fatal" };
 
@@ -23,9 +24,22 @@ static const char *const  log_names[] = { "debug", "info", "warn", "error", "fat
 void
 log_secret(const char *secret)
 {
-    if (secret && strlen(secret) >= 8 && log_nsecrets < LOG_SECRETS_MAX) {
-        log_secrets[log_nsecrets++] = xstrdup(secret);
+    int  i, n;
+
+    n = atomic_load(&log_nsecrets);
+
+    if (secret == NULL || strlen(secret) < 8 || n == LOG_SECRETS_MAX) {
+        return;
     }
+
+    for (i = 0; i < n; i++) {
+        if (strcmp(log_secrets[i], secret) == 0) {
+            return;
+        }
+    }
+
+    log_secrets[n] = xstrdup(secret);
+    atomic_store(&log_nsecrets, n + 1);
 }
 
 

@@ -22,6 +22,7 @@
 #include "rds.h"
 #include "rebuild.h"
 #include "registry.h"
+#include "reload.h"
 #include "route.h"
 #include "setup.h"
 
@@ -117,8 +118,19 @@ main_wait(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGHUP);
 
-    while (sigwait(&set, &sig) != 0) { /* interrupted */ }
+    for ( ;; ) {
+        if (sigwait(&set, &sig) != 0) {
+            continue;                    /* interrupted                        */
+        }
+
+        if (sig != SIGHUP) {
+            break;
+        }
+
+        reload_run();
+    }
 
     log_event(LOG_INFO, "stopping", "signal", strsignal(sig), NULL);
 }
@@ -174,6 +186,7 @@ main_serve(const options_t *o)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 
     if (main_redis() != 0) {

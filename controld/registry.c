@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,15 @@
 #include "util.h"
 
 
-static arena_t   registry_arena;
-static model_t  *registry_static;       /* models.yaml, then model_list        */
+/* models.yaml, then model_list: what does not change until the next SIGHUP. */
+
+struct registry_set_s {
+    arena_t   arena;
+    model_t  *list;
+};
+
+
+static registry_set_t *_Atomic  registry_now;
 
 
 static model_t *
@@ -70,7 +78,8 @@ registry_find(model_t *list, const char *name)
 /* One of models.yaml: name, provider, mode, prices, limits. */
 
 static int
-registry_file_entry(const jv_t *v, model_t ***end)
+registry_file_entry(registry_set_t *set, const conf_t *c, const jv_t *v,
+    model_t ***end)
 {
     model_t     *m;
     const char  *name;
@@ -79,11 +88,11 @@ registry_file_entry(const jv_t *v, model_t ***end)
 
     if (name == NULL || !util_id_ok(name)) {
         fprintf(stderr, "keytoll-controld: %s: a model without a name\n",
-                conf.models_file);
+                c->models_file);
         return -1;
     }
 
-    m = registry_new(&registry_arena, name, "file");
+    m = registry_new(&set->arena, name, "file");
     m->provider = json_str(v, "provider");
     m->mode = json_str(v, "mode");
     m->upstream = json_str(v, "upstream");
@@ -91,9 +100,9 @@ registry_file_entry(const jv_t *v, model_t ***end)
     m->max_in = registry_count(v, "max_input_tokens");
     m->id = name;
 
-    if (registry_prices(m, v) != 0 || registry_find(registry_static, name)) {
+    if (registry_prices(m, v) != 0 || registry_find(set->list, name)) {
         fprintf(stderr, "keytoll-controld: %s: model %s has a bad price or is"
-                " given twice\n", conf.models_file, name);
+                " given twice\n", c->models_file, name);
         return -1;
     }
 
@@ -207,7 +216,7 @@ registry_inherit(model_t *m, model_t *prices)
 
 
 static int
-registry_config_entry(const jv_t *v, model_t ***end)
+registry_config_entry(registry_set_t *set, const jv_t *v, model_t ***end)
 {
     char         hash[65];
     model_t     *m;
@@ -223,14 +232,14 @@ registry_config_entry(const jv_t *v, model_t ***end)
         return -1;
     }
 
-    m = registry_new(&registry_arena, name, "config");
+    m = registry_new(&set->arena, name, "config");
     m->params = json_get(v, "litellm_params");
     m->info = json_get(v, "model_info");
-    text = json_text(&registry_arena, v);
+    text = json_text(&set->arena, v);
     kt_key_token(text, strlen(text), hash);
     m->id = json_str(m->info, "id") ? json_str(m->info, "id")
-                                    : arena_dup(&registry_arena, hash, 64);
-    registry_deployment(&registry_arena, m);
+                                    : arena_dup(&set->arena, hash, 64);
+    registry_deployment(&set->arena, m);
 
     if (registry_prices(m, m->params) != 0) {
         fprintf(stderr, "keytoll-controld: model_list: %s has a bad price\n",
@@ -247,33 +256,71 @@ registry_config_entry(const jv_t *v, model_t ***end)
 }
 
 
+registry_set_t *
+registry_read(const conf_t *c)
+{
+    jv_t            *doc, *v;
+    model_t        **end;
+    registry_set_t  *set;
+
+    set = xmalloc(sizeof(registry_set_t));
+    set->list = NULL;
+    arena_init(&set->arena);
+    end = &set->list;
+    doc = conf_yaml(&set->arena, c->models_file);
+
+    for (v = doc ? json_get(doc, "models") : NULL, v = v ? v->head : NULL; v; v = v->next) {
+        if (registry_file_entry(set, c, v, &end) != 0) {
+            doc = NULL;
+            break;
+        }
+    }
+
+    for (v = doc && c->model_list ? c->model_list->head : NULL; v; v = v->next) {
+        if (registry_config_entry(set, v, &end) != 0) {
+            doc = NULL;
+            break;
+        }
+    }
+
+    if (doc == NULL) {
+        registry_set_free(set);
+        return NULL;
+    }
+
+    return set;
+}
+
+
+void
+registry_set_free(registry_set_t *set)
+{
+    if (set) {
+        arena_free(&set->arena);
+        free(set);
+    }
+}
+
+
+registry_set_t *
+registry_use(registry_set_t *set)
+{
+    return atomic_exchange(&registry_now, set);
+}
+
+
 int
 registry_init(void)
 {
-    jv_t      *doc, *v;
-    model_t  **end;
+    registry_set_t  *set;
 
-    arena_init(&registry_arena);
-    end = &registry_static;
-    doc = conf_yaml(&registry_arena, conf.models_file);
+    set = registry_read(&conf);
 
-    if (doc == NULL) {
+    if (set == NULL) {
         return -1;
     }
 
-    v = json_get(doc, "models");
-
-    for (v = v ? v->head : NULL; v; v = v->next) {
-        if (registry_file_entry(v, &end) != 0) {
-            return -1;
-        }
-    }
-
-    for (v = conf.model_list ? conf.model_list->head : NULL; v; v = v->next) {
-        if (registry_config_entry(v, &end) != 0) {
-            return -1;
-        }
-    }
+    registry_use(set);
 
     return 0;
 }
@@ -369,7 +416,7 @@ registry_order(const void *x, const void *y)
  * behind one name are one public model, the first of them prices it. */
 
 static model_t *
-registry_merge(arena_t *a, model_t *list, size_t n)
+registry_merge(arena_t *a, model_t *list, size_t n, int all_of_them)
 {
     size_t    i;
     model_t  *m, *head, **all, **end;
@@ -391,7 +438,9 @@ registry_merge(arena_t *a, model_t *list, size_t n)
     end = &head;
 
     for (i = 0; i < n; i++) {
-        if (i && strcmp(all[i]->name, all[i - 1]->name) == 0) {
+        if (i && strcmp(all[i]->name, all[i - 1]->name) == 0
+            && (!all_of_them || all[i]->params == NULL || strcmp(all[i]->source, "import") == 0))
+        {
             continue;
         }
 
@@ -405,8 +454,8 @@ registry_merge(arena_t *a, model_t *list, size_t n)
 }
 
 
-model_t *
-registry_load(arena_t *a, int *err)
+static model_t *
+registry_list(arena_t *a, int *err, int all_of_them)
 {
     int        i;
     size_t     n;
@@ -431,7 +480,7 @@ registry_load(arena_t *a, int *err)
     end = &list;
     n = 0;
 
-    for (m = registry_static; m; m = m->next) {
+    for (m = atomic_load(&registry_now)->list; m; m = m->next) {
         copy = arena_alloc(a, sizeof(model_t));
         *copy = *m;
         copy->next = NULL;
@@ -449,5 +498,19 @@ registry_load(arena_t *a, int *err)
     PQclear(r);
     *err = 0;
 
-    return registry_merge(a, list, n);
+    return registry_merge(a, list, n, all_of_them);
+}
+
+
+model_t *
+registry_load(arena_t *a, int *err)
+{
+    return registry_list(a, err, 0);
+}
+
+
+model_t *
+registry_load_all(arena_t *a, int *err)
+{
+    return registry_list(a, err, 1);
 }

@@ -8,6 +8,7 @@
 #define CTL_REGISTRY_H
 
 #include <stdint.h>
+#include "conf.h"
 #include "json.h"
 
 
@@ -15,6 +16,7 @@
 #define REGISTRY_EXTRAS  60
 
 typedef struct model_s  model_t;
+typedef struct registry_set_s  registry_set_t;
 
 struct model_s {
     model_t      *next;
@@ -38,14 +40,25 @@ struct model_s {
 };
 
 
-/* Reads models.yaml; 0, or -1 after a message on stderr. */
+/* Reads models.yaml and model_list; 0, or -1 after a message on stderr. */
 int registry_init(void);
+
+/*
+ * The same in steps, for a new configuration: NULL after a message; registry_use() puts
+ * a set in place and returns the one before, which requests may still read.
+ */
+registry_set_t *registry_read(const conf_t *c);
+registry_set_t *registry_use(registry_set_t *set);
+void registry_set_free(registry_set_t *set);
 
 /*
  * The public models by now, in name order; NULL and *err = 1 when the database
  * does not answer.  Lives in the arena.
  */
 model_t *registry_load(arena_t *a, int *err);
+
+/* The same with every deployment of a name, the one that prices it first. */
+model_t *registry_load_all(arena_t *a, int *err);
 
 /*
  * Compiles and pushes under a new generation; `opening` only at the end of a

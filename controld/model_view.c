@@ -1,0 +1,141 @@
+#include <string.h>
+#include "access.h"
+#include "db.h"
+#include "model.h"
+#include "util.h"
+
+
+static int
+model_view_row(req_t *r, model_view_t *v, PGresult *res)
+{
+    const char  *text, *err;
+
+    if (!db_ok(res)) {
+        db_log("the models of a caller are not known", res);
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        text = db_str(res, 0, 0);
+        v->allowed = text ? json_parse(&r->a, text, strlen(text), &err) : NULL;
+        text = db_str(res, 0, 1);
+        v->aliases = text ? json_parse(&r->a, text, strlen(text), &err) : NULL;
+        v->listed = arena_str(&r->a, db_str(res, 0, 2));
+        text = db_str(res, 0, 3);
+        v->groups = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+#define MODEL_GROUPS                                                          \
+    "(SELECT json_object_agg(g, true) FROM (SELECT group_name AS g FROM"      \
+    " model_groups UNION SELECT access_group_name FROM access_groups) x)"
+
+
+int
+model_view(req_t *r, model_view_t *v)
+{
+    memset(v, 0, sizeof(*v));
+    access_scoped(r);
+    v->team_id = r->caller_team;
+
+    if (access_reads_all(r)) {
+        v->all = 1;
+        return 0;
+    }
+
+    return model_view_row(r, v, db_q("SELECT coalesce(kt_models(k.models,"
+        " k.access_group_ids), CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
+        " t.access_group_ids) END), kt_aliases(k.aliases, k.router_settings,"
+        " t.model_aliases, t.router_settings), CASE WHEN cardinality(k.models) > 0 THEN"
+        " k.models ELSE t.models END, " MODEL_GROUPS " FROM keys k LEFT JOIN teams t ON t.team_id ="
+        " k.team_id WHERE k.token = $1", r->caller_token));
+}
+
+
+int
+model_view_team(req_t *r, model_view_t *v, const char *team_id)
+{
+    int  rc;
+
+    memset(v, 0, sizeof(*v));
+    rc = access_team_member(r, team_id);
+
+    if (rc <= 0) {
+        if (rc == 0) {
+            fail_detail_error(r, 403, "User is not a member of Team=%.255s", team_id);
+        }
+
+        return -1;
+    }
+
+    v->team_id = team_id;
+
+    return model_view_row(r, v, db_q("SELECT kt_models(t.models, t.access_group_ids),"
+        " kt_aliases('{}', NULL, t.model_aliases, t.router_settings), t.models, "
+        MODEL_GROUPS " FROM teams t WHERE t.team_id = $1", team_id));
+}
+
+
+/* A name, or "provider/name", against one entry of a list. */
+
+static int
+model_fits(const char *entry, const model_t *m, const char *name)
+{
+    size_t       n;
+    const char  *slash;
+
+    if (util_glob(entry, name)) {
+        return 1;
+    }
+
+    slash = strchr(entry, '/');
+    n = slash ? (size_t) (slash - entry) : 0;
+
+    return n && strchr(entry, '*') && m->provider && strlen(m->provider) == n
+           && strncmp(entry, m->provider, n) == 0 && !strchr(name, '/')
+           && util_glob(slash + 1, name);
+}
+
+
+const char *
+model_seen(const model_view_t *v, const model_t *m)
+{
+    const jv_t  *c, *hidden;
+    const char  *name;
+
+    name = m->name;
+
+    if (m->team_id) {
+        if (v->team_id == NULL || strcmp(m->team_id, v->team_id) != 0) {
+            return NULL;
+        }
+
+        name = json_str(m->info, "team_public_model_name");
+        name = name ? name : m->name;
+    }
+
+    hidden = json_get(m->info, "discoverable");
+
+    if (hidden && hidden->type == J_FALSE) {
+        return NULL;
+    }
+
+    if (v->all || v->allowed == NULL) {
+        return name;
+    }
+
+    for (c = v->allowed->head; c; c = c->next) {
+        if (model_fits(c->s, m, name) || model_fits(c->s, m, m->name)) {
+            return name;
+        }
+    }
+
+    return NULL;
+}
