@@ -50,13 +50,18 @@ budget_check(req_t *r)
 }
 
 
+/* Of a budget that is there already, null takes a limit away. */
+
 static int
-budget_has_limits(req_t *r)
+budget_has_limits(req_t *r, int there)
 {
+    const jv_t     *v;
     const field_t  *f;
 
     for (f = budget_body; f->name; f++) {
-        if (f->type != F_ANY && !json_is_null(json_get(r->json, f->name))) {
+        v = f->type == F_ANY ? NULL : json_get(r->json, f->name);
+
+        if (there ? v != NULL : !json_is_null(v)) {
             return 1;
         }
     }
@@ -200,7 +205,7 @@ budget_link(req_t *r, rowset_t *rs, const char *ent, const char *current)
         return rc == 1 ? 0 : -1;
     }
 
-    if (!budget_has_limits(r)) {
+    if (!budget_has_limits(r, current != NULL)) {
         return 0;
     }
 

@@ -115,7 +115,12 @@ ngx_http_keytoll_info(ngx_http_request_t *r, ngx_uint_t reason,
 
     if (reason == KT_ENTITY_MODEL) {
 
-        if (ngx_http_keytoll_is(&f->kind, "user")) {
+        if (ngx_http_keytoll_is(&f->models, "no-default-models")
+            && ngx_http_keytoll_is(&f->kind, "user"))
+        {
+            info.type = "key_model_access_denied";
+
+        } else if (ngx_http_keytoll_is(&f->kind, "user")) {
             info.type = "user_model_access_denied";
 
         } else if (ngx_http_keytoll_is(&f->kind, "org")) {
