@@ -480,6 +480,8 @@ ngx_int_t ngx_http_keytoll_splice(ngx_http_request_t *r,
 
 /* identity.c */
 
+ngx_uint_t ngx_http_keytoll_content(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_read_identity(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_rules(ngx_http_request_t *r,

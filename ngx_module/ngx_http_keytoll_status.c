@@ -206,10 +206,11 @@ ngx_http_keytoll_status_json(u_char *p, ngx_http_keytoll_shm_t *shm,
     }
 
     p = ngx_sprintf(p, ",\"active_requests\":%ui,\"held_requests\":%ui,"
-                    "\"pending_settlements\":%ui,\"oldest_settlement_ms\":%uL,\"journal_segments\":%ui,"
+                    "\"pending_settlements\":%ui,"
+                    "\"oldest_settlement_ms\":%uL,\"journal_segments\":%ui,"
                     "\"journal_held_bytes\":%ui,\"routes\":{",
-                    w->active, w->active + w->pending, w->pending, w->lag_ms, w->segments,
-                    w->journal);
+                    w->active, w->active + w->pending, w->pending, w->lag_ms,
+                    w->segments, w->journal);
 
     for (i = 0, more = 0; i < KT_ROUTES; i++) {
         if (shm->route[i]) {
@@ -265,7 +266,8 @@ ngx_http_keytoll_json_worker(u_char *p, ngx_http_keytoll_shm_t *shm,
     ngx_http_keytoll_gauge_t *g)
 {
     return ngx_sprintf(p, "{\"worker\":%ui,\"pid\":%P,\"redis\":\"%s\","
-                       "\"breaker\":\"%s\",\"watch\":\"%s\",\"active_requests\":%uA,"
+                       "\"breaker\":\"%s\",\"watch\":\"%s\","
+                       "\"active_requests\":%uA,"
                        "\"pending_settlements\":%uA,"
                        "\"journal_segments\":%uA,"
                        "\"journal_held_bytes\":%uA}",

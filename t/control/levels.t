@@ -72,7 +72,7 @@ sub rows {
 my @kinds = grep { $_ ne 'master' } @Keytoll::Levels::KINDS;
 for my $i (1 .. $N) {
     my $what = $i % 3 ? 'money' : 'rate';
-    my @levels = grep { $_ ne 'global' } $what eq 'money' ? Keytoll::Levels::money_levels() : Keytoll::Levels::rate_levels();
+    my @levels = grep { !/^(?:global|[ouc]model)$/ } $what eq 'money' ? Keytoll::Levels::money_levels() : Keytoll::Levels::rate_levels();
     my $w = Keytoll::Levels::world($i, $kinds[$i % 4], $what, map { rand() < 0.35 ? ($_ => 1) : () } @levels);
     $w->{token} = sprintf '%064x', $i + 0xabc0000;
     rows($w);

@@ -158,7 +158,7 @@ is(says(chat($_, {})), '422 budget_exceeded', 'the plan has ended') for @follow;
 
 srand(my $seed = $ENV{KEYTOLL_SEED} // time % 1_000_000_000);
 my ($n, @wrong) = (0);
-my @levels = grep { !/^(?:global|kwin|twin|urates)$/ } Keytoll::Levels::money_levels();
+my @levels = grep { !/^(?:global|kwin|twin|urates|[ouc]model)$/ } Keytoll::Levels::money_levels();
 for my $i (1 .. 40) {
     my $kind = (qw(personal team member service))[$i % 4];
     my $w = Keytoll::Levels::world($i, $kind, 'money', map { rand() < 0.4 ? ($_ => 1) : () } @levels);
@@ -166,10 +166,12 @@ for my $i (1 .. 40) {
     my $lv = $w->{level};
     my $usd = sub { my $l = shift; return defined $lv->{$l}{limit} ? (max_budget => $lv->{$l}{limit}) : () };
     my $post = sub { my ($path, $body) = @_; my $r = $s->admin(POST => $path, $body); $r->{status} == 200 or push @wrong, "$path: $r->{raw}"; return $r->{json} };
-    $post->('/organization/new', { organization_id => "o$i", organization_alias => 'o', $usd->('org') });
+    $post->('/organization/new', { organization_id => "o$i", organization_alias => 'o' });
     $post->('/team/new', { team_id => "t$i", organization_id => "o$i", $usd->('team'), defined $lv->{member}{limit} ? (team_member_budget => $lv->{member}{limit}) : (),
         defined $lv->{tmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{tmodel}{limit} } }) : () });
     $post->('/user/new', { user_id => "u$i", auto_create_key => $F, $usd->('user') });
+    my %org = $usd->('org');            # behind its team, which could not be given more than it
+    $s->admin(PATCH => '/organization/update', { organization_id => "o$i", %org })->{status} == 200 or push @wrong, 'no /organization/update' if %org;
     $post->('/customer/new', { user_id => "c$i", $usd->('customer'), defined $lv->{customer}{limit} ? () : (max_budget => 9) });
     $post->('/tag/new', { name => "g$i", $usd->('tag') });
     my $made = $post->('/key/generate', { $usd->('key'), defined $lv->{kmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{kmodel}{limit} } }) : (),

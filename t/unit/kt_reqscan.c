@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "kt_reqkey.h"
 #include "kt_reqscan.h"
 #include "tap.h"
 
@@ -170,6 +171,10 @@ refusals(void)
         { KT_DUPLICATE, "{\"\\u017ftream\":true}",
           "a key differs from \"stream\" only by case" },
         { KT_DUPLICATE, "{\"n\":1,\"n\":1}", "duplicate key \"n\"" },
+        { KT_INVALID, "{\"fallbacks\":[]}", KT_REQKEY_ONE },
+        { KT_INVALID, "{\"Fallback\u017f\":{}}", KT_REQKEY_ONE },
+        { KT_INVALID, "{\"models\":\"a\"}", KT_REQKEY_ONE },
+        { KT_INVALID, "{\"context_window_fallbacks\":0}", KT_REQKEY_ONE },
         { KT_DUPLICATE, "{\"messages\":[],\"messages\":[]}",
           "duplicate key \"messages\"" },
         { KT_DUPLICATE, "{\"stream_options\":{},\"stream_options\":null}",
