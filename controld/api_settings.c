@@ -42,6 +42,27 @@ const field_t  team_settings_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
+const field_t  ui_settings_body[] = {
+    { "enabled_ui_pages_internal_users", F_STRS, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+const field_t  ui_theme_body[] = {
+    { "logo_url", F_STR, NULL, 0 },
+    { "favicon_url", F_STR, NULL, 0 },
+    { NULL, 0, NULL, 0 }
+};
+
+static const group_t  settings_ui = {
+    "ui_settings", "UI settings", "What the dashboard shows", ui_settings_body,
+    { "Pages that internal users see" }
+};
+
+static const group_t  settings_theme = {
+    "ui_theme_config", "UI theme settings", "How the dashboard looks", ui_theme_body,
+    { "Address of the logo", "Address of the icon" }
+};
+
 static const group_t  settings_users = {
     "default_internal_user_params", "Internal user settings",
     "Defaults of new internal users", user_settings_body,
@@ -231,4 +252,48 @@ void
 api_team_settings_update(req_t *r)
 {
     settings_save(r, &settings_teams);
+}
+
+
+void
+api_ui_settings(req_t *r)
+{
+    settings_show(r, &settings_ui);
+}
+
+
+void
+api_ui_settings_update(req_t *r)
+{
+    settings_save(r, &settings_ui);
+}
+
+
+void
+api_ui_theme(req_t *r)
+{
+    settings_show(r, &settings_theme);
+}
+
+
+/* Addresses that a browser loads: nothing that it would run. */
+
+void
+api_ui_theme_update(req_t *r)
+{
+    const jv_t     *v;
+    const field_t  *f;
+
+    for (f = ui_theme_body; f->name; f++) {
+        v = json_get(r->json, f->name);
+
+        if (v && v->type == J_STR && *v->s && strncmp(v->s, "https://", 8)
+            && strncmp(v->s, "http://", 7) && (*v->s != '/' || v->s[1] == '/'))
+        {
+            fail_detail_error(r, 400, "%s must begin with https:// or /", f->name);
+            return;
+        }
+    }
+
+    settings_save(r, &settings_theme);
 }
