@@ -353,9 +353,9 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
         if (ngx_http_keytoll_is(&f->kind, "user")
             && ngx_http_keytoll_is(&f->models, "no-default-models"))
         {
-            return ngx_sprintf(p, "User not allowed to access model. No default "
-                               "model access, only team models allowed. Tried "
-                               "to access %V", &ctx->model);
+            return ngx_sprintf(p, "User not allowed to access model. No "
+                               "default model access, only team models "
+                               "allowed. Tried to access %V", &ctx->model);
         }
 
         p = ngx_sprintf(p, "%s not allowed to access model. This %s can only "
