@@ -3,6 +3,7 @@
 #ifndef CTL_MODEL_H
 #define CTL_MODEL_H
 
+#include "fields.h"
 #include "http.h"
 #include "registry.h"
 
@@ -26,6 +27,15 @@ int model_view_team(req_t *r, model_view_t *v, const char *team_id);
 
 /* What the model is called there; NULL: it is not seen. */
 const char *model_seen(const model_view_t *v, const model_t *m);
+
+/* model_name, litellm_params and model_info of the body.  0, or -1 after answering. */
+int model_check_body(req_t *r, const char **name, jv_t **params, jv_t **info);
+
+/* Copies params, secret values sealed.  NULL after answering. */
+jv_t *model_seal(req_t *r, const jv_t *params, const char *id);
+
+/* Prices and limits as columns; those that are not said are cleared. */
+int model_prices(req_t *r, rowset_t *rs, const jv_t *params, const jv_t *info);
 
 
 #endif

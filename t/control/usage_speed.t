@@ -77,16 +77,16 @@ for my $range ([ $month, $today ], [ $year, $today ], [ $odd, $today ]) {
         "/global/spend/provider?$r", "/global/spend/tags?$r", '/global/spend/all_tag_names', '/global/all_end_users',
         ($range->[0] ne $year ? ("/global/spend/report?$r&group_by=team", "/global/spend/report?$r&group_by=customer",
             "/global/spend/report?$r&group_by=api_key") : ()), "/spend/tags?$r") {
-        my ($status, $size, $wall);
-        my $cpu = cpu();
+        my ($status, $size, $wall, $cpu);
         for (1 .. 4) {
-            my $t = time;
+            my ($t, $had) = (time, cpu());
             my $got = $http->get($k->url . $path);
             $t = (time - $t) * 1000;
             ($status, $size) = ($got->{status}, length $got->{content});
+            $had = cpu() - $had;
             $wall = $t if !defined $wall || $t < $wall;
+            $cpu = $had if !defined $cpu || $had < $cpu;
         }
-        $cpu = (cpu() - $cpu) / 4;
         $cpu = $wall if $wall < $cpu;
         is $status, 200, $path;
         cmp_ok $cpu, '<', $limit, sprintf '%.0f ms of processor, %.0f ms, %.1f MB', $cpu, $wall, $size / 1e6;

@@ -34,7 +34,7 @@ for my $r (grep { !($_->{groups} & $PUBLIC) } @routes) {
     is_deeply(\@wrong, [], "$method $path");
 }
 
-for my $path (qw(/organization/nope /invitation/new /sso/key/generate /config/update /nope /key/generate/x //key/generate/.. /api/teams)) {
+for my $path (qw(/organization/nope /invitation/new /sso/key/generate /nope /key/generate/x //key/generate/.. /api/teams)) {
     my $r = $s->admin(POST => $path, {});
     is($r->{status}, 404, "POST $path is not there") or diag $r->{body};
     unlike($r->{body}, qr/"?success/, 'and does not pretend');
