@@ -169,6 +169,7 @@ calculate_price(req_t *r, const char *name, const kt_usage_t *u)
         return;
     }
 
+    memset(&price, 0, sizeof(price));
     m = price_model(list, name);
 
     if (m) {
