@@ -187,6 +187,8 @@ bench:
 	@t/tools/apt $(PACKAGES) $(BENCH_PACKAGES)
 	@$(MAKE) --no-print-directory all
 	perl -It/lib t/bench/bench.pl $(BENCH)
+	KEYTOLL_BIN=$(abspath $(BUILD)) perl -It/lib t/bench/admin.pl
+	KEYTOLL_BIN=$(abspath $(BUILD)) perl -It/lib t/bench/ledger.pl
 
 # tests that have a short form in `make test`: more runs, and windows in real time
 LONG_TESTS := t/redis/model.t t/redis/invariants.t t/redis/oracle.t t/redis/modes.t t/redis/blocks.t t/gate/crashes.t \
