@@ -134,7 +134,7 @@ report_rest(report_t *t, usage_sql_t *q, const char *none)
     }
 
     n = t->sums.n;
-    all = sums_sorted(&t->sums);
+    all = sums_all(&t->sums);
 
     for (i = 0; i < PQntuples(res); i++) {
         rest = db_int(res, i, 2);
@@ -147,7 +147,7 @@ report_rest(report_t *t, usage_sql_t *q, const char *none)
     }
 
     PQclear(res);
-    all = sums_sorted(&t->sums);
+    all = sums_all(&t->sums);
 
     for (k = 0; k < t->sums.n; k++) {
         sums_add(&t->sums, all[k], R_COST, all[k]->a);

@@ -35,22 +35,24 @@ static void sums_grow(sums_t *t);
 sum_t *
 sums_get(sums_t *t, const char *key)
 {
-    size_t  i;
+    size_t    i;
+    uint64_t  h;
 
     if (t->n * 2 > t->size) {
         sums_grow(t);
     }
 
-    for (i = sums_hash(key) & (t->size - 1); t->slot[i];
-         i = (i + 1) & (t->size - 1))
-    {
-        if (strcmp(t->slot[i]->key, key) == 0) {
+    h = sums_hash(key);
+
+    for (i = h & (t->size - 1); t->slot[i]; i = (i + 1) & (t->size - 1)) {
+        if (t->slot[i]->hash == h && strcmp(t->slot[i]->key, key) == 0) {
             return t->slot[i];
         }
     }
 
     t->slot[i] = arena_alloc(t->arena, sizeof(sum_t));
     t->slot[i]->key = arena_str(t->arena, key);
+    t->slot[i]->hash = h;
     t->n++;
 
     return t->slot[i];
@@ -68,7 +70,7 @@ sums_order(const void *x, const void *y)
 
 
 sum_t **
-sums_sorted(sums_t *t)
+sums_all(sums_t *t)
 {
     size_t   i, n;
     sum_t  **list;
@@ -81,7 +83,17 @@ sums_sorted(sums_t *t)
         }
     }
 
-    qsort(list, n, sizeof(sum_t *), sums_order);
+    return list;
+}
+
+
+sum_t **
+sums_sorted(sums_t *t)
+{
+    sum_t  **list;
+
+    list = sums_all(t);
+    qsort(list, t->n, sizeof(sum_t *), sums_order);
 
     return list;
 }
@@ -112,7 +124,7 @@ sums_grow(sums_t *t)
             continue;
         }
 
-        for (k = sums_hash(t->slot[i]->key) & (size - 1); slot[k];
+        for (k = t->slot[i]->hash & (size - 1); slot[k];
              k = (k + 1) & (size - 1)) { /* void */ }
 
         slot[k] = t->slot[i];

@@ -10,6 +10,7 @@
 
 typedef struct {
     const char  *key;
+    uint64_t     hash;
     const void  *ref;            /* of the owner                               */
     int64_t      a;              /* period id or day                           */
     int64_t      v[SUM_VALUES];
@@ -26,6 +27,7 @@ typedef struct {
 
 void sums_init(sums_t *t, arena_t *a, size_t expect);
 sum_t *sums_get(sums_t *t, const char *key);
+sum_t **sums_all(sums_t *t);             /* in no order                        */
 sum_t **sums_sorted(sums_t *t);
 
 /* s->v[i] += v, s being one of t. */
