@@ -103,6 +103,10 @@ model_info_json(req_t *r, const model_t *m, const char *name, const jv_t *groups
     json_set(info, "litellm_provider", json_string(&r->a, m->provider));
     json_set(info, "mode", json_string(&r->a, m->mode ? m->mode : "chat"));
 
+    if (!access_reads_all(r)) {
+        json_del(params, "api_base");        /* where providers are is not theirs  */
+    }
+
     o = json_obj(&r->a);
     json_set(o, "model_name", json_string(&r->a, name));
     json_set(o, "litellm_params", params);

@@ -75,7 +75,7 @@ tx_note(req_t *r, const char *ent, const char *op, int64_t version)
 
     for (t = r->touched; t; t = t->next) {
         if (strcmp(t->ent, ent) == 0) {
-            t->op = op;
+            t->op = arena_str(&r->a, op);
             t->version = version;
             return;
         }
@@ -83,7 +83,7 @@ tx_note(req_t *r, const char *ent, const char *op, int64_t version)
 
     t = arena_alloc(&r->a, sizeof(touch_t));
     t->ent = arena_str(&r->a, ent);
-    t->op = op;
+    t->op = arena_str(&r->a, op);
     t->version = version;
     *r->touch_end = t;
     r->touch_end = &t->next;
