@@ -347,7 +347,9 @@ static const route_group_t  access_groups[] = {
     { "info_routes", G_INFO },
     { "spend_tracking_routes", G_SPEND },
     { "global_spend_tracking_routes", G_SPEND_USER | G_SPEND_ALL },
-    { "self_managed_routes", G_SELF }
+    { "self_managed_routes", G_SELF },
+    { "llm_api_routes", G_MODELS },
+    { "openai_routes", G_MODELS }
 };
 
 
@@ -602,9 +604,30 @@ access_gate(req_t *r, const access_t *row)
 }
 
 
-void
-access_deny_field(req_t *r, const char *name)
+int
+access_fields(req_t *r, const field_t *table)
 {
-    fail_proxy(r, 403, "auth_error", name, "Only proxy admins can set %s. Your"
-               " role=%s", name, access_role_name(r));
+    const jv_t     *meta;
+    const field_t  *f;
+
+    if (r->master || r->role == ROLE_ADMIN) {
+        return 0;
+    }
+
+    meta = json_get(r->json, "metadata");
+
+    for (f = table; f && f->name; f++) {
+        if ((f->flags & F_ADMIN)
+            && (!json_is_null(json_get(r->json, f->name))
+                || (meta && meta->type == J_OBJ
+                    && (f->type == F_META || f->type == F_TAGS)
+                    && json_get(meta, f->name))))
+        {
+            fail_proxy(r, 403, "auth_error", f->name, "Only proxy admins can set %s."
+                       " Your role=%s", f->name, access_role_name(r));
+            return -1;
+        }
+    }
+
+    return 0;
 }

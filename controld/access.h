@@ -8,6 +8,7 @@
 #ifndef CTL_ACCESS_H
 #define CTL_ACCESS_H
 
+#include "fields.h"
 #include "http.h"
 
 
@@ -24,6 +25,7 @@
 #define G_ORG          0x0100    /* admins of the organization concerned too   */
 #define G_READ         0x0200    /* changes nothing: proxy_admin_viewer too    */
 #define G_MASTER       0x0400    /* the master key alone                       */
+#define G_MODELS       0x0800    /* lists of models, which clients of LLMs ask for */
 
 typedef enum {
     SCOPE_NONE = 1,          /* no object: the gate has decided                */
@@ -56,8 +58,11 @@ int access_gate(req_t *r, const access_t *row);
 /* The gate's refusal, for a handler that finds that the caller may not. */
 void access_refuse(req_t *r);
 
-/* A body field that only admins may send (F_ADMIN) came from somebody else. */
-void access_deny_field(req_t *r, const char *name);
+/*
+ * Fields that only admins may send (F_ADMIN), in the body and under these names in its
+ * metadata.  0, or -1 after answering 403.
+ */
+int access_fields(req_t *r, const field_t *table);
 
 /* 1: proxy admin (or the master key); 1: may read everything. */
 int access_admin(req_t *r);

@@ -94,19 +94,94 @@ const field_t  key_regenerate_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
-/* Creates the key of r->json for these owners and answers. */
+/*
+ * Until the commit nobody deletes the team, the user or the membership that the
+ * decision to make this key stands on.
+ */
+
+static int
+key_hold_owners(req_t *r, const char *user_id, const char *team_id)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR SHARE", team_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+    res = tx_q(r, "SELECT 1 FROM users WHERE user_id IN ($1, $2) ORDER BY user_id FOR"
+               " SHARE", user_id, r->caller_user);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+    res = tx_q(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id IN ($2, $3)"
+               " ORDER BY user_id FOR SHARE", team_id, user_id, r->caller_user);
+    PQclear(res);
+
+    return res ? 0 : -1;
+}
+
+
+/*
+ * Who is no admin makes keys of the organization that his own key is of, or of one
+ * that he belongs to; a key of a team is of the team's.
+ */
+
+static int
+key_organization(req_t *r, const char *team_id)
+{
+    int          rc;
+    const jv_t  *own;
+    const char  *org;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    own = json_get(r->caller_row, "organization_id");
+    org = json_str(r->json, "organization_id");
+
+    if (team_id) {
+        rc = org ? key_team_is_of(r, team_id, org) : 1;
+
+    } else if (!json_is_null(own)) {
+        rc = org == NULL || strcmp(org, own->s) == 0;
+        json_set(r->json, "organization_id", json_copy(&r->a, own));
+
+    } else {
+        rc = org ? access_org_member(r, org) : 1;
+    }
+
+    if (rc == 0) {
+        fail_repr(r, 403, "This key can not be one of organization_id=%s",
+                  org ? org : "None");
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+/* Creates the key of r->json and answers. */
 
 static void
-key_generate(req_t *r, const char *user_id, const char *team_id, const char *route)
+key_generate(req_t *r, const char *route)
 {
-    jv_t       *out;
-    key_new_t   k;
+    jv_t        *out;
+    key_new_t    k;
+    const char  *user_id, *team_id;
 
-    if (key_may_create(r, &user_id, team_id, route) != 0
-        || key_defaults(r, 1) != 0
-        || grant_key(r, user_id, team_id, 1) != 0
-        || key_guaranteed(r, team_id, "") != 0 || owner_check_limits(r) != 0
-        || tx_begin(r) != 0
+    if (key_defaults(r, 1) != 0 || key_body_id(r, "user_id", &user_id) != 0
+        || key_body_id(r, "team_id", &team_id) != 0 || owner_check_limits(r) != 0
+        || tx_begin(r) != 0 || key_hold_owners(r, user_id, team_id) != 0
+        || key_may_create(r, &user_id, team_id, route) != 0
+        || key_organization(r, team_id) != 0
+        || grant_key(r, NULL, user_id, team_id, 1) != 0
+        || key_guaranteed(r, team_id, "") != 0
         || key_create(r, key_generate_body, user_id, team_id, &k) != 0
         || tx_commit(r) != 0)
     {
@@ -124,21 +199,7 @@ key_generate(req_t *r, const char *user_id, const char *team_id, const char *rou
 void
 api_key_generate(req_t *r)
 {
-    const char  *user_id, *team_id, *org;
-
-    if (key_body_id(r, "user_id", &user_id) != 0
-        || key_body_id(r, "team_id", &team_id) != 0
-        || key_body_id(r, "organization_id", &org) != 0)
-    {
-        return;
-    }
-
-    if (org && !access_admin(r) && access_org_member(r, org) <= 0) {
-        fail_repr(r, 403, "You are not a member of organization_id=%s", org);
-        return;
-    }
-
-    key_generate(r, user_id, team_id, "/key/generate");
+    key_generate(r, "/key/generate");
 }
 
 
@@ -191,7 +252,7 @@ api_key_service(req_t *r)
                              ? json_str(r->json, "key_alias") : util_uuid(&r->a)));
     }
 
-    key_generate(r, NULL, team_id, "/key/service-account/generate");
+    key_generate(r, "/key/service-account/generate");
 }
 
 
@@ -243,7 +304,7 @@ key_temp_budget(req_t *r)
 
 /* Who may change this key; litellm-api 8A. */
 
-static int
+int
 key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
 {
     const char  *user_id;
@@ -267,6 +328,14 @@ key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
         fail_repr(r, 403, "User=%s is not allowed to update key=%s to belong to"
                   " user=%s", r->caller_user, key_token(r, sent),
                   user_id ? user_id : "None");
+        return -1;
+    }
+
+    if (!json_is_null(json_get(r->json, "blocked"))
+        && (ref->team_id == NULL || key_team_admin(r, ref->team_id) != 1))
+    {
+        fail_repr(r, 403, "Only proxy admins and admins of the key's team can block or"
+                  " unblock it");
         return -1;
     }
 
@@ -345,6 +414,39 @@ key_move(req_t *r, const key_ref_t *ref)
 }
 
 
+/* Who is no admin leaves a key in the organization that it is of. */
+
+int
+key_keeps_organization(req_t *r, const key_ref_t *ref)
+{
+    int          same;
+    PGresult    *res;
+    const jv_t  *v;
+
+    v = json_get(r->json, "organization_id");
+
+    if (v == NULL || access_admin(r)) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT organization_id IS NOT DISTINCT FROM $2 FROM keys WHERE token ="
+               " $1", ref->token, v->type == J_STR ? v->s : NULL);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    same = *PQgetvalue(res, 0, 0) == 't';
+    PQclear(res);
+
+    if (!same) {
+        fail_repr(r, 403, "Only proxy admins can move a key to another organization");
+    }
+
+    return same ? 0 : -1;
+}
+
+
 /* One key of r->json inside the open transaction. */
 
 int
@@ -355,7 +457,7 @@ key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
 
     memset(&rs, 0, sizeof(rs));
 
-    if (key_find_body(r, ref, sent) != 0) {
+    if (key_temp_budget(r) != 0 || key_find_body(r, ref, sent) != 0) {
         return -1;
     }
 
@@ -368,7 +470,8 @@ key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
 
     if (key_may_update(r, ref, *sent) != 0 || tx_match(r, ref->version) != 0
         || key_move(r, ref) != 0 || key_defaults(r, 0) != 0
-        || grant_key(r, ref->user_id, team ? team : ref->team_id, 0) != 0
+        || key_keeps_organization(r, ref) != 0
+        || grant_key(r, ref->token, ref->user_id, team ? team : ref->team_id, 0) != 0
         || key_guaranteed(r, team ? team : ref->team_id, ref->token) != 0
         || fields_read(r, key_update_body, &rs, 0) != 0
         || fields_metadata(r, &rs, 0) != 0)
@@ -408,8 +511,8 @@ api_key_update(req_t *r)
 
     rc = field_usd(r, "spend", &spend);
 
-    if (rc < 0 || key_temp_budget(r) != 0 || owner_check_limits(r) != 0
-        || tx_begin(r) != 0 || key_update_one(r, &ref, &sent, &row) != 0
+    if (rc < 0 || owner_check_limits(r) != 0 || tx_begin(r) != 0
+        || key_update_one(r, &ref, &sent, &row) != 0
         || tx_commit(r) != 0
         || (rc > 0 && owner_adjust(r, arena_printf(&r->a, "key:%s", ref.token),
                                    spend) != 0))

@@ -34,7 +34,7 @@ key_taken_error(req_t *r)
     jv_t        *v, *e;
     const char  *err, *s;
 
-    v = json_parse(&r->a, r->out.p ? r->out.p : "", r->out.len, &err);
+    v = json_parse_big(&r->a, r->out.p ? r->out.p : "", r->out.len, &err);
     reply_reset(r);
     e = json_get(v, "error");
     s = json_str(e, "message");
@@ -62,7 +62,8 @@ key_bulk_item(req_t *r, jv_t *item, jv_t *good, jv_t *bad)
     row = NULL;
     o = json_obj(&r->a);
 
-    if (fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
+    if (access_fields(r, key_update_body) == 0
+        && fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
         && tx_begin(r) == 0 && key_update_one(r, &ref, &sent, &row) == 0
         && tx_commit(r) == 0)
     {

@@ -306,6 +306,27 @@ list_reply(req_t *r, jv_t *keys, int64_t total, int64_t page, int64_t size)
 }
 
 
+/* Rows of a FROM clause under the filter; -1 after answering. */
+
+static int64_t
+list_count(req_t *r, const filter_t *f, const char *from)
+{
+    int64_t    n;
+    PGresult  *res;
+
+    res = db_dynamic(arena_printf(&r->a, "SELECT count(*) FROM %s", from), f->n,
+                     f->param);
+    n = db_ok(res) ? db_int(res, 0, 0) : -1;
+    PQclear(res);
+
+    if (n < 0) {
+        fail_db(r);
+    }
+
+    return n;
+}
+
+
 static void
 list_deleted(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
 {
@@ -315,11 +336,17 @@ list_deleted(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
     PGresult    *res;
     const char  *sql;
 
-    sql = arena_printf(&r->a, "SELECT count(*) OVER (), token, row ||"
-        " jsonb_build_object('deleted_at', kt_ts(deleted_at), 'deleted_by',"
-        " deleted_by, 'spend', kt_usd(spend_nusd)) FROM deleted_keys k WHERE true%s"
-        " ORDER BY deleted_at DESC, id DESC LIMIT %lld OFFSET %lld", f->where.p,
-        (long long) size, (long long) ((page - 1) * size));
+    total = list_count(r, f, arena_printf(&r->a, "deleted_keys k WHERE true%s",
+                                          f->where.p));
+
+    if (total < 0) {
+        return;
+    }
+
+    sql = arena_printf(&r->a, "SELECT token, row || jsonb_build_object('deleted_at',"
+        " kt_ts(deleted_at), 'deleted_by', deleted_by, 'spend', kt_usd(spend_nusd)) FROM"
+        " deleted_keys k WHERE true%s ORDER BY deleted_at DESC, id DESC LIMIT %lld OFFSET"
+        " %lld", f->where.p, (long long) size, (long long) ((page - 1) * size));
     res = db_dynamic(sql, f->n, f->param);
 
     if (!db_ok(res)) {
@@ -329,15 +356,62 @@ list_deleted(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
     }
 
     keys = json_arr(&r->a);
-    total = PQntuples(res) ? db_int(res, 0, 0) : 0;
 
     for (i = 0; i < PQntuples(res); i++) {
-        json_push(keys, full ? json_raw(&r->a, PQgetvalue(res, i, 2))
-                             : json_string(&r->a, PQgetvalue(res, i, 1)));
+        json_push(keys, full ? json_raw(&r->a, PQgetvalue(res, i, 1))
+                             : json_string(&r->a, PQgetvalue(res, i, 0)));
     }
 
     PQclear(res);
     list_reply(r, keys, total, page, size);
+}
+
+
+/* expand=user: the user of each key under "user", without a row null. */
+
+static int
+list_users(req_t *r, jv_t *keys)
+{
+    jv_t         *users, *k, *u;
+    size_t        n;
+    PGresult     *res;
+    const char  **ids, *id;
+
+    ids = arena_alloc(&r->a, (keys->n + 1) * sizeof(char *));
+
+    for (n = 0, k = keys->head; k; k = k->next) {
+        id = json_str(k, "user_id");
+
+        if (id) {
+            ids[n++] = id;
+        }
+    }
+
+    res = db_q("SELECT u.ent, kt_user_json(u) FROM users u WHERE user_id = ANY"
+               " ($1::text[])", db_array(&r->a, ids, n));
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    users = owner_rows(r, res, 0, 1);
+    PQclear(res);
+
+    for (k = keys->head; k; k = k->next) {
+        id = json_str(k, "user_id");
+
+        for (u = users->head; u; u = u->next) {
+            if (id && strcmp(json_str(u, "user_id"), id) == 0) {
+                break;
+            }
+        }
+
+        json_set(k, "user", u ? json_copy(&r->a, u) : json_null(&r->a));
+    }
+
+    return 0;
 }
 
 
@@ -348,7 +422,7 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
     jv_t        *keys;
     int64_t      total;
     PGresult    *res;
-    const char  *sql, *order;
+    const char  *sql, *order, *expand;
 
     order = list_order(r);
 
@@ -388,6 +462,12 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
     }
 
     PQclear(res);
+    expand = http_arg(r, "expand");
+
+    if (expand && strcmp(expand, "user") == 0 && list_users(r, keys) != 0) {
+        return;
+    }
+
     list_reply(r, keys, total, page, size);
 }
 
@@ -446,6 +526,7 @@ api_key_aliases(req_t *r)
     int64_t      page, size, total;
     filter_t     f;
     PGresult    *res;
+    const char  *from;
 
     memset(&f, 0, sizeof(f));
     buf_init(&f.where, &r->a);
@@ -459,10 +540,17 @@ api_key_aliases(req_t *r)
 
     list_filter(r, &f, "team_id", "k.team_id =");
     list_text_filter(r, &f, "search", "k.key_alias", 1);
-    res = db_dynamic(arena_printf(&r->a, "SELECT key_alias, count(*) OVER () FROM"
-                     " (SELECT DISTINCT key_alias FROM keys k WHERE key_alias IS NOT"
-                     " NULL%s) x ORDER BY 1 LIMIT %lld OFFSET %lld", f.where.p,
-                     (long long) size, (long long) ((page - 1) * size)), f.n, f.param);
+    from = arena_printf(&r->a, "(SELECT DISTINCT key_alias FROM keys k WHERE key_alias IS"
+                        " NOT NULL%s) x", f.where.p);
+    total = list_count(r, &f, from);
+
+    if (total < 0) {
+        return;
+    }
+
+    res = db_dynamic(arena_printf(&r->a, "SELECT key_alias FROM %s ORDER BY 1 LIMIT %lld"
+                     " OFFSET %lld", from, (long long) size,
+                     (long long) ((page - 1) * size)), f.n, f.param);
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -471,7 +559,6 @@ api_key_aliases(req_t *r)
     }
 
     list = json_arr(&r->a);
-    total = PQntuples(res) ? db_int(res, 0, 1) : 0;
 
     for (i = 0; i < PQntuples(res); i++) {
         json_push(list, json_string(&r->a, arena_str(&r->a, PQgetvalue(res, i, 0))));

@@ -252,7 +252,7 @@ static void
 key_set_blocked(req_t *r, int blocked)
 {
     int          rc;
-    jv_t        *row;
+    jv_t        *row, *before;
     PGresult    *res;
     key_ref_t    ref;
     const jv_t  *v;
@@ -294,10 +294,15 @@ key_set_blocked(req_t *r, int blocked)
         return;
     }
 
+    if (key_row(r, token, &before) != 0) {
+        return;
+    }
+
     res = tx_q(r, "UPDATE keys SET blocked = $2::boolean, status = CASE WHEN"
-               " $2::boolean THEN status ELSE 'active' END, updated_at = now(),"
-               " updated_by = $3 WHERE token = $1 RETURNING ent", token,
-               blocked ? "true" : "false", tx_actor(r));
+               " $2::boolean OR NOT $4::boolean THEN status ELSE 'active' END, updated_at"
+               " = now(), updated_by = $3 WHERE token = $1 RETURNING ent", token,
+               blocked ? "true" : "false", tx_actor(r),
+               access_admin(r) ? "true" : "false");
 
     if (res == NULL) {
         return;
@@ -308,7 +313,8 @@ key_set_blocked(req_t *r, int blocked)
 
     if (key_row(r, token, &row) != 0
         || tx_audit(r, blocked ? "blocked" : "unblocked",
-                    "LiteLLM_VerificationToken", token, NULL, NULL) != 0
+                    "LiteLLM_VerificationToken", token, json_text(&r->a, before),
+                    json_text(&r->a, row)) != 0
         || tx_commit(r) != 0)
     {
         return;

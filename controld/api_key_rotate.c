@@ -66,6 +66,33 @@ rotate_allowed(req_t *r, const key_ref_t *ref)
 }
 
 
+/* Another secret is one thing; other limits are for those who may update the key. */
+
+static int
+rotate_changes(req_t *r, const key_ref_t *ref, const char *sent)
+{
+    size_t                    i;
+    const jv_t               *c;
+    static const char *const  plain[] = {
+        "key", "new_key", "grace_period", "duration", NULL
+    };
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    for (c = r->json->head; c; c = c->next) {
+        for (i = 0; plain[i] && strcmp(plain[i], c->key); i++) { /* void */ }
+
+        if (plain[i] == NULL) {
+            return key_may_update(r, ref, sent);
+        }
+    }
+
+    return 0;
+}
+
+
 /* grace_period as a timestamp, NULL for none.  -1 after answering. */
 
 static int
@@ -224,9 +251,11 @@ api_key_regenerate(req_t *r)
         return;
     }
 
-    if (rotate_allowed(r, &ref) != 0 || tx_match(r, ref.version) != 0
+    if (rotate_allowed(r, &ref) != 0 || rotate_changes(r, &ref, sent) != 0
+        || tx_match(r, ref.version) != 0
         || key_defaults(r, 0) != 0
-        || grant_key(r, ref.user_id, ref.team_id, 0) != 0
+        || key_keeps_organization(r, &ref) != 0
+        || grant_key(r, ref.token, ref.user_id, ref.team_id, 0) != 0
         || rotate_expired(r, ref.token) != 0)
     {
         return;

@@ -253,8 +253,8 @@ team_row(req_t *r, const char *id, jv_t **row)
         return -1;
     }
 
-    *row = PQntuples(res) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
-                                       (size_t) PQgetlength(res, 0, 0), &err)
+    *row = PQntuples(res) ? json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                           (size_t) PQgetlength(res, 0, 0), &err)
                           : NULL;
     PQclear(res);
 
@@ -564,6 +564,37 @@ team_may_move(req_t *r, const char *team_id, const char *org)
 }
 
 
+/* JSON merge patch: an object is merged into the one that is there, which is locked. */
+
+static int
+team_merge(req_t *r, const char *id)
+{
+    jv_t        *meta;
+    PGresult    *res;
+    const char  *err;
+
+    meta = json_get(r->json, "metadata");
+
+    if (strcmp(r->method, "PATCH") != 0 || json_is_null(meta)) {
+        return 0;
+    }
+
+    res = tx_q(r, "SELECT kt_merge_patch(metadata, $2::jsonb) FROM teams WHERE team_id ="
+               " $1", id, json_text(&r->a, meta));
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    meta = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                          (size_t) PQgetlength(res, 0, 0), &err);
+    PQclear(res);
+    json_set(r->json, "metadata", meta ? meta : json_obj(&r->a));
+
+    return 0;
+}
+
+
 static int
 team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
     jv_t **row)
@@ -572,10 +603,10 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
     jv_t        *before;
     PGresult    *res;
     int64_t      version;
-    const char  *ent, *org, *now;
+    const char  *ent, *org, *now, *budget;
 
-    res = tx_q(r, "SELECT organization_id, version FROM teams WHERE team_id = $1 AND NOT"
-               " implicit FOR NO KEY UPDATE", id);
+    res = tx_q(r, "SELECT organization_id, version, member_budget_id FROM teams WHERE"
+               " team_id = $1 AND NOT implicit FOR NO KEY UPDATE", id);
 
     if (res == NULL) {
         return -1;
@@ -590,10 +621,11 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
 
     now = arena_str(&r->a, db_str(res, 0, 0));
     version = db_int(res, 0, 1);
+    budget = arena_str(&r->a, db_str(res, 0, 2));
     PQclear(res);
     org = NULL;
 
-    if (team_row(r, id, &before) != 0 || team_org(r, rs, &org) != 0) {
+    if (team_row(r, id, &before) != 0 || team_merge(r, id) != 0 || team_org(r, rs, &org) != 0) {
         return -1;
     }
 
@@ -602,8 +634,7 @@ team_update_tx(req_t *r, rowset_t *rs, const member_limits_t *m, const char *id,
     if (team_may_update(r, now, org) != 0 || tx_match(r, version) != 0
         || (moves && team_may_move(r, id, org) != 0)
         || grant_team(r, moves ? org : now) != 0
-        || team_member_budget(r, rs, m, id, json_str(json_get(before, "metadata"),
-                                                     "team_member_budget_id")) != 0
+        || team_member_budget(r, rs, m, id, budget) != 0
         || fields_metadata(r, rs, 0) != 0 || team_write(r, rs, id, &ent) != 0
         || team_row(r, id, row) != 0
         || team_check_soft(r, team_money(*row, "max_budget"),
@@ -675,34 +706,10 @@ api_team_update(req_t *r)
 }
 
 
-/* JSON merge patch: an object is merged into the one that is there. */
-
 void
 api_team_patch(req_t *r)
 {
     jv_t  *row;
-
-    if (!json_is_null(json_get(r->json, "metadata"))) {
-        PGresult    *res;
-        const char  *err;
-
-        res = db_q("SELECT kt_merge_patch(metadata, $2::jsonb) FROM teams WHERE team_id ="
-                   " $1", r->seg[0], json_text(&r->a, json_get(r->json, "metadata")));
-
-        if (!db_ok(res)) {
-            PQclear(res);
-            fail_db(r);
-            return;
-        }
-
-        if (PQntuples(res)) {
-            json_set(r->json, "metadata",
-                     json_parse(&r->a, PQgetvalue(res, 0, 0),
-                                (size_t) PQgetlength(res, 0, 0), &err));
-        }
-
-        PQclear(res);
-    }
 
     row = team_update(r, team_id_of(r));
 

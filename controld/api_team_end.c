@@ -58,7 +58,7 @@ team_managed(req_t *r, const char *id)
 static void
 team_set_blocked(req_t *r, int blocked)
 {
-    jv_t        *row;
+    jv_t        *row, *before;
     PGresult    *res;
     const char  *id;
 
@@ -68,14 +68,15 @@ team_set_blocked(req_t *r, int blocked)
         return;
     }
 
-    if (team_managed(r, id) != 0) {
+    if (team_managed(r, id) != 0 || team_row(r, id, &before) != 0) {
         return;
     }
 
     res = tx_q(r, "UPDATE teams SET blocked = $2::boolean, status = CASE WHEN"
-               " $2::boolean THEN status ELSE 'active' END, updated_at = now(),"
-               " updated_by = $3 WHERE team_id = $1 AND NOT implicit RETURNING ent",
-               id, blocked ? "true" : "false", tx_actor(r));
+               " $2::boolean OR NOT $4::boolean THEN status ELSE 'active' END, updated_at"
+               " = now(), updated_by = $3 WHERE team_id = $1 AND NOT implicit RETURNING"
+               " ent", id, blocked ? "true" : "false", tx_actor(r),
+               access_admin(r) ? "true" : "false");
 
     if (res == NULL) {
         return;
@@ -86,7 +87,7 @@ team_set_blocked(req_t *r, int blocked)
 
     if (team_row(r, id, &row) != 0
         || tx_audit(r, blocked ? "blocked" : "unblocked", "LiteLLM_TeamTable", id,
-                    NULL, NULL) != 0
+                    json_text(&r->a, before), json_text(&r->a, row)) != 0
         || tx_commit(r) != 0)
     {
         return;

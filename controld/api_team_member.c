@@ -268,6 +268,7 @@ static int
 member_rows(req_t *r, const char *team_id, const char *ids, jv_t **users,
     jv_t **places)
 {
+    int        ok;
     PGresult  *u, *m;
 
     u = db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
@@ -276,7 +277,9 @@ member_rows(req_t *r, const char *team_id, const char *ids, jv_t **users,
              " user_id = ANY ($2::text[]) AND NOT implicit ORDER BY user_id", team_id,
              ids);
 
-    if (db_ok(u) && db_ok(m)) {
+    ok = db_ok(u) && db_ok(m);
+
+    if (ok) {
         *users = owner_rows(r, u, 0, 1);
         *places = owner_rows(r, m, 0, 1);
     } else {
@@ -286,7 +289,7 @@ member_rows(req_t *r, const char *team_id, const char *ids, jv_t **users,
     PQclear(u);
     PQclear(m);
 
-    return r->status ? -1 : 0;
+    return ok ? 0 : -1;
 }
 
 
@@ -357,6 +360,7 @@ api_team_member_add(req_t *r)
     const jv_t   *list, *c;
     const char   *team, **ids;
 
+    memset(&m, 0, sizeof(m));
     team = json_str(r->json, "team_id");
     list = member_list(r);
 

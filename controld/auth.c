@@ -154,8 +154,8 @@ auth_key_row(req_t *r, const char *key, const char *token)
 
     r->caller_token = arena_str(&r->a, token);
     r->caller_key = arena_str(&r->a, PQgetvalue(res, 0, 9));
-    r->caller_row = json_parse(&r->a, PQgetvalue(res, 0, 0),
-                               (size_t) PQgetlength(res, 0, 0), &err);
+    r->caller_row = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                   (size_t) PQgetlength(res, 0, 0), &err);
     r->caller_user = json_str(r->caller_row, "user_id");
     r->caller_team = json_str(r->caller_row, "team_id");
     r->caller_org = arena_str(&r->a, db_str(res, 0, 7));

@@ -6,6 +6,7 @@
 #include <time.h>
 #include "bg.h"
 #include "db.h"
+#include "kt_key.h"
 #include "kt_schema.h"
 #include "ledger.h"
 #include "log.h"
@@ -227,6 +228,7 @@ outbox_thread(void *arg)
 
     rds_close();
     db_close();
+    kt_key_thread_end();
 
     return NULL;
 }
@@ -334,6 +336,7 @@ sweep_thread(void *arg)
     PQfinish(c);
     rds_close();
     db_close();
+    kt_key_thread_end();
 
     return NULL;
 }
@@ -427,6 +430,7 @@ recon_thread(void *arg)
     PQfinish(c);
     rds_close();
     db_close();
+    kt_key_thread_end();
 
     return NULL;
 }

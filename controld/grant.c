@@ -35,8 +35,13 @@ static const struct {
     " coalesce(k.max_parallel_requests, b.max_parallel_requests), 'models',"  \
     " kt_models(k.models, k.access_group_ids), 'allowed_routes',"             \
     " nullif(k.allowed_routes, '{}'), 'expires_s', floor(extract(epoch FROM"  \
-    " k.expires))::bigint) FROM keys k LEFT JOIN budgets b USING (budget_id)" \
-    " WHERE k.token = $1"
+    " k.expires))::bigint, 'budget_duration', coalesce(k.budget_duration,"    \
+    " b.budget_duration), 'model_max_budget', nullif(coalesce(nullif("        \
+    "k.model_max_budget, '{}'), b.model_max_budget), '{}'), 'budget_limits'," \
+    " nullif(k.budget_limits, '[]'), 'model_rpm_limit',"                      \
+    " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
+    " k.metadata->'model_tpm_limit') FROM keys k LEFT JOIN budgets b USING"   \
+    " (budget_id) WHERE k.token = $1"
 
 #define GRANT_USER                                                            \
     "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
@@ -76,8 +81,8 @@ grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char 
     }
 
     if (PQntuples(res)) {
-        b->row = json_parse(&r->a, PQgetvalue(res, 0, 0),
-                            (size_t) PQgetlength(res, 0, 0), &err);
+        b->row = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                (size_t) PQgetlength(res, 0, 0), &err);
     }
 
     PQclear(res);
@@ -207,8 +212,8 @@ grant_wanted(req_t *r, const jv_t **want)
         return -1;
     }
 
-    *want = db_str(res, 0, 0) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
-                                           (size_t) PQgetlength(res, 0, 0), &err)
+    *want = db_str(res, 0, 0) ? json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                               (size_t) PQgetlength(res, 0, 0), &err)
                               : NULL;
     PQclear(res);
 
@@ -255,6 +260,112 @@ grant_models(req_t *r, const bound_t *b, int fill)
 
     return grant_covers(have, want)
            ? 0 : grant_refuse(r, "models", json_text(&r->a, have), b);
+}
+
+
+/* What one alias leads to: a name, or an object with a model. */
+
+static int
+grant_alias_targets(req_t *r, const jv_t *map, jv_t *want)
+{
+    const jv_t  *c;
+    const char  *name;
+
+    for (c = map && map->type == J_OBJ ? map->head : NULL; c; c = c->next) {
+        name = c->type == J_STR ? c->s : json_str(c, "model");
+
+        if (name == NULL) {
+            fail_proxy(r, 400, "bad_request_error", "aliases", "The alias %s leads to no"
+                       " model", c->key);
+            return -1;
+        }
+
+        json_push(want, json_string(&r->a, name));
+    }
+
+    return 0;
+}
+
+
+/*
+ * A request for an alias is a request for what it leads to, so an alias may lead only
+ * where the caller's key, the owner and the key itself may go.
+ */
+
+static int
+grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+{
+    size_t          i;
+    jv_t           *want;
+    const jv_t     *lists[3], *models, *groups;
+
+    want = json_arr(&r->a);
+
+    if (grant_alias_targets(r, json_get(r->json, "aliases"), want) != 0
+        || grant_alias_targets(r, json_get(json_get(r->json, "router_settings"),
+                                           "model_group_alias"), want) != 0)
+    {
+        return -1;
+    }
+
+    if (want->n == 0) {
+        return 0;
+    }
+
+    lists[0] = json_get(key->row, "models");
+    lists[1] = json_get(owner->row, "models");
+    lists[2] = json_get(own->row, "models");
+    models = json_get(r->json, "models");
+    groups = json_get(r->json, "access_group_ids");
+
+    if ((models || groups) && grant_wanted(r, &lists[2]) != 0) {
+        return -1;
+    }
+
+    for (i = 0; i < 3; i++) {
+        if (!grant_covers(lists[i], want)) {
+            fail_proxy(r, 403, "auth_error", "aliases", "aliases lead to models that you"
+                       " or the key may not use: %s", json_text(&r->a, want));
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * Limits that are no single numbers can not be compared: a key that has them passes
+ * them on as they are.
+ */
+
+static int
+grant_same(req_t *r, const bound_t *b)
+{
+    size_t                    i;
+    const jv_t               *have, *want;
+    static const char *const  names[] = {
+        "model_max_budget", "budget_limits", "model_rpm_limit", "model_tpm_limit",
+        "budget_duration"
+    };
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        have = json_get(b->row, names[i]);
+        want = json_get(r->json, names[i]);
+
+        if (json_is_null(have)) {
+            continue;
+        }
+
+        if (json_is_null(want)) {
+            json_set(r->json, names[i], json_copy(&r->a, have));
+
+        } else if (strcmp(json_text(&r->a, want), json_text(&r->a, have)) != 0) {
+            return grant_refuse(r, names[i], json_text(&r->a, have), b);
+        }
+    }
+
+    return 0;
 }
 
 
@@ -361,17 +472,20 @@ grant_within(req_t *r, const bound_t *b, int fill)
 
 
 int
-grant_key(req_t *r, const char *user_id, const char *team_id, int create)
+grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
+    int create)
 {
-    bound_t  key, owner;
+    bound_t  key, owner, own;
 
     if (access_admin(r)) {
         return 0;
     }
 
     owner.row = NULL;
+    own.row = NULL;
 
     if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key) != 0
+        || (token && grant_bound(r, &own, "key", GRANT_KEY, token) != 0)
         || (team_id && grant_bound(r, &owner, "team", GRANT_TEAM, team_id) != 0)
         || (team_id == NULL && user_id
             && grant_bound(r, &owner, "user", GRANT_USER, user_id) != 0))
@@ -380,7 +494,9 @@ grant_key(req_t *r, const char *user_id, const char *team_id, int create)
     }
 
     return grant_within(r, &key, create) != 0
-           || grant_within(r, &owner, 0) != 0 ? -1 : 0;
+           || grant_within(r, &owner, 0) != 0
+           || (create && key.row && grant_same(r, &key) != 0)
+           || grant_aliases(r, &key, &owner, &own) != 0 ? -1 : 0;
 }
 
 

@@ -10,11 +10,13 @@
 
 
 /*
- * Checks models, routes, budget, rates and expiry of r->json against those bounds,
- * and puts the bounds of the calling key where the body is silent (`create`) .  Does
- * nothing for admins.  team_id NULL: a personal key.  0, or -1 after answering 403.
+ * Checks models, aliases, routes, budgets, rates and expiry of r->json against those
+ * bounds, and puts the bounds of the calling key where the body is silent (`create`).
+ * Does nothing for admins.  token: the key that is changed, NULL for a new one.
+ * team_id NULL: a personal key.  0, or -1 after answering 403.
  */
-int grant_key(req_t *r, const char *user_id, const char *team_id, int create);
+int grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
+    int create);
 
 /* A team has no more than its organization, whoever asks: 400. */
 int grant_team(req_t *r, const char *org_id);

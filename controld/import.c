@@ -167,8 +167,8 @@ import_periods(arena_t *a, PGresult *rows)
     list = json_arr(a);
 
     for (i = 0; i < PQntuples(rows); i++) {
-        row = json_parse(a, PQgetvalue(rows, i, 1), (size_t) PQgetlength(rows, i, 1),
-                         &err);
+        row = json_parse_big(a, PQgetvalue(rows, i, 1), (size_t) PQgetlength(rows, i, 1),
+                             &err);
         d = json_str(row, "budget_duration");
 
         for (c = list->head; d && c && strcmp(json_str(c, "d"), d); c = c->next) {
@@ -263,8 +263,8 @@ import_submeters(req_t *r, const step_t *s, const char *rows)
     }
 
     for (i = 0, rc = 0; i < PQntuples(res) && rc == 0; i++) {
-        row = json_parse(&r->a, PQgetvalue(res, i, 1),
-                         (size_t) PQgetlength(res, i, 1), &err);
+        row = json_parse_big(&r->a, PQgetvalue(res, i, 1),
+                             (size_t) PQgetlength(res, i, 1), &err);
         rc = owner_submeters(r, PQgetvalue(res, i, 0), row);
     }
 

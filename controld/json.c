@@ -250,13 +250,6 @@ json_str(const jv_t *o, const char *key)
 }
 
 
-int
-json_is_null(const jv_t *v)
-{
-    return v == NULL || v->type == J_NULL;
-}
-
-
 jv_t *json_obj(arena_t *a)  { return json_new(a, J_OBJ); }
 jv_t *json_arr(arena_t *a)  { return json_new(a, J_ARR); }
 jv_t *json_null(arena_t *a) { return json_new(a, J_NULL); }

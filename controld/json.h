@@ -45,12 +45,18 @@ struct jv_s {
  */
 jv_t *json_parse(arena_t *a, const char *p, size_t len, const char **err);
 
-/* The same without a limit on members, for files of the operator. */
+/* The same without a limit on members: files of the operator, rows of PostgreSQL. */
 jv_t *json_parse_big(arena_t *a, const char *p, size_t len, const char **err);
+
+/* Absent or null. */
+static inline int
+json_is_null(const jv_t *v)
+{
+    return v == NULL || v->type == J_NULL;
+}
 
 jv_t *json_get(const jv_t *o, const char *key);            /* NULL: absent    */
 const char *json_str(const jv_t *o, const char *key);      /* NULL: no string */
-int json_is_null(const jv_t *v);                           /* absent or null  */
 
 jv_t *json_obj(arena_t *a);
 jv_t *json_arr(arena_t *a);

@@ -285,7 +285,8 @@ key_check_org(req_t *r)
         return 0;
     }
 
-    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1", org);
+    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1"
+               " AND deleted_at IS NULL", org);
 
     if (res == NULL) {
         return -1;
@@ -431,8 +432,8 @@ key_row(req_t *r, const char *token, jv_t **row)
         return -1;
     }
 
-    *row = PQntuples(res) ? json_parse(&r->a, PQgetvalue(res, 0, 0),
-                                       (size_t) PQgetlength(res, 0, 0), &err)
+    *row = PQntuples(res) ? json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                                           (size_t) PQgetlength(res, 0, 0), &err)
                           : NULL;
     PQclear(res);
 
@@ -472,6 +473,33 @@ key_existing(req_t *r, key_new_t *k, const char *user_id, const char *team_id)
 }
 
 
+/* The hash is one that a regenerated key has, or had. */
+
+static int
+key_hash_free(req_t *r, const char *hash)
+{
+    int        taken;
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT 1 FROM key_tokens WHERE hash = $1 UNION ALL SELECT 1 FROM keys"
+               " WHERE token = $1 AND current_hash IS NOT NULL", hash);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    taken = PQntuples(res);
+    PQclear(res);
+
+    if (taken) {
+        fail_repr(r, 400, "This key is, or was, one that was regenerated. Choose"
+                  " another.");
+    }
+
+    return taken ? -1 : 0;
+}
+
+
 static int
 key_insert(req_t *r, rowset_t *rs, key_new_t *k)
 {
@@ -496,8 +524,8 @@ key_insert(req_t *r, rowset_t *rs, key_new_t *k)
 
     if (made) {
         tx_touch(r, PQgetvalue(res, 0, 0));
-        k->row = json_parse(&r->a, PQgetvalue(res, 0, 1),
-                            (size_t) PQgetlength(res, 0, 1), &err);
+        k->row = json_parse_big(&r->a, PQgetvalue(res, 0, 1),
+                                (size_t) PQgetlength(res, 0, 1), &err);
     }
 
     PQclear(res);
@@ -536,7 +564,13 @@ key_create(req_t *r, const field_t *table, const char *user_id,
         return -1;
     }
 
-    rc = key_insert(r, &rs, k);
+    rc = json_is_null(json_get(r->json, "key")) || key_hash_free(r, k->token) == 0
+         ? key_insert(r, &rs, k) : -1;
+
+    if (rc > 0 && k->row == NULL) {
+        fail_repr(r, 400, "The key is too large to be shown");
+        return -1;
+    }
 
     if (rc <= 0) {
         return rc < 0 || key_existing(r, k, user_id, team_id) < 0 ? -1 : 0;

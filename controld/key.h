@@ -75,6 +75,15 @@ int key_guaranteed(req_t *r, const char *team_id, const char *token);
 int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
     jv_t **row);
 
+/* May the caller update this key (litellm-api 8A)?  0, or -1 after answering. */
+int key_may_update(req_t *r, const key_ref_t *ref, const char *sent);
+
+/* 0, or -1 after refusing organization_id of the body. */
+int key_keeps_organization(req_t *r, const key_ref_t *ref);
+
+/* 1 when the team is of this organization. */
+int key_team_is_of(req_t *r, const char *team_id, const char *org_id);
+
 /* /key/update of r->json inside the open transaction.  0, or -1 after answering. */
 int key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row);
 

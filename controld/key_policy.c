@@ -202,6 +202,28 @@ key_team_admin(req_t *r, const char *team_id)
 }
 
 
+int
+key_team_is_of(req_t *r, const char *team_id, const char *org_id)
+{
+    int        yes;
+    PGresult  *res;
+
+    res = db_q("SELECT 1 FROM teams WHERE team_id = $1 AND organization_id = $2", team_id,
+               org_id);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    yes = PQntuples(res);
+    PQclear(res);
+
+    return yes;
+}
+
+
 static int
 policy_team_known(req_t *r, const char *team_id)
 {
@@ -262,6 +284,10 @@ key_may_create(req_t *r, const char **user_id, const char *team_id,
 
     if (access_admin(r)) {
         return team_id ? policy_required(r, team) : policy_personal(r, personal);
+    }
+
+    if (service) {
+        route = "/key/service-account/generate";     /* it belongs to nobody */
     }
 
     if (team_id && policy_team(r, team, team_id, *user_id, route) != 0) {
@@ -342,27 +368,30 @@ policy_duration(const jv_t *v, int64_t *s)
 }
 
 
+/* What can not be read is over: it must not slip through. */
+
 static int
-policy_over(req_t *r, const jv_t *max, const jv_t *v, int create)
+policy_over(req_t *r, const jv_t *max, const jv_t *v)
 {
-    int      over;
+    int      over, scale;
     int64_t  a, b;
 
     if (strcmp(max->key, "duration") == 0 || strcmp(max->key, "budget_duration") == 0)
     {
-        over = policy_duration(v, &a) == 0 && policy_duration(max, &b) == 0 && a > b;
+        over = policy_duration(max, &b) == 0
+               && (policy_duration(v, &a) != 0 || a > b);
 
     } else {
-        over = (v->type == J_NUM || v->type == J_STR)
-               && (max->type == J_NUM || max->type == J_STR)
-               && kt_money_parse(v->s, v->len, KT_MONEY_USD, &a) == KT_OK
-               && kt_money_parse(max->s, max->len, KT_MONEY_USD, &b) == KT_OK
-               && a > b;
+        scale = strcmp(max->key, "max_budget") ? 0 : KT_MONEY_USD;
+        over = (max->type == J_NUM || max->type == J_STR)
+               && kt_money_parse(max->s, max->len, scale, &b) == KT_OK
+               && ((v->type != J_NUM && v->type != J_STR)
+                   || kt_money_parse(v->s, v->len, scale, &a) != KT_OK || a > b);
     }
 
     if (over) {
         fail_repr(r, 400, "%s is over max limit set in config - user_value=%s;"
-                  " max_value=%s", max->key, v->s, max->s);
+                  " max_value=%s", max->key, v->s ? v->s : "?", max->s);
     }
 
     return over;
@@ -392,10 +421,10 @@ policy_upper(req_t *r, int create)
             continue;
         }
 
-        if (json_is_null(v)) {
+        if (json_is_null(v) || (v->type == J_STR && v->len == 0)) {
             json_set(r->json, names[i], json_copy(&r->a, max));
 
-        } else if (policy_over(r, max, v, create)) {
+        } else if (policy_over(r, max, v)) {
             return -1;
         }
     }

@@ -6,6 +6,7 @@
 #include "bg.h"
 #include "conf.h"
 #include "db.h"
+#include "kt_key.h"
 #include "kt_schema.h"
 #include "ledger.h"
 #include "log.h"
@@ -458,6 +459,7 @@ ledger_thread(void *arg)
 
     rds_close();
     db_close();
+    kt_key_thread_end();
 
     return NULL;
 }

@@ -60,11 +60,23 @@ log_f(const char *fmt, ...)
 }
 
 
+/* Secrets that are known, and whatever looks like a key: paths may hold one. */
+
 static void
 log_mask(buf_t *b)
 {
-    int    i;
-    char  *p;
+    int     i;
+    char   *p;
+    size_t  n;
+
+    for (p = strstr(b->p, "sk-"); p; p = strstr(p + 3, "sk-")) {
+        n = strspn(p + 3, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                   "0123456789_-");
+
+        if (n >= 8) {
+            memset(p + 3, '*', n);
+        }
+    }
 
     for (i = 0; i < log_nsecrets; i++) {
         while ((p = strstr(b->p, log_secrets[i])) != NULL) {

@@ -386,32 +386,46 @@ owner_check_budgets(req_t *r)
 }
 
 
+/* One map from model to rate: what has no room among the sub-meters is refused. */
+
+static int
+owner_check_rates(req_t *r, const char *name, const jv_t *o)
+{
+    const jv_t  *c;
+
+    if (!json_is_null(o) && o->type != J_OBJ) {
+        fail_field(r, name, "dict_type", "Input should be a valid dictionary", o);
+        return -1;
+    }
+
+    for (c = o ? o->head : NULL; c; c = c->next) {
+        if (c->type != J_NUM || owner_number(c, 0) < 0 || !util_id_ok(c->key)
+            || o->n > OWNER_SUB_MAX / 4)
+        {
+            fail_repr(r, 400, "Invalid %s: %.200s", name, json_text(&r->a, o));
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
 int
 owner_check_limits(req_t *r)
 {
-    size_t                    i;
-    const jv_t               *o, *c;
-    const char               *s;
-    static const char *const  rates[] = { "model_rpm_limit", "model_tpm_limit" };
+    const jv_t  *o, *c, *meta;
+    const char  *s;
 
-    for (i = 0; i < 2; i++) {
-        o = json_get(r->json, rates[i]);
+    meta = json_get(r->json, "metadata");
+    meta = meta && meta->type == J_OBJ ? meta : NULL;
 
-        if (!json_is_null(o) && o->type != J_OBJ) {
-            fail_field(r, rates[i], "dict_type",
-                       "Input should be a valid dictionary", o);
-            return -1;
-        }
-
-        for (c = o ? o->head : NULL; c; c = c->next) {
-            if (c->type != J_NUM || owner_number(c, 0) < 0
-                || !util_id_ok(c->key) || o->n > OWNER_SUB_MAX / 4)
-            {
-                fail_repr(r, 400, "Invalid %s: %.200s", rates[i],
-                          json_text(&r->a, o));
-                return -1;
-            }
-        }
+    if (owner_check_rates(r, "model_rpm_limit", json_get(r->json, "model_rpm_limit"))
+        || owner_check_rates(r, "model_tpm_limit", json_get(r->json, "model_tpm_limit"))
+        || owner_check_rates(r, "model_rpm_limit", json_get(meta, "model_rpm_limit"))
+        || owner_check_rates(r, "model_tpm_limit", json_get(meta, "model_tpm_limit")))
+    {
+        return -1;
     }
 
     o = json_get(r->json, "budget_limits");
@@ -554,8 +568,8 @@ owner_rows(req_t *r, void *pgresult, int ent_col, int json_col)
     policy_used(&r->a, ents, (size_t) n, used);
 
     for (i = 0; i < n; i++) {
-        v = json_parse(&r->a, PQgetvalue(res, i, json_col),
-                       (size_t) PQgetlength(res, i, json_col), &err);
+        v = json_parse_big(&r->a, PQgetvalue(res, i, json_col),
+                           (size_t) PQgetlength(res, i, json_col), &err);
 
         if (v) {
             json_set(v, "spend", json_usd(&r->a, used[i]));

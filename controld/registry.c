@@ -360,10 +360,10 @@ registry_row(arena_t *a, PGresult *r, int row)
     m = registry_new(a, PQgetvalue(r, row, 1),
                      strcmp(PQgetvalue(r, row, 2), "api") ? "import" : "api");
     m->id = arena_str(a, PQgetvalue(r, row, 0));
-    m->params = json_parse(a, PQgetvalue(r, row, 3),
-                           (size_t) PQgetlength(r, row, 3), &err);
-    m->info = json_parse(a, PQgetvalue(r, row, 4),
-                         (size_t) PQgetlength(r, row, 4), &err);
+    m->params = json_parse_big(a, PQgetvalue(r, row, 3),
+                               (size_t) PQgetlength(r, row, 3), &err);
+    m->info = json_parse_big(a, PQgetvalue(r, row, 4),
+                             (size_t) PQgetlength(r, row, 4), &err);
     m->in_pusd = registry_col(r, row, 5);
     m->out_pusd = registry_col(r, row, 6);
     m->cr_pusd = registry_col(r, row, 7);

@@ -120,16 +120,7 @@ route_body(req_t *r)
 static int
 route_fields(req_t *r, const route_t *t)
 {
-    const field_t  *f;
-
-    for (f = t->body; f && f->name && !access_admin(r); f++) {
-        if ((f->flags & F_ADMIN) && !json_is_null(json_get(r->json, f->name))) {
-            access_deny_field(r, f->name);
-            return -1;
-        }
-    }
-
-    return t->body ? fields_check(r, t->body) : 0;
+    return access_fields(r, t->body) != 0 ? -1 : fields_check(r, t->body);
 }
 
 

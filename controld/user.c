@@ -51,8 +51,8 @@ user_row(req_t *r, const char *id, jv_t **row)
     }
 
     if (PQntuples(res)) {
-        *row = json_parse(&r->a, PQgetvalue(res, 0, 0),
-                          (size_t) PQgetlength(res, 0, 0), &err);
+        *row = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
+                              (size_t) PQgetlength(res, 0, 0), &err);
     }
 
     PQclear(res);

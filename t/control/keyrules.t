@@ -64,6 +64,13 @@ like err(), qr/max_budget is over max limit set in config - user_value=200; max_
 is $s, 400, 'too long';
 ($s, $j) = $k->post('/key/generate', { duration => '-1' });
 is $s, 400, 'for ever';
+for my $way ({ rpm_limit => 9e15 }, { rpm_limit => '9223372036854775807' }, { max_budget => '101' }, { max_budget => 'much' }, { duration => '99999999999999d' }) {
+    my ($name) = keys %$way;
+    ($s) = $k->post('/key/generate', $way);
+    like $s, qr/^4\d\d$/, "$name => $way->{$name} does not slip through";
+}
+($s, $j) = $k->post('/key/generate', { duration => '' });
+ok $s != 200 || $j->{expires}, 'nor does an empty duration';
 ($s, $j) = $k->post('/key/update', { key => $key, max_budget => 101 });
 is $s, 400, 'by update neither';
 ($s, $j) = $k->post('/key/update', { key => $key, tpm_limit => 9 });

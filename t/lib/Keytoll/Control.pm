@@ -307,7 +307,7 @@ sub DESTROY {
     $self->kill('redis', 'KILL');
     $self->kill('postgres', 'INT');
     for my $log (glob "$self->{dir}/*.log $self->{dir}/run.*") {
-        push @REPORTS, map { "$log: $_" } grep { /Sanitizer|runtime error:/ } split /\n/, $self->slurp($log);
+        push @REPORTS, map { "$log: $_" } grep { m{Sanitizer|runtime error:|^\s+#\d+ .*/(?:controld|shared|ngx_module)/} } split /\n/, $self->slurp($log);
     }
 }
 
