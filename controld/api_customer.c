@@ -82,7 +82,8 @@ customer_rows(req_t *r, const char *ids, int one)
     PGresult  *res;
 
     res = db_q("SELECT ent, kt_customer_json(c), version FROM customers c WHERE"
-               " $1::text[] IS NULL OR user_id = ANY ($1::text[]) ORDER BY created_at, user_id", ids);
+               " $1::text[] IS NULL OR user_id = ANY ($1::text[]) ORDER BY created_at,"
+               " user_id", ids);
 
     if (!db_ok(res)) {
         db_log("can not read customers", res);
