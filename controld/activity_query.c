@@ -42,7 +42,7 @@ activity_from(usage_sql_t *s, const activity_ask_t *q, char kind, int64_t from, 
     }
 
     if (q->token) {
-        usage_param(s, " AND x.token = ", q->token, "");
+        usage_param(s, " AND x.token" USAGE_KEY, q->token, USAGE_KEY_END);
     }
 
     if (fine && !k->users) {
@@ -71,7 +71,7 @@ activity_from(usage_sql_t *s, const activity_ask_t *q, char kind, int64_t from, 
     }
 
     if (q->my_token) {
-        usage_param(s, " AND x.token = ", q->my_token, "");
+        usage_param(s, " AND x.token" USAGE_KEY, q->my_token, USAGE_KEY_END);
     }
 }
 

@@ -180,7 +180,7 @@ activity_of_user(req_t *r, int aggregate)
         }
 
         q.me = r->caller_user;
-        q.my_token = r->caller_user ? NULL : r->caller_token;
+        q.my_token = r->caller_user ? NULL : r->caller_key;
 
     } else if (id) {
         q.ids = db_array(&r->a, &id, 1);

@@ -100,7 +100,7 @@ api_audit(req_t *r)
         json_push(rows, json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, i, 1))));
     }
 
-    query_reply(&q, "audit_logs", rows, PQntuples(res) ? db_int(res, 0, 0) : 0);
+    query_reply(&q, "audit_logs", rows, q.total);
     PQclear(res);
 }
 

@@ -37,6 +37,11 @@ const field_t  budget_delete_body[] = {
 };
 
 
+/* Budgets have no column for it; every change of the row is by another transaction. */
+
+#define BUDGET_VERSION  "b.xmin::text::bigint"
+
+
 int
 budget_check(req_t *r)
 {
@@ -260,21 +265,23 @@ budget_models(req_t *r, const char *id)
 }
 
 
-/* The row as JSON text; NULL after answering or when there is none. */
+/* The row, locked, as JSON text; NULL after answering or when there is none. */
 
 static const char *
-budget_row(req_t *r, const char *id)
+budget_row(req_t *r, const char *id, int64_t *version)
 {
     PGresult    *res;
     const char  *row;
 
-    res = tx_q(r, "SELECT kt_budget_json(b) FROM budgets b WHERE budget_id = $1", id);
+    res = tx_q(r, "SELECT kt_budget_json(b), " BUDGET_VERSION " FROM budgets b WHERE"
+               " budget_id = $1 FOR NO KEY UPDATE", id);
 
     if (res == NULL) {
         return NULL;
     }
 
     row = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    *version = row ? db_int(res, 0, 1) : 0;
     PQclear(res);
 
     return row;
@@ -302,6 +309,7 @@ budget_body_id(req_t *r, const char *name)
 void
 api_budget_new(req_t *r)
 {
+    int64_t      version;
     const jv_t  *v;
     const char  *id, *row;
 
@@ -318,11 +326,12 @@ api_budget_new(req_t *r)
     }
 
     id = budget_create(r, json_is_null(v) ? NULL : v->s);
-    row = id && budget_models(r, id) == 0 ? budget_row(r, id) : NULL;
+    row = id && budget_models(r, id) == 0 ? budget_row(r, id, &version) : NULL;
 
     if (row && tx_audit(r, "created", "LiteLLM_BudgetTable", id, NULL, row) == 0
         && tx_commit(r) == 0)
     {
+        tx_etag(r, version);
         reply_text(r, 200, "application/json", row);
     }
 }
@@ -331,6 +340,7 @@ api_budget_new(req_t *r)
 void
 api_budget_update(req_t *r)
 {
+    int64_t      version;
     const char  *id, *before, *row;
 
     id = budget_body_id(r, "budget_id");
@@ -339,17 +349,18 @@ api_budget_update(req_t *r)
         return;
     }
 
-    before = budget_row(r, id);
+    before = budget_row(r, id, &version);
 
-    if (r->status || budget_change(r, id) != 0 || budget_models(r, id) != 0) {
+    if (r->status || (before && tx_match(r, version) != 0) || budget_change(r, id) != 0 || budget_models(r, id) != 0) {
         return;
     }
 
-    row = budget_row(r, id);
+    row = budget_row(r, id, &version);
 
     if (row && tx_audit(r, "updated", "LiteLLM_BudgetTable", id, before, row) == 0
         && tx_commit(r) == 0)
     {
+        tx_etag(r, version);
         reply_text(r, 200, "application/json", row);
     }
 }
@@ -358,6 +369,7 @@ api_budget_update(req_t *r)
 void
 api_budget_delete(req_t *r)
 {
+    int64_t      version;
     PGresult    *res;
     const char  *id, *row;
 
@@ -367,7 +379,7 @@ api_budget_delete(req_t *r)
         return;
     }
 
-    row = budget_row(r, id);
+    row = budget_row(r, id, &version);
 
     if (row == NULL) {
         if (!r->status) {
@@ -423,6 +435,10 @@ budget_rows(req_t *r, PGresult *res)
         return;
     }
 
+    if (PQnfields(res) > 1 && !PQgetisnull(res, 0, 1)) {
+        tx_etag(r, db_int(res, 0, 1));
+    }
+
     reply_text(r, 200, "application/json", arena_str(&r->a, PQgetvalue(res, 0, 0)));
     PQclear(res);
 }
@@ -450,7 +466,8 @@ api_budget_info(req_t *r)
     }
 
     budget_rows(r, db_q("SELECT coalesce(json_agg(kt_budget_json(b) ORDER BY created_at,"
-                        " budget_id), '[]') FROM budgets b WHERE budget_id ="
+                        " budget_id), '[]'), CASE WHEN count(*) = 1 THEN"
+                        " max(" BUDGET_VERSION ") END FROM budgets b WHERE budget_id ="
                         " ANY ($1::text[])", db_array(&r->a, ids, i)));
 }
 
@@ -505,11 +522,16 @@ api_budget_settings(req_t *r)
     };
 
     id = http_arg(r, "budget_id");
-    res = id ? db_q("SELECT kt_budget_json(b) FROM budgets b WHERE budget_id = $1", id)
-             : NULL;
+    res = id ? db_q("SELECT kt_budget_json(b), " BUDGET_VERSION " FROM budgets b WHERE"
+                    " budget_id = $1", id) : NULL;
     row = db_ok(res) && PQntuples(res)
           ? json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
                        &err) : NULL;
+
+    if (row) {
+        tx_etag(r, db_int(res, 0, 1));
+    }
+
     PQclear(res);
 
     if (row == NULL) {

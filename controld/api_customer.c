@@ -73,22 +73,27 @@ customer_id(req_t *r)
 }
 
 
-/* The rows of ids as wire objects; NULL after answering. */
+/* The rows of ids as wire objects; a single one has an ETag.  NULL after answering. */
 
 static jv_t *
-customer_rows(req_t *r, const char *ids)
+customer_rows(req_t *r, const char *ids, int one)
 {
     jv_t      *list;
     PGresult  *res;
 
-    res = db_q("SELECT ent, kt_customer_json(c) FROM customers c WHERE $1::text[] IS"
-               " NULL OR user_id = ANY ($1::text[]) ORDER BY created_at, user_id", ids);
+    res = db_q("SELECT ent, kt_customer_json(c), version FROM customers c WHERE"
+               " $1::text[] IS NULL OR user_id = ANY ($1::text[]) ORDER BY created_at,"
+               " user_id", ids);
 
     if (!db_ok(res)) {
         db_log("can not read customers", res);
         PQclear(res);
         fail_db(r);
         return NULL;
+    }
+
+    if (one && PQntuples(res) == 1) {
+        tx_etag(r, db_int(res, 0, 2));
     }
 
     list = owner_rows(r, res, 0, 1);
@@ -103,7 +108,7 @@ customer_row(req_t *r, const char *id)
 {
     jv_t  *list;
 
-    list = customer_rows(r, db_array(&r->a, &id, 1));
+    list = customer_rows(r, db_array(&r->a, &id, 1), 1);
 
     return list ? list->head : NULL;
 }
@@ -113,6 +118,65 @@ static void
 customer_missing(req_t *r, const char *param, const char *id)
 {
     fail_proxy(r, 404, "not_found", param, "End User Id=%s does not exist in db", id);
+}
+
+
+/* Rows as the audit has them, by id, locked; NULL after answering. */
+
+static jv_t *
+customer_texts(req_t *r, const char *ids)
+{
+    int        i;
+    jv_t      *o;
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT user_id, kt_customer_json(c) FROM customers c WHERE user_id ="
+               " ANY ($1::text[]) ORDER BY user_id FOR UPDATE", ids);
+
+    if (res == NULL) {
+        return NULL;
+    }
+
+    o = json_obj(&r->a);
+
+    for (i = 0; i < PQntuples(res); i++) {
+        json_set(o, arena_str(&r->a, PQgetvalue(res, i, 0)),
+                 json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, i, 1))));
+    }
+
+    PQclear(res);
+
+    return o;
+}
+
+
+/* An audit row of each: `before` is customer_texts() of then. */
+
+static int
+customer_audit(req_t *r, const char *action, const char *ids, const jv_t *before)
+{
+    jv_t        *after;
+    const jv_t  *c, *v, *list;
+
+    after = customer_texts(r, ids);
+
+    if (after == NULL) {
+        return -1;
+    }
+
+    list = after->head ? after : before;
+
+    for (c = list ? list->head : NULL; c; c = c->next) {
+        v = json_get(before, c->key);
+
+        if (tx_audit(r, action, "LiteLLM_EndUserTable", c->key, v ? json_text(&r->a, v) : NULL,
+                     after->head ? json_text(&r->a, c) : NULL) != 0)
+        {
+            return -1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -165,7 +229,7 @@ api_customer_new(req_t *r)
     }
 
     if ((budget && budget_models(r, budget) != 0)
-        || tx_audit(r, "created", "LiteLLM_EndUserTable", id, NULL, NULL) != 0
+        || customer_audit(r, "created", db_array(&r->a, &id, 1), NULL) != 0
         || tx_commit(r) != 0)
     {
         return;
@@ -234,7 +298,8 @@ customer_drop_empty(req_t *r)
 void
 api_customer_update(req_t *r)
 {
-    jv_t        *row;
+    jv_t        *row, *before;
+    int64_t      version;
     rowset_t     rs;
     PGresult    *res;
     const char  *id, *ent, *current, *budget;
@@ -250,8 +315,8 @@ api_customer_update(req_t *r)
         return;
     }
 
-    res = tx_q(r, "SELECT ent, budget_id FROM customers WHERE user_id = $1 FOR UPDATE",
-               id);
+    res = tx_q(r, "SELECT ent, budget_id, version FROM customers WHERE user_id = $1 FOR"
+               " UPDATE", id);
 
     if (res == NULL) {
         return;
@@ -265,16 +330,18 @@ api_customer_update(req_t *r)
 
     ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
     current = db_str(res, 0, 1) ? arena_str(&r->a, db_str(res, 0, 1)) : NULL;
+    version = db_int(res, 0, 2);
     PQclear(res);
+    before = tx_match(r, version) == 0 ? customer_texts(r, db_array(&r->a, &id, 1)) : NULL;
 
-    if (budget_link(r, &rs, ent, current) != 0) {
+    if (before == NULL || budget_link(r, &rs, ent, current) != 0) {
         return;
     }
 
     budget = customer_write(r, &rs, id);
 
     if (budget == NULL || (*budget && budget_models(r, budget) != 0)
-        || tx_audit(r, "updated", "LiteLLM_EndUserTable", id, NULL, NULL) != 0
+        || customer_audit(r, "updated", db_array(&r->a, &id, 1), before) != 0
         || tx_commit(r) != 0)
     {
         return;
@@ -327,7 +394,7 @@ api_customer_list(req_t *r)
 {
     jv_t  *list;
 
-    list = customer_rows(r, NULL);
+    list = customer_rows(r, NULL, 0);
 
     if (list) {
         reply_json(r, 200, list);
@@ -389,7 +456,7 @@ api_customer_delete(req_t *r)
 {
     int          i, n, rc;
     size_t       asked;
-    jv_t        *out;
+    jv_t        *out, *before;
     PGresult    *res;
     const char  *ids, *absent;
 
@@ -410,6 +477,12 @@ api_customer_delete(req_t *r)
         return;
     }
 
+    before = customer_texts(r, ids);
+
+    if (before == NULL) {
+        return;
+    }
+
     res = tx_q(r, "WITH s AS (DELETE FROM submeters WHERE owner IN (SELECT ent FROM"
                " customers WHERE user_id = ANY ($1::text[])) RETURNING ent), c AS"
                " (DELETE FROM customers WHERE user_id = ANY ($1::text[]) RETURNING ent)"
@@ -427,7 +500,7 @@ api_customer_delete(req_t *r)
 
     PQclear(res);
 
-    if (rc != 0 || tx_audit(r, "deleted", "LiteLLM_EndUserTable", ids, NULL, NULL) != 0
+    if (rc != 0 || customer_audit(r, "deleted", ids, before) != 0
         || tx_commit(r) != 0)
     {
         return;
@@ -449,13 +522,14 @@ customer_set_blocked(req_t *r, int blocked)
 {
     int          i;
     size_t       n;
-    jv_t        *out, *rows;
+    jv_t        *out, *rows, *before;
     PGresult    *res;
     const char  *ids;
 
     ids = customer_ids(r, &n);
+    before = ids && tx_begin(r) == 0 ? customer_texts(r, ids) : NULL;
 
-    if (ids == NULL || tx_begin(r) != 0) {
+    if (before == NULL) {
         return;
     }
 
@@ -476,14 +550,13 @@ customer_set_blocked(req_t *r, int blocked)
 
     PQclear(res);
 
-    if (tx_audit(r, blocked ? "blocked" : "unblocked", "LiteLLM_EndUserTable", ids,
-                 NULL, NULL) != 0
+    if (customer_audit(r, blocked ? "blocked" : "unblocked", ids, before) != 0
         || tx_commit(r) != 0)
     {
         return;
     }
 
-    rows = customer_rows(r, ids);
+    rows = customer_rows(r, ids, 0);
 
     if (rows) {
         out = json_obj(&r->a);

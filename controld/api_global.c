@@ -213,7 +213,8 @@ api_global_spend_logs(req_t *r)
     usage_from(&q, 'g', &w, usage_today() - 29, usage_today());
 
     if (key && *key) {
-        usage_param(&q, " AND x.kind = 'k' AND x.token = ", key_token(r, key), "");
+        usage_param(&q, " AND x.kind = 'k' AND x.token" USAGE_KEY, key_token(r, key),
+                    USAGE_KEY_END);
     }
 
     buf_puts(&q.sql, " GROUP BY u.day ORDER BY u.day");
@@ -342,8 +343,8 @@ global_names(usage_sql_t *q, char kind, const usage_who_t *w, int64_t from, int6
                                   " AS name) t", name);
     usage_param(q, " AND l.started_at >= ", usage_day_text(&q->r->a, from), "::date");
     usage_param(q, " AND l.started_at < ", usage_day_text(&q->r->a, to + 1), "::date");
-    usage_param(q, w->user ? " AND l.user_id = " : " AND l.token = ",
-                w->user ? w->user : w->token, "");
+    usage_param(q, w->user ? " AND l.user_id = " : " AND l.token" USAGE_KEY,
+                w->user ? w->user : w->token, w->user ? "" : USAGE_KEY_END);
 }
 
 
@@ -369,8 +370,8 @@ api_global_end_users(req_t *r)
     global_names(&q, 'c', &w, from, to);
 
     if (key && *key) {
-        usage_param(&q, w.all ? " AND x.token = " : " AND l.token = ",
-                    key_token(r, key), "");
+        usage_param(&q, w.all ? " AND x.token" USAGE_KEY : " AND l.token" USAGE_KEY,
+                    key_token(r, key), USAGE_KEY_END);
     }
 
     buf_printf(&q.sql, " GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT %d) s", GLOBAL_END_USERS);

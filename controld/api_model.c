@@ -253,6 +253,10 @@ api_model_new(req_t *r)
         return;
     }
 
+    if (model_grant(r, team, &(model_grant_t) { name, params, info, NULL, NULL }) != 0) {
+        return;
+    }
+
     id = json_str(info, "id");
     id = id && util_id_ok(id) ? id : util_uuid(&r->a);
     info = json_copy(&r->a, info);
@@ -396,7 +400,7 @@ model_update(req_t *r, const char *id, int patch)
 {
     int          rc;
     model_row_t  m;
-    const char  *row, *team;
+    const char  *row, *team, *name;
 
     if (tx_begin(r) != 0) {
         return;
@@ -430,6 +434,15 @@ model_update(req_t *r, const char *id, int patch)
 
     if (team && *team && (m.team_id == NULL || strcmp(team, m.team_id))) {
         fail_repr(r, 400, "team_id of a model can not be changed");
+        return;
+    }
+
+    name = json_str(r->json, "model_name");
+    name = name && m.public_name && strcmp(name, m.public_name) == 0 ? NULL : name;
+
+    if (model_grant(r, m.team_id, &(model_grant_t) { name, json_get(r->json, "litellm_params"),
+                    json_get(r->json, "model_info"), m.params, m.info }) != 0)
+    {
         return;
     }
 

@@ -234,9 +234,10 @@ list_find(jv_t *list, const char *name)
 void
 api_models_one(req_t *r)
 {
-    char   *p, *next;
-    jv_t   *list, *c;
-    buf_t   missing;
+    char    *p, *next;
+    jv_t    *list, *c;
+    buf_t    missing;
+    size_t   n;
 
     list = list_visible(r);
 
@@ -251,6 +252,7 @@ api_models_one(req_t *r)
         return;
     }
 
+    n = 0;
     buf_init(&missing, &r->a);
 
     for (p = arena_str(&r->a, r->rest); p; p = next) {
@@ -263,18 +265,18 @@ api_models_one(req_t *r)
         c = list_find(list, p);
 
         if (c == NULL) {
-            buf_puts(&missing, missing.len ? ", " : "");
+            buf_puts(&missing, n++ ? ", " : "");
             buf_puts(&missing, p);
         }
     }
 
-    if (missing.len == 0) {
+    if (n == 0 && c) {
         json_set(c, "id", json_string(&r->a, r->rest));
         reply_json(r, 200, c);
 
     } else if (strchr(r->rest, ',')) {
         fail_detail(r, 404, arena_printf(&r->a, "The following model(s) do not exist or"
-                    " are not accessible: %s", missing.p));
+                    " are not accessible: %s", missing.len ? missing.p : ""));
 
     } else {
         fail_detail(r, 404, arena_printf(&r->a, "The model `%s` does not exist or is not"

@@ -51,18 +51,21 @@ const field_t  org_info_body[] = {
 #define ORG_LIVE  " AND deleted_at IS NULL"
 
 
-/* Rows of a condition on o with one parameter; NULL after answering. */
+/*
+ * Rows of a condition on o with one parameter; with an ETag if it is `one` that is
+ * answered.  NULL after answering.
+ */
 
 static jv_t *
-org_rows(req_t *r, const char *where, const char *param)
+org_rows(req_t *r, const char *where, const char *param, int one)
 {
     jv_t        *list;
     PGresult    *res;
     const char  *params[1];
 
     params[0] = param;
-    res = db_dynamic(arena_printf(&r->a, "SELECT ent, kt_org_json(o) FROM organizations"
-                     " o WHERE %s" ORG_LIVE " ORDER BY created_at, organization_id",
+    res = db_dynamic(arena_printf(&r->a, "SELECT ent, kt_org_json(o), version FROM"
+                     " organizations o WHERE %s" ORG_LIVE " ORDER BY created_at, organization_id",
                      where), 1, params);
 
     if (!db_ok(res)) {
@@ -70,6 +73,10 @@ org_rows(req_t *r, const char *where, const char *param)
         PQclear(res);
         fail_db(r);
         return NULL;
+    }
+
+    if (one && PQntuples(res) == 1) {
+        tx_etag(r, db_int(res, 0, 2));
     }
 
     list = owner_rows(r, res, 0, 1);
@@ -84,7 +91,7 @@ org_reply(req_t *r, const char *id)
 {
     jv_t  *list;
 
-    list = org_rows(r, "organization_id = $1", id);
+    list = org_rows(r, "organization_id = $1", id, 1);
 
     if (list && list->head) {
         reply_json(r, 200, list->head);
@@ -119,16 +126,17 @@ org_id(req_t *r)
 /* Model limits of metadata and of the budget, audit and commit. */
 
 static int
-org_finish(req_t *r, const char *ent, const char *id, const char *action)
+org_finish(req_t *r, const char *ent, const char *id, const char *action,
+    const char *before)
 {
     int          rc;
     jv_t        *row;
     PGresult    *res;
-    const char  *err;
+    const char  *err, *after;
 
     tx_touch(r, ent);
     res = tx_q(r, "SELECT json_build_object('metadata', o.metadata, 'model_max_budget',"
-               " coalesce(b.model_max_budget, '{}')) FROM organizations o LEFT JOIN"
+               " coalesce(b.model_max_budget, '{}')), kt_org_json(o) FROM organizations o LEFT JOIN"
                " budgets b USING (budget_id) WHERE o.organization_id = $1", id);
 
     if (res == NULL) {
@@ -137,11 +145,12 @@ org_finish(req_t *r, const char *ent, const char *id, const char *action)
 
     row = json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
                      &err);
+    after = arena_str(&r->a, PQgetvalue(res, 0, 1));
     PQclear(res);
     rc = owner_submeters(r, ent, row);
 
-    if (rc != 0 || tx_audit(r, action, "LiteLLM_OrganizationTable", id, NULL,
-                            NULL) != 0)
+    if (rc != 0 || tx_audit(r, action, "LiteLLM_OrganizationTable", id, before,
+                            after) != 0)
     {
         return -1;
     }
@@ -196,7 +205,7 @@ api_organization_new(req_t *r)
     ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
     PQclear(res);
 
-    if (org_finish(r, ent, id, "created") == 0) {
+    if (org_finish(r, ent, id, "created", NULL) == 0) {
         org_reply(r, id);
     }
 }
@@ -278,7 +287,8 @@ api_organization_update(req_t *r)
 {
     rowset_t     rs;
     PGresult    *res;
-    const char  *id, *ent, *current;
+    int64_t      version;
+    const char  *id, *ent, *current, *before;
 
     memset(&rs, 0, sizeof(rs));
     id = org_id(r);
@@ -291,8 +301,8 @@ api_organization_update(req_t *r)
         return;
     }
 
-    res = tx_q(r, "SELECT ent, budget_id FROM organizations WHERE organization_id = $1"
-               ORG_LIVE " FOR UPDATE", id);
+    res = tx_q(r, "SELECT ent, budget_id, kt_org_json(o), version FROM organizations o"
+               " WHERE organization_id = $1" ORG_LIVE " FOR UPDATE", id);
 
     if (res == NULL) {
         return;
@@ -306,13 +316,26 @@ api_organization_update(req_t *r)
 
     ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
     current = db_str(res, 0, 1) ? arena_str(&r->a, db_str(res, 0, 1)) : NULL;
+    before = arena_str(&r->a, PQgetvalue(res, 0, 2));
+    version = db_int(res, 0, 3);
     PQclear(res);
 
-    if (budget_link(r, &rs, ent, current) == 0 && org_write(r, &rs, id) == 0
-        && org_finish(r, ent, id, "updated") == 0)
+    if (tx_match(r, version) == 0 && budget_link(r, &rs, ent, current) == 0 && org_write(r, &rs, id) == 0
+        && org_finish(r, ent, id, "updated", before) == 0)
     {
         org_reply(r, id);
     }
+}
+
+
+static int
+org_delete_team(req_t *r, const char *id)
+{
+    jv_t  *row;
+
+    return team_row(r, id, &row) != 0 || team_delete(r, id) != 0
+           || tx_audit(r, "deleted", "LiteLLM_TeamTable", id,
+                       row ? json_text(&r->a, row) : NULL, NULL) != 0 ? -1 : 0;
 }
 
 
@@ -348,7 +371,7 @@ org_delete(req_t *r, const char *id, jv_t *out)
     }
 
     for (i = 0, rc = 0; i < PQntuples(res) && rc == 0; i++) {
-        rc = team_delete(r, arena_str(&r->a, PQgetvalue(res, i, 0)));
+        rc = org_delete_team(r, arena_str(&r->a, PQgetvalue(res, i, 0)));
     }
 
     PQclear(res);
@@ -452,7 +475,7 @@ api_organization_info(req_t *r)
         return;
     }
 
-    list = org_rows(r, "organization_id = $1", id ? id : "");
+    list = org_rows(r, "organization_id = $1", id ? id : "", 1);
 
     if (list && list->head) {
         reply_json(r, 200, list->head);
@@ -485,7 +508,7 @@ api_organization_info_list(req_t *r)
         names[i++] = c->type == J_STR ? c->s : "";
     }
 
-    list = org_rows(r, "organization_id = ANY ($1::text[])", db_array(&r->a, names, i));
+    list = org_rows(r, "organization_id = ANY ($1::text[])", db_array(&r->a, names, i), 0);
 
     if (list) {
         reply_json(r, 200, list);

@@ -280,10 +280,11 @@ api_global_report(req_t *r)
     user = http_arg(r, "internal_user_id");
 
     if (key && *key) {
-        report_keys(r, &w, from, to, " AND x.token = ", key_token(r, key));
+        report_keys(r, &w, from, to, " AND x.token" USAGE_KEY "?" USAGE_KEY_END,
+                    key_token(r, key));
 
     } else if (user && *user) {
-        report_keys(r, &w, from, to, " AND x.user_id = ", user);
+        report_keys(r, &w, from, to, " AND x.user_id = ?", user);
 
     } else if (strcmp(by, "api_key") == 0) {
         report_keys(r, &w, from, to, NULL, NULL);
@@ -359,9 +360,10 @@ api_key_report(req_t *r)
     mine = strcmp(token, r->caller_token) == 0 || access_reads_all(r);
     access_scoped(r);
 
-    if (!mine && r->caller_user && r->role != ROLE_NONE) {
-        res = db_q("SELECT 1 FROM keys WHERE token = $1 AND user_id = $2", token,
-                   r->caller_user);
+    if (!mine) {
+        res = db_q("SELECT 1 FROM keys WHERE token = (kt_key_hashes($1))[1] AND (token = $2"
+                   " OR user_id = $3)", token, r->caller_key,
+                   r->role == ROLE_NONE ? NULL : r->caller_user);
 
         if (!db_ok(res)) {
             PQclear(res);
@@ -373,7 +375,7 @@ api_key_report(req_t *r)
         PQclear(res);
     }
 
-    report_object(r, mine, "api_key", " AND x.token = ", token);
+    report_object(r, mine, "api_key", " AND x.token" USAGE_KEY "?" USAGE_KEY_END, token);
 }
 
 
@@ -384,7 +386,7 @@ api_user_report(req_t *r)
 
     id = report_id(r, "user_id", r->caller_user);
     report_object(r, access_reads_all(r) || access_self(r, id), "user_id",
-                  " AND x.user_id = ", id);
+                  " AND x.user_id = ?", id);
 }
 
 
@@ -395,7 +397,7 @@ api_team_report(req_t *r)
 
     id = report_id(r, "team_id", r->caller_team);
     report_object(r, access_reads_all(r) ? 1 : access_team_admin(r, id), "team_id",
-                  " AND x.team_id = ", id);
+                  " AND x.team_id = ?", id);
 }
 
 
@@ -406,7 +408,7 @@ api_organization_report(req_t *r)
 
     id = report_id(r, "organization_id", r->caller_org);
     report_object(r, access_reads_all(r) ? 1 : access_org_admin(r, id),
-                  "organization_id", " AND x.organization_id = ", id);
+                  "organization_id", " AND x.organization_id = ?", id);
 }
 
 

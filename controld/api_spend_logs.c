@@ -124,7 +124,7 @@ logs_summary(req_t *r, const char *token, const char *user, int64_t from, int64_
     usage_sql(&q, r, "SELECT u.day - date '1970-01-01', x.user_id, x.model, x.token,"
               " sum(u.cost_nusd)::bigint");
     usage_from(&q, 'k', &w, from, to);
-    logs_and(&q, " AND x.token = ", token, "");
+    logs_and(&q, " AND x.token" USAGE_KEY, token, USAGE_KEY_END);
     logs_and(&q, " AND x.user_id = ", w.all ? user : NULL, "");
     buf_puts(&q.sql, " GROUP BY 1, 2, 3, 4 ORDER BY 1");
     res = usage_run(&q);
@@ -226,7 +226,7 @@ logs_rows(req_t *r, int csv, const char *user, int64_t from, int64_t to)
         return;
     }
 
-    logs_and(&q, " AND l.token = ", logs_token(r), "");
+    logs_and(&q, " AND l.token" USAGE_KEY, logs_token(r), USAGE_KEY_END);
     logs_and(&q, " AND l.user_id = ", user, "");
     logs_and_id(&q, http_arg(r, "request_id"));
 

@@ -199,7 +199,7 @@ logs_filters(usage_sql_t *q, const char *user)
     req_t       *r = q->r;
     const char  *alias, *text;
 
-    logs_and(q, " AND l.token = ", logs_token(r), "");
+    logs_and(q, " AND l.token" USAGE_KEY, logs_token(r), USAGE_KEY_END);
     logs_and(q, " AND l.user_id = ", user, "");
     logs_and(q, " AND l.rid = ", http_arg(r, "session_id"), "");
     logs_and(q, " AND l.team_id = ", http_arg(r, "team_id"), "");
@@ -215,7 +215,8 @@ logs_filters(usage_sql_t *q, const char *user)
     alias = http_arg(r, "key_alias");
 
     if (alias && *alias) {
-        usage_param(q, " AND l.token IN (SELECT token FROM keys WHERE key_alias LIKE ",
+        usage_param(q, " AND l.token IN (SELECT unnest(kt_key_hashes(token)) FROM keys"
+                    " WHERE key_alias LIKE ",
                     usage_like(&r->a, alias), ")");
     }
 

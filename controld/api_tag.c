@@ -48,7 +48,7 @@ tag_name(req_t *r)
 }
 
 
-/* Rows by name; names NULL: all.  NULL after answering. */
+/* Rows by name, a single one with an ETag; names NULL: all.  NULL after answering. */
 
 static jv_t *
 tag_rows(req_t *r, const char *names)
@@ -56,7 +56,7 @@ tag_rows(req_t *r, const char *names)
     jv_t      *list;
     PGresult  *res;
 
-    res = db_q("SELECT ent, kt_tag_json(g) FROM tags g WHERE $1::text[] IS NULL OR"
+    res = db_q("SELECT ent, kt_tag_json(g), version FROM tags g WHERE $1::text[] IS NULL OR"
                " tag_name = ANY ($1::text[]) ORDER BY created_at, tag_name", names);
 
     if (!db_ok(res)) {
@@ -64,6 +64,10 @@ tag_rows(req_t *r, const char *names)
         PQclear(res);
         fail_db(r);
         return NULL;
+    }
+
+    if (names && PQntuples(res) == 1) {
+        tx_etag(r, db_int(res, 0, 2));
     }
 
     list = owner_rows(r, res, 0, 1);
@@ -96,19 +100,39 @@ tag_reply(req_t *r, const char *name, const char *done)
 }
 
 
+/* A row as the audit has it; NULL after answering. */
+
+static const char *
+tag_text(req_t *r, const char *name)
+{
+    PGresult    *res;
+    const char  *text;
+
+    res = tx_q(r, "SELECT kt_tag_json(g) FROM tags g WHERE tag_name = $1", name);
+    text = res == NULL ? NULL
+           : PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "null";
+    PQclear(res);
+
+    return text;
+}
+
+
 /* The end of a write: what the budget says of models, audit, commit. */
 
 static int
-tag_finish(req_t *r, PGresult *res, const char *name, const char *action)
+tag_finish(req_t *r, PGresult *res, const char *name, const char *action,
+    const char *before)
 {
-    const char  *budget;
+    const char  *budget, *after;
 
     tx_touch(r, PQgetvalue(res, 0, 0));
     budget = db_str(res, 0, 1) ? arena_str(&r->a, db_str(res, 0, 1)) : NULL;
     PQclear(res);
 
-    if ((budget && budget_models(r, budget) != 0)
-        || tx_audit(r, action, "LiteLLM_TagTable", name, NULL, NULL) != 0)
+    after = tag_text(r, name);
+
+    if (after == NULL || (budget && budget_models(r, budget) != 0)
+        || tx_audit(r, action, "LiteLLM_TagTable", name, before, after) != 0)
     {
         return -1;
     }
@@ -150,7 +174,7 @@ api_tag_new(req_t *r)
         return;
     }
 
-    if (tag_finish(r, res, name, "created") == 0) {
+    if (tag_finish(r, res, name, "created", NULL) == 0) {
         tag_reply(r, name, "created");
     }
 }
@@ -169,7 +193,8 @@ api_tag_update(req_t *r)
     int          i;
     rowset_t     rs;
     PGresult    *res;
-    const char  *name, *ent, *current, *sql, *params[ROWSET_MAX + 1];
+    int64_t      version;
+    const char  *name, *ent, *current, *before, *sql, *params[ROWSET_MAX + 1];
 
     memset(&rs, 0, sizeof(rs));
     name = tag_name(r);
@@ -180,8 +205,8 @@ api_tag_update(req_t *r)
         return;
     }
 
-    res = tx_q(r, "SELECT ent, budget_id FROM tags WHERE tag_name = $1 FOR UPDATE",
-               name);
+    res = tx_q(r, "SELECT ent, budget_id, version, kt_tag_json(g) FROM tags g WHERE"
+               " tag_name = $1 FOR UPDATE", name);
 
     if (res == NULL) {
         return;
@@ -195,9 +220,11 @@ api_tag_update(req_t *r)
 
     ent = arena_str(&r->a, PQgetvalue(res, 0, 0));
     current = db_str(res, 0, 1) ? arena_str(&r->a, db_str(res, 0, 1)) : NULL;
+    version = db_int(res, 0, 2);
+    before = arena_str(&r->a, PQgetvalue(res, 0, 3));
     PQclear(res);
 
-    if (budget_link(r, &rs, ent, current) != 0) {
+    if (tx_match(r, version) != 0 || budget_link(r, &rs, ent, current) != 0) {
         return;
     }
 
@@ -213,7 +240,7 @@ api_tag_update(req_t *r)
 
     res = tx_dynamic(r, sql, rs.n + 1, params);
 
-    if (res && tag_finish(r, res, name, "updated") == 0) {
+    if (res && tag_finish(r, res, name, "updated", before) == 0) {
         tag_reply(r, name, "updated");
     }
 }
@@ -225,11 +252,12 @@ api_tag_delete(req_t *r)
     int          i, rc;
     jv_t        *out;
     PGresult    *res;
-    const char  *name;
+    const char  *name, *before;
 
     name = tag_name(r);
+    before = name && tx_begin(r) == 0 ? tag_text(r, name) : NULL;
 
-    if (name == NULL || tx_begin(r) != 0) {
+    if (before == NULL) {
         return;
     }
 
@@ -253,7 +281,7 @@ api_tag_delete(req_t *r)
 
     PQclear(res);
 
-    if (rc != 0 || tx_audit(r, "deleted", "LiteLLM_TagTable", name, NULL, NULL) != 0
+    if (rc != 0 || tx_audit(r, "deleted", "LiteLLM_TagTable", name, before, NULL) != 0
         || tx_commit(r) != 0)
     {
         return;

@@ -300,7 +300,7 @@ team_list_deleted(req_t *r, query_t *q)
         json_push(rows, json_raw(&r->a, arena_str(&r->a, PQgetvalue(res, i, 1))));
     }
 
-    query_reply(q, "teams", rows, PQntuples(res) ? db_int(res, 0, 0) : 0);
+    query_reply(q, "teams", rows, q->total);
     PQclear(res);
 }
 
@@ -346,7 +346,7 @@ api_team_list_v2(req_t *r)
 
     if (res) {
         rows = owner_rows(r, res, 1, 2);
-        query_reply(&q, "teams", rows, PQntuples(res) ? db_int(res, 0, 0) : 0);
+        query_reply(&q, "teams", rows, q.total);
         PQclear(res);
     }
 }

@@ -4,6 +4,7 @@
 #include "access.h"
 #include "api.h"
 #include "db.h"
+#include "grant.h"
 #include "team.h"
 #include "tx.h"
 
@@ -235,6 +236,21 @@ api_team_permissions_update(req_t *r)
 }
 
 
+/* tx_audit() of every team at once: they may be many. */
+
+#define RIGHTS_BULK                                                           \
+    "WITH old AS (SELECT team_id, team_member_permissions AS p FROM teams WHERE NOT" \
+    " implicit AND ($2::boolean OR team_id = ANY ($3::text[])) ORDER BY team_id FOR NO" \
+    " KEY UPDATE), new AS (UPDATE teams t SET team_member_permissions = coalesce((SELECT" \
+    " array_agg(DISTINCT x ORDER BY x) FROM unnest(t.team_member_permissions || $1::text[])" \
+    " x), '{}'), updated_at = now(), updated_by = $4 FROM old WHERE t.team_id = old.team_id" \
+    " RETURNING t.team_id, old.p AS before, t.team_member_permissions AS after) INSERT INTO" \
+    " audit (actor, actor_key, changed_by, action, object_type, object_id, before, after)" \
+    " SELECT $4, $5, $6, 'updated', 'LiteLLM_TeamTable', team_id, jsonb_build_object("  \
+    "'team_id', team_id, 'team_member_permissions', before), jsonb_build_object('team_id'," \
+    " team_id, 'team_member_permissions', after) FROM new RETURNING object_id"
+
+
 void
 api_team_permissions_bulk(req_t *r)
 {
@@ -260,12 +276,9 @@ api_team_permissions_bulk(req_t *r)
         return;
     }
 
-    res = tx_q(r, "UPDATE teams SET team_member_permissions = coalesce((SELECT array_agg("
-               "DISTINCT p ORDER BY p) FROM unnest(team_member_permissions || $1::text[]) p), '{}'),"
-               " updated_at = now(), updated_by = $4 WHERE NOT implicit AND ($2::boolean OR"
-               " team_id = ANY ($3::text[])) RETURNING team_id", rights_array(r, list),
-               all ? "true" : "false", teams ? rights_array(r, teams) : "{}",
-               tx_actor(r));
+    res = tx_q(r, RIGHTS_BULK, rights_array(r, list), all ? "true" : "false",
+               teams ? rights_array(r, teams) : "{}", tx_actor(r) ? tx_actor(r) : "",
+               r->caller_token ? r->caller_token : "", r->changed_by);
 
     if (res == NULL) {
         return;
@@ -289,12 +302,30 @@ api_team_permissions_bulk(req_t *r)
     json_set(out, "team_ids", ids);
     json_set(out, "permissions_appended", json_copy(&r->a, list));
 
-    if (tx_audit(r, "updated", "LiteLLM_TeamTable", all ? "*" : "(several)", NULL,
-                 json_text(&r->a, out)) == 0
-        && tx_commit(r) == 0)
-    {
+    if (tx_commit(r) == 0) {
         reply_json(r, 200, out);
     }
+}
+
+
+/* A team has no models that its organization lacks. */
+
+static int
+rights_models(req_t *r, const char *team)
+{
+    PGresult    *res;
+    const char  *org;
+
+    res = tx_q(r, "SELECT organization_id FROM teams WHERE team_id = $1", team);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    org = PQntuples(res) && db_str(res, 0, 0) ? arena_str(&r->a, db_str(res, 0, 0)) : NULL;
+    PQclear(res);
+
+    return grant_team(r, org);
 }
 
 
@@ -308,7 +339,8 @@ api_team_model_add(req_t *r)
     list = json_get(r->json, "models");
 
     if (rights_team(r, team) == 0
-        && rights_admin(r, team, "Only proxy admin or team admin can modify team models") == 0)
+        && rights_admin(r, team, "Only proxy admin or team admin can modify team models") == 0
+        && rights_models(r, team) == 0)
     {
         rights_write(r, team, "UPDATE teams SET models = (CASE WHEN cardinality(models) = 0"
                      " THEN '{all-proxy-models}' ELSE models END) || ARRAY(SELECT m FROM"

@@ -309,7 +309,7 @@ api_user_list(req_t *r)
 
     if (res) {
         rows = owner_rows(r, res, 1, 2);
-        query_reply(&q, "users", rows, PQntuples(res) ? db_int(res, 0, 0) : 0);
+        query_reply(&q, "users", rows, q.total);
         PQclear(res);
     }
 }

@@ -199,7 +199,7 @@ user_update_tx(req_t *r, const char **id, jv_t **row)
     role = json_str(r->json, "user_role");
 
     if (role && strcmp(role, "internal_user") == 0
-        && json_get(r->json, "max_budget") == NULL && user_defaults(r) != 0)
+        && json_get(r->json, "max_budget") == NULL && user_default_budget(r) != 0)
     {
         return -1;
     }
@@ -443,9 +443,21 @@ user_delete_one(req_t *r, const char *id)
 }
 
 
+static int
+user_repeated(const jv_t *ids, const jv_t *item)
+{
+    const jv_t  *c;
+
+    for (c = ids->head; c != item && strcmp(c->s, item->s); c = c->next) { /* void */ }
+
+    return c != item;
+}
+
+
 void
 api_user_delete(req_t *r)
 {
+    int64_t      n;
     const jv_t  *ids, *c;
 
     ids = json_get(r->json, "user_ids");
@@ -454,13 +466,19 @@ api_user_delete(req_t *r)
         return;
     }
 
-    for (c = ids->head; c; c = c->next) {
+    for (n = 0, c = ids->head; c; c = c->next) {
+        if (user_repeated(ids, c)) {
+            continue;
+        }
+
         if (user_delete_one(r, c->s) != 0) {
             return;
         }
+
+        n++;
     }
 
     if (tx_commit(r) == 0) {
-        reply_json(r, 200, json_int(&r->a, (int64_t) ids->n));
+        reply_json(r, 200, json_int(&r->a, n));
     }
 }

@@ -34,6 +34,21 @@ int model_check_body(req_t *r, const char **name, jv_t **params, jv_t **info);
 /* Copies params, secret values sealed.  NULL after answering. */
 jv_t *model_seal(req_t *r, const jv_t *params, const char *id);
 
+/* What is set, and what it was: `params_were` and `info_was` are NULL for a new one. */
+typedef struct {
+    const char  *name;           /* a new public name, or NULL                 */
+    const jv_t  *params;
+    const jv_t  *info;
+    const jv_t  *params_were;
+    const jv_t  *info_was;
+} model_grant_t;
+
+/*
+ * Whoever is no proxy admin makes his team's models of models that it may use anyway,
+ * and leaves prices, limits, keys and addresses alone.  0, or -1 after answering 403.
+ */
+int model_grant(req_t *r, const char *team, const model_grant_t *g);
+
 /* Prices and limits as columns; those that are not said are cleared. */
 int model_prices(req_t *r, rowset_t *rs, const jv_t *params, const jv_t *info);
 

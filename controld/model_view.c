@@ -55,7 +55,7 @@ model_view(req_t *r, model_view_t *v)
         " t.access_group_ids) END), kt_aliases(k.aliases, k.router_settings,"
         " t.model_aliases, t.router_settings), CASE WHEN cardinality(k.models) > 0 THEN"
         " k.models ELSE t.models END, " MODEL_GROUPS " FROM keys k LEFT JOIN teams t ON t.team_id ="
-        " k.team_id WHERE k.token = $1", r->caller_token));
+        " k.team_id WHERE k.token = $1", r->caller_key));
 }
 
 

@@ -181,11 +181,41 @@ query_run(query_t *q, const char *sql)
 }
 
 
+static PGresult *
+query_slice(query_t *q, const char *sql, int64_t size, int64_t offset)
+{
+    return query_send(q, sql, arena_printf(&q->r->a, " LIMIT %lld OFFSET %lld",
+                      (long long) size, (long long) offset));
+}
+
+
 PGresult *
 query_page(query_t *q, const char *sql)
 {
-    return query_send(q, sql, arena_printf(&q->r->a, " LIMIT %lld OFFSET %lld",
-                      (long long) q->size, (long long) ((q->page - 1) * q->size)));
+    PGresult  *res, *first;
+
+    q->total = 0;
+    res = query_slice(q, sql, q->size, (q->page - 1) * q->size);
+
+    if (res && PQntuples(res)) {
+        q->total = db_int(res, 0, 0);
+
+    } else if (res && q->page > 1) {
+
+        /* past the last page no row has the count */
+
+        first = query_slice(q, sql, 1, 0);
+
+        if (first == NULL) {
+            PQclear(res);
+            return NULL;
+        }
+
+        q->total = PQntuples(first) ? db_int(first, 0, 0) : 0;
+        PQclear(first);
+    }
+
+    return res;
 }
 
 

@@ -20,6 +20,7 @@ typedef struct {
     int          n;
     int64_t      page;
     int64_t      size;
+    int64_t      total;              /* query_page(): of all pages             */
 } query_t;
 
 
@@ -49,7 +50,9 @@ const char *query_order(query_t *q, const char *const *cols, const char *def,
 
 /* Runs the text, in which one "%s" stands for the conditions.  NULL: answered. */
 PGresult *query_run(query_t *q, const char *sql);
-PGresult *query_page(query_t *q, const char *sql);     /* with LIMIT and OFFSET */
+
+/* The same with LIMIT and OFFSET; the first column is the count of all rows. */
+PGresult *query_page(query_t *q, const char *sql);
 
 /* {name: rows, total, page, page_size, total_pages} */
 void query_reply(query_t *q, const char *name, jv_t *rows, int64_t total);

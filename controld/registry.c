@@ -326,6 +326,17 @@ registry_init(void)
 }
 
 
+static int
+registry_extra_any(const int64_t *extra)
+{
+    size_t  i;
+
+    for (i = 0; i < REGISTRY_EXTRAS && extra[i] < 0; i++) { /* void */ }
+
+    return i < REGISTRY_EXTRAS;
+}
+
+
 static int64_t
 registry_col(PGresult *r, int row, int col)
 {
@@ -454,8 +465,10 @@ registry_merge(arena_t *a, model_t *list, size_t n, int all_of_them)
 }
 
 
+/* Files and rows as they are, `*count` of them. */
+
 static model_t *
-registry_list(arena_t *a, int *err, int all_of_them)
+registry_rows(arena_t *a, int *err, size_t *count)
 {
     int        i;
     size_t     n;
@@ -497,8 +510,46 @@ registry_list(arena_t *a, int *err, int all_of_them)
 
     PQclear(r);
     *err = 0;
+    *count = n;
 
-    return registry_merge(a, list, n, all_of_them);
+    return list;
+}
+
+
+static model_t *
+registry_list(arena_t *a, int *err, int all_of_them)
+{
+    size_t    n;
+    model_t  *list;
+
+    list = registry_rows(a, err, &n);
+
+    return *err ? NULL : registry_merge(a, list, n, all_of_them);
+}
+
+
+int
+registry_has_price(arena_t *a, const char *model)
+{
+    int       err;
+    jv_t     *params;
+    size_t    n;
+    model_t  *m, *list;
+
+    list = registry_rows(a, &err, &n);
+
+    if (err) {
+        return -1;
+    }
+
+    params = json_obj(a);
+    json_set(params, "model", json_string(a, model));
+    m = registry_new(a, model, "api");
+    m->params = params;
+    registry_deployment(a, m);
+    registry_inherit(m, list);
+
+    return m->in_pusd >= 0 || m->out_pusd >= 0 || registry_extra_any(m->extra);
 }
 
 

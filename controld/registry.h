@@ -60,6 +60,9 @@ model_t *registry_load(arena_t *a, int *err);
 /* The same with every deployment of a name, the one that prices it first. */
 model_t *registry_load_all(arena_t *a, int *err);
 
+/* 1 when a deployment of the model would inherit a price, -1: no database. */
+int registry_has_price(arena_t *a, const char *model);
+
 /*
  * Compiles and pushes under a new generation; `opening` only at the end of a
  * rebuild.  0, or -1: an error, or the gate is closed, to be tried again.  Call it

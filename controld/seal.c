@@ -1,4 +1,5 @@
 #include <string.h>
+#include <strings.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
@@ -11,25 +12,51 @@
 #define SEAL_TAG    16
 
 
-static const char *const  seal_names[] = {
-    "api_key", "aws_access_key_id", "aws_secret_access_key", "aws_session_token",
-    "vertex_credentials", "azure_ad_token", "azure_password", "client_secret",
-    "password", "token", "extra_headers", "headers", "api_token", "access_token"
+static const char *const  seal_parts[] = {
+    "key", "credential", "authorization", "password", "secret", "headers", "cookie", NULL
 };
+
+/* Counts and prices of tokens: harmless, if nothing else in the name is a secret. */
+
+static const char *const  seal_harmless[] = {
+    "_tokens", "tokens_", "per_token", "token_cost", "cost_per_", "token_limit",
+    "token_type", "token_url", "tokenizer", NULL
+};
+
+
+static int
+seal_has(const char *name, const char *part)
+{
+    size_t  n;
+
+    n = strlen(part);
+
+    for (/* void */; *name; name++) {
+        if (strncasecmp(name, part, n) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+seal_has_any(const char *name, const char *const *parts)
+{
+    while (*parts && !seal_has(name, *parts)) {
+        parts++;
+    }
+
+    return *parts != NULL;
+}
 
 
 int
 seal_is_secret(const char *name)
 {
-    size_t  i;
-
-    for (i = 0; i < sizeof(seal_names) / sizeof(seal_names[0]); i++) {
-        if (strcmp(seal_names[i], name) == 0) {
-            return 1;
-        }
-    }
-
-    return strstr(name, "secret") != NULL || strstr(name, "password") != NULL;
+    return seal_has_any(name, seal_parts)
+           || (seal_has(name, "token") && !seal_has_any(name, seal_harmless));
 }
 
 

@@ -48,7 +48,7 @@ logs_visible(usage_sql_t *q, const char **user)
     }
 
     if (w.user == NULL) {
-        usage_param(q, " AND l.token = ", w.token, "");
+        usage_param(q, " AND l.token" USAGE_KEY, w.token, USAGE_KEY_END);
         return 0;
     }
 

@@ -153,7 +153,7 @@ usage_who(req_t *r, usage_who_t *w)
         w->user = r->caller_user;
 
     } else {
-        w->token = r->caller_token;
+        w->token = r->caller_key ? r->caller_key : r->caller_token;
     }
 }
 
@@ -193,7 +193,7 @@ usage_and_who(usage_sql_t *q, const usage_who_t *w)
         usage_param(q, " AND x.user_id = ", w->user, "");
 
     } else if (w->token) {
-        usage_param(q, " AND x.token = ", w->token, "");
+        usage_param(q, " AND x.token" USAGE_KEY, w->token, USAGE_KEY_END);
     }
 }
 
@@ -237,7 +237,8 @@ static void
 usage_span(usage_sql_t *q, const usage_of_t *of, char kind, int64_t from, int64_t to,
     int sign)
 {
-    int  first;
+    int          first;
+    const char  *at;
 
     if (from > to) {
         return;
@@ -257,7 +258,9 @@ usage_span(usage_sql_t *q, const usage_of_t *of, char kind, int64_t from, int64_
     usage_and_who(q, of->who);
 
     if (of->cond) {
-        usage_param(q, of->cond, of->value, "");
+        at = strchr(of->cond, '?');
+        usage_param(q, arena_dup(&q->r->a, of->cond, (size_t) (at - of->cond)), of->value,
+                    at + 1);
     }
 
     buf_putc(&q->sql, ')');

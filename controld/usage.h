@@ -46,6 +46,14 @@ void usage_who(req_t *r, usage_who_t *w);
 
 /* Builds SQL of fixed parts and parameters: usage_param() adds "$n". */
 void usage_sql(usage_sql_t *q, req_t *r, const char *text);
+
+/*
+ * Around the parameter of a hash: every hash of that key.  The SELECT is there so that
+ * it is computed once, and not for every row.
+ */
+#define USAGE_KEY      " = ANY ((SELECT kt_key_hashes("
+#define USAGE_KEY_END  "))::text[])"
+
 void usage_param(usage_sql_t *q, const char *before, const char *value,
     const char *after);
 
@@ -67,7 +75,7 @@ void usage_and(usage_sql_t *q, char coarse, const usage_who_t *w, int64_t from,
 
 /*
  * The same for sums by key over a long time, one per dimension: whole months where they
- * fit.  `cond` is one more condition on x, before a parameter; NULL: none.
+ * fit.  `cond` is one more condition on x, with a '?' for its parameter; NULL: none.
  */
 void usage_from_keys(usage_sql_t *q, const usage_who_t *w, int64_t from, int64_t to,
     const char *cond, const char *value);

@@ -145,7 +145,7 @@ user_is_empty(const jv_t *v)
 }
 
 
-static int
+int
 user_default_budget(req_t *r)
 {
     const jv_t  *v;

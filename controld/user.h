@@ -30,6 +30,9 @@ int user_by_email(req_t *r, const char *email, const char **id);
  */
 int user_defaults(req_t *r);
 
+/* The latter alone. */
+int user_default_budget(req_t *r);
+
 /* user_role of the body into rs; only proxy admins make admins.  -1 answered. */
 int user_role(req_t *r, rowset_t *rs);
 

@@ -1,0 +1,114 @@
+# Models by people who are no proxy admins: of what their team has anyway, at its price.
+
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Keytoll::Control;
+use Keytoll::World;
+use Test::More;
+
+my $k = Keytoll::Control->new(config => <<'END');
+model_list:
+  - model_name: expensive
+    litellm_params: {model: openai/gpt-4o}
+    model_info: {access_groups: [dear]}
+  - model_name: "vllm/*"
+    litellm_params: {model: "vllm/*"}
+END
+my $w = Keytoll::World->new($k);
+my ($s, $j, $n);
+sub err { return ref $j eq 'HASH' && ref $j->{error} ? $j->{error}{message} // '' : $k->raw }
+sub new_model { my ($who, $name, $params, $info) = @_; ($s, $j) = $w->as($who, POST => '/model/new', { model_name => $name, litellm_params => $params, model_info => { team_id => 'alpha', %{ $info // {} } } }); return $s }
+sub registry { return { map { $_->{n} => $_ } @{ JSON::PP->new->decode($k->redis('GET', 'kt:{0000}:reg'))->{models} } } }
+
+# names that are no names
+
+for my $path ('/v1/models/', '/v1/models/,', '/v1/models/,,', '/models/gpt-4o,', '/models/,gpt-4o') {
+    ($s) = $w->as('IU', GET => $path);
+    is $s, 404, "$path is not found";
+}
+($s, $j) = $w->as('IU', GET => '/v1/models/gpt-4o,gpt-4o-mini');
+is $s, 200, 'two that are there';
+
+# prices, limits, keys and addresses
+
+my %base = (model => 'openai/gpt-4o');
+for my $p ([ input_cost_per_token => 0 ], [ output_cost_per_token => 0 ], [ input_cost_per_image => 0 ], [ base_model => 'gpt-4o-mini' ],
+           [ api_key => 'sk-x' ], [ api_base => 'http://x' ], [ base_url => 'http://x' ], [ custom_llm_provider => 'azure' ],
+           [ rpm => 100 ], [ tpm => 1 ], [ organization => 'o' ], [ extra_headers => {} ], [ input_cost_per_token_flex => '0' ]) {
+    is new_model('TA', 'free', { %base, @$p }), 403, "$p->[0] is for admins";
+    like err(), qr/\Q$p->[0]\E is for proxy admins/, 'and is named';
+}
+for my $p ([ base_model => 'gpt-4o-mini' ], [ max_output_tokens => 1 ], [ mode => 'embedding' ], [ access_groups => ['dear'] ], [ input_cost_per_token => 0 ]) {
+    is new_model('TA', 'free', \%base, {@$p}), 403, "model_info.$p->[0] too";
+}
+is $k->sql("SELECT count(*) FROM models WHERE source = 'api'"), 0, 'nothing was made';
+is new_model('TA', 'priced', { %base, temperature => 0.5 }, { id => 'tm-1', description => 'd' }), 200, 'without them it is made' or diag $k->raw;
+cmp_ok registry()->{ $j->{model_name} }{in}, '>', 0, 'and costs what the model costs';
+is new_model('OA', 'priced-2', \%base), 200, 'an admin of its organization too' or diag $k->raw;
+is new_model('TA', 'free', { model => 'openai/never-heard-of' }), 403, 'a model without a price is none';
+like err(), qr/has no price/, 'with the reason';
+
+# change
+
+my @change = map { my $p = $_; ([ POST => '/model/update', $p, {} ], [ PATCH => '/model/tm-1/update', $p, {} ]) }
+    ({ input_cost_per_token => 0 }, { output_cost_per_token => undef, input_cost_per_token => '0' }, { api_base => 'http://x' }, { model => 'openai/never-heard-of' });
+for my $c (@change, [ PATCH => '/model/tm-1/update', {}, { base_model => 'gpt-4o-mini' } ], [ POST => '/model/update', {}, { max_output_tokens => 1 } ]) {
+    my $before = $k->sql("SELECT m::text FROM models m WHERE model_id = 'tm-1'");
+    ($s, $j) = $w->as('TA', $c->[0] => $c->[1], { litellm_params => $c->[2], model_info => { id => 'tm-1', %{ $c->[3] } } });
+    is $s, 403, "$c->[1] of " . join ',', %{ $c->[2] } ? sort keys %{ $c->[2] } : sort keys %{ $c->[3] };
+    is $k->sql("SELECT m::text FROM models m WHERE model_id = 'tm-1'"), $before, 'changes nothing';
+}
+($s, $j) = $w->as('TA', PATCH => '/model/tm-1/update', { litellm_params => { model => 'openai/gpt-4o-mini' }, model_info => { description => 'e' } });
+is $s, 200, 'another model with a price' or diag $k->raw;
+$w->ok(PATCH => '/model/tm-1/update', { litellm_params => { input_cost_per_token => 1e-9, api_key => 'sk-of-the-admin' } });
+($s, $j) = $w->as('TA', PATCH => '/model/tm-1/update', { litellm_params => { model => 'openai/gpt-4o' } });
+is $s, 403, 'what an admin priced stays what he priced';
+($s, $j) = $w->as('TA', PATCH => '/model/tm-1/update', { litellm_params => { input_cost_per_token => undef } });
+is $s, 403, 'and keeps its price';
+my $params = JSON::PP::decode_json($k->sql("SELECT litellm_params FROM models WHERE model_id = 'tm-1'"));
+($s, $j) = $w->as('TA', PATCH => '/model/tm-1/update', { model_name => 'renamed', litellm_params => $params });
+is $s, 200, 'sent back as it was, it changes the name' or diag $k->raw;
+
+# lists
+
+$w->ok(POST => '/team/update', { team_id => 'alpha', models => ['gpt-4o-mini'] });
+is new_model('TA', 'mine', { model => 'openai/gpt-4o' }), 403, 'not what the list lacks';
+like err(), qr/is not a model of your team/, 'with the reason';
+is new_model('TA', 'mine', { model => 'openai/gpt-4o-mini' }), 200, 'what it has' or diag $k->raw;
+for my $name (qw(* gpt-4o* all-proxy-models all-team-models no-default-models gpt-4o expensive dear vllm/x)) {
+    is new_model('TA', $name, { model => 'openai/gpt-4o-mini' }), 403, "the name $name would let in others";
+    ($s) = $w->as('TA', PATCH => '/model/tm-1/update', { model_name => $name });
+    is $s, 403, 'by a change too';
+}
+unlike $k->sql("SELECT models FROM teams WHERE team_id = 'alpha'"), qr/\bgpt-4o\b(?!-)|\*|dear|expensive/, 'the list did not grow';
+is new_model('TA', 'gpt-new', { model => 'openai/gpt-4o-mini' }), 200, 'a name of a model to come';
+$k->sql(q{INSERT INTO models (model_id, model_name, source, input_pusd, output_pusd) VALUES ('imp', 'gpt-new', 'import', 5, 5)});
+is new_model('TA', 'mine-2', { model => 'openai/gpt-new' }), 403, 'does not let it in when it has come';
+$w->ok(POST => '/team/update', { team_id => 'alpha', models => [] });
+
+# a regenerated key sees what it may call
+
+my $old = $w->ok(POST => '/key/generate', { models => ['gpt-4o'] })->{key};
+my $new = $w->ok(POST => '/key/regenerate', { key => $old })->{key};
+($s, $j) = $k->get('/v1/models', key => $new);
+is_deeply [ map { $_->{id} } @{ $j->{data} } ], ['gpt-4o'], 'a regenerated key sees its models';
+
+# secrets
+
+my %secret = map { $_ => "leak-$_" } qw(aws_bearer_token_bedrock aws_web_identity_token azure_api_key vertex_ai_credentials Authorization
+                                        watsonx_apikey AZURE_PASSWORD client_secret hf_token extra_headers);
+my %plain = (model => 'openai/gpt-4o', max_tokens => 77, max_completion_tokens => 78, input_cost_per_token => '0.001', rpm => 5, tpm => 6, cache_read_input_token_cost => '0.0001', api_base => 'http://leak.free');
+$w->ok(POST => '/model/new', { model_name => 'sealed', litellm_params => { %plain, %secret }, model_info => { id => 'sealed' } });
+unlike $k->raw, qr/leak-/, 'no secret in the answer';
+unlike $k->sql("SELECT litellm_params FROM models WHERE model_id = 'sealed'"), qr/leak-/, 'nor in the row';
+is $k->sql("SELECT count(*) FROM audit WHERE audit::text LIKE '%leak-%'"), 0, 'nor in the audit';
+for my $who ('PA', 'IU') {
+    ($s, $j) = $w->as($who, GET => '/model/info');
+    unlike $k->raw, qr/leak-/, "nor told to $who";
+}
+my $row = JSON::PP::decode_json($k->sql("SELECT litellm_params FROM models WHERE model_id = 'sealed'"));
+is_deeply [ @$row{ sort keys %plain } ], [ @plain{ sort keys %plain } ], 'what is none stays as it is';
+
+done_testing;
