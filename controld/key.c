@@ -481,7 +481,7 @@ key_hash_free(req_t *r, const char *hash)
     int        taken;
     PGresult  *res;
 
-    res = tx_q(r, "SELECT 1 FROM key_tokens WHERE hash = $1 UNION ALL SELECT 1 FROM keys"
+    res = tx_q(r, "SELECT 1 FROM key_hashes WHERE hash = $1 UNION ALL SELECT 1 FROM keys"
                " WHERE token = $1 AND current_hash IS NOT NULL", hash);
 
     if (res == NULL) {
