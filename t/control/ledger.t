@@ -100,6 +100,15 @@ is $k->sql("SELECT requests FROM meters WHERE ent = 'team:t1'"), 4, 'it is still
 xadd(e => $real, r => receipt(), c => 'fix 700');
 drained();
 is used('team:t1'), 151900, 'the correction twice is once';
+my ($rt, $more) = event(cost => '0', out => 90, st => 0, end => 'lost');
+xadd(e => $more, r => receipt(), c => 'lost 0');
+drained();
+my $tokens = $k->sql("SELECT tokens FROM meters WHERE ent = 'team:t1'");
+my (undef, $less) = event(id => $rt, cost => '0', out => 20);
+xadd(e => $less, r => receipt(), c => 'fix 0');
+drained();
+is $k->sql("SELECT tokens FROM meters WHERE ent = 'team:t1'"), $tokens - 70, 'fewer tokens than thought come off the meter';
+is $k->sql('SELECT count(*) FROM ledger_rejects'), 0, 'and nothing is parked for it';
 my ($r5, $early) = event(cost => '300');
 xadd(e => $early, r => receipt(), c => 'fix 200');
 xadd(e => $early, r => receipt(), c => 'lost 200');
