@@ -26,8 +26,8 @@ const access_t  access_rows[] = {
     { "GET", "/metrics", PUBLIC_READ, SCOPE_NONE, 0 },
 
     /* keys */
-    { "POST", "/key/generate", G_KEY, SCOPE_OBJECT, 0 },
-    { "POST", "/key/update", G_KEY, SCOPE_OBJECT, 0 },
+    { "POST", "/key/generate", G_KEY | G_ORG, SCOPE_OBJECT, 0 },
+    { "POST", "/key/update", G_KEY | G_ORG, SCOPE_OBJECT, 0 },
     { "POST", "/key/delete", G_KEY, SCOPE_OBJECT, 0 },
     { "GET", "/key/info", INFO, SCOPE_OBJECT, 0 },
     { "GET", "/key/list", INFO, SCOPE_OBJECT, 0 },
@@ -36,8 +36,8 @@ const access_t  access_rows[] = {
     { "POST", "/key/service-account/generate", G_KEY, SCOPE_OBJECT, 0 },
     { "POST", "/key/bulk_update", G_KEY, SCOPE_OBJECT, 0 },
     { "POST", "/team/key/bulk_update", G_KEY, SCOPE_OBJECT, 0 },
-    { "POST", "/key/regenerate", G_KEY, SCOPE_OBJECT, 0 },
-    { "POST", "/key/{key}/regenerate", G_KEY, SCOPE_OBJECT, 0 },
+    { "POST", "/key/regenerate", G_KEY | G_ORG, SCOPE_OBJECT, 0 },
+    { "POST", "/key/{key}/regenerate", G_KEY | G_ORG, SCOPE_OBJECT, 0 },
     { "POST", "/key/{key}/reset_spend", G_KEY, SCOPE_OBJECT, 0 },
     { "POST", "/key/health", INFO, SCOPE_OBJECT, 0 },
     { "GET", "/key/aliases", INFO, SCOPE_OBJECT, 0 },

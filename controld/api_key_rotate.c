@@ -74,7 +74,7 @@ rotate_changes(req_t *r, const key_ref_t *ref, const char *sent)
     size_t                    i;
     const jv_t               *c;
     static const char *const  plain[] = {
-        "key", "new_key", "grace_period", "duration", NULL
+        "key", "new_key", "grace_period", "duration", "organization_id", NULL
     };
 
     if (access_admin(r)) {

@@ -89,6 +89,26 @@ is $s, 403, 'and of no other';
 ($s) = $w->as(CU => POST => '/key/generate', { team_id => 'beta', organization_id => 'org-A' });
 like $s, qr/^40[13]$/, 'a key of a team is of no other organization';
 
+# an admin of an organization has keys of it, when he says which
+
+($s) = $w->as(OA => POST => '/key/generate', {});
+is $s, 401, 'an admin of an organization makes no key without one';
+($s, $j) = $w->as(OA => POST => '/key/generate', { organization_id => 'org-A' });
+is_deeply [ $s, @$j{qw(organization_id user_id)} ], [ 200, 'org-A', 'user-OA' ], 'of his organization he does, for himself';
+my $oas = $j->{key};
+($s) = $w->as(OA => POST => '/key/generate', { organization_id => 'org-A', user_id => 'user-OW' });
+is $s, 403, 'for nobody else';
+($s) = $w->as(OA => POST => '/key/generate', { organization_id => 'org-B' });
+is $s, 401, 'nor of another organization';
+($s) = $w->as(OA => POST => '/key/generate', { organization_id => 'org-A', team_id => 'beta' });
+like $s, qr/^40[013]$/, 'nor of a team of another';
+($s) = $w->as(OA => POST => '/key/update', { key => $w->{key}{CU}, organization_id => 'org-A', max_budget => 1 });
+like $s, qr/^40[13]$/, 'and changes no key of another';
+($s) = $w->as(OA => POST => "/key/$w->{key}{CU}/regenerate", { organization_id => 'org-A' });
+like $s, qr/^40[13]$/, 'nor regenerates it';
+($s, $j) = $w->as(OA => POST => "/key/$oas/regenerate", { organization_id => 'org-A' });
+is $s, 200, 'but his own';
+
 # accounts of services belong to nobody, whoever names them so
 
 ($s) = $w->as(IU => POST => '/key/generate', { team_id => 'alpha', metadata => { service_account_id => 'bot' } });
