@@ -604,10 +604,20 @@ access_gate(req_t *r, const access_t *row)
 }
 
 
+/* Clients write the defaults of such fields out. */
+
+static int
+access_says_nothing(const jv_t *v)
+{
+    return v->type == J_OBJ ? v->n == 0
+           : v->type == J_NUM && v->s[strspn(v->s, "0.")] == '\0';
+}
+
+
 int
 access_fields(req_t *r, const field_t *table)
 {
-    const jv_t     *meta;
+    const jv_t     *meta, *v;
     const field_t  *f;
 
     if (r->master || r->role == ROLE_ADMIN) {
@@ -617,12 +627,17 @@ access_fields(req_t *r, const field_t *table)
     meta = json_get(r->json, "metadata");
 
     for (f = table; f && f->name; f++) {
-        if ((f->flags & F_ADMIN)
-            && (!json_is_null(json_get(r->json, f->name))
-                || (meta && meta->type == J_OBJ
-                    && (f->type == F_META || f->type == F_TAGS)
-                    && json_get(meta, f->name))))
-        {
+        if (!(f->flags & F_ADMIN)) {
+            continue;
+        }
+
+        v = json_get(r->json, f->name);
+
+        if (json_is_null(v) && (f->type == F_META || f->type == F_TAGS)) {
+            v = json_get(meta, f->name);
+        }
+
+        if (!json_is_null(v) && !((f->flags & F_ZERO) && access_says_nothing(v))) {
             fail_proxy(r, 403, "auth_error", f->name, "Only proxy admins can set %s."
                        " Your role=%s", f->name, access_role_name(r));
             return -1;

@@ -254,7 +254,7 @@ budget_models(req_t *r, const char *id)
     }
 
     for (i = 0, rc = 0; i < PQntuples(res) && rc == 0; i++) {
-        row = json_parse(&r->a, PQgetvalue(res, i, 1),
+        row = json_parse_big(&r->a, PQgetvalue(res, i, 1),
                          (size_t) PQgetlength(res, i, 1), &err);
         rc = owner_submeters(r, arena_str(&r->a, PQgetvalue(res, i, 0)), row);
     }
@@ -525,7 +525,7 @@ api_budget_settings(req_t *r)
     res = id ? db_q("SELECT kt_budget_json(b), " BUDGET_VERSION " FROM budgets b WHERE"
                     " budget_id = $1", id) : NULL;
     row = db_ok(res) && PQntuples(res)
-          ? json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+          ? json_parse_big(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
                        &err) : NULL;
 
     if (row) {

@@ -26,8 +26,8 @@
     { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN },       \
     { "duration", F_EXPIRES, "expires", 0 },                                  \
     { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },        \
-    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN },                       \
-    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN },             \
+    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN | F_ZERO },              \
+    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN | F_ZERO },    \
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },                     \
     { "aliases", F_OBJ, "aliases", 1 },                                       \
     { "blocked", F_BOOL, "blocked", 0 },                                      \
@@ -48,6 +48,8 @@
     { "tags", F_TAGS, NULL, 0 },                                              \
     { "enforced_params", F_REFUSED, NULL, 0 },                                \
     { "allowed_passthrough_routes", F_META, NULL, F_ADMIN },                  \
+    { "temp_budget_increase", F_META, NULL, F_ADMIN },                        \
+    { "temp_budget_expiry", F_META, NULL, F_ADMIN },                          \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
     { "mcp_rpm_limit", F_META, NULL, 0 },                                     \
@@ -64,7 +66,7 @@ const field_t  key_generate_body[] = {
     { "user_id", F_ID, NULL, 0 },
     { "team_id", F_ID, NULL, 0 },
     { "soft_budget", F_USD, NULL, 0 },
-    { "spend", F_USD, NULL, F_ADMIN },
+    { "spend", F_USD, NULL, F_ADMIN | F_ZERO },
     { "metadata", F_OBJ, NULL, 0 },
     { "key_type", F_ENUM, NULL, 0, "llm_api|management|read_only|default" },
     { "send_invite_email", F_BOOL, NULL, 0 },
@@ -79,8 +81,6 @@ const field_t  key_update_body[] = {
     { "user_id", F_ID, "user_id", 0 },
     { "team_id", F_ID, "team_id", 0 },
     { "soft_budget", F_USD, "soft_budget_nusd", 0 },
-    { "temp_budget_increase", F_META, NULL, F_ADMIN },
-    { "temp_budget_expiry", F_META, NULL, F_ADMIN },
     { NULL, 0, NULL, 0 }
 };
 
@@ -94,6 +94,13 @@ const field_t  key_regenerate_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
+static int
+key_is_guaranteed(req_t *r)
+{
+    return json_str(r->json, "rpm_limit_type") || json_str(r->json, "tpm_limit_type");
+}
+
+
 /*
  * Until the commit nobody deletes the team, the user or the membership that the
  * decision to make this key stands on.
@@ -104,7 +111,11 @@ key_hold_owners(req_t *r, const char *user_id, const char *team_id)
 {
     PGresult  *res;
 
-    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR SHARE", team_id);
+    /* what is guaranteed is summed up: one at a time */
+
+    res = key_is_guaranteed(r)
+          ? tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR NO KEY UPDATE", team_id)
+          : tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR SHARE", team_id);
 
     if (res == NULL) {
         return -1;
@@ -175,7 +186,8 @@ key_generate(req_t *r, const char *route)
     key_new_t    k;
     const char  *user_id, *team_id;
 
-    if (key_defaults(r, 1) != 0 || key_body_id(r, "user_id", &user_id) != 0
+    if (key_defaults(r, 1) != 0 || key_temp_budget(r) != 0
+        || key_body_id(r, "user_id", &user_id) != 0
         || key_body_id(r, "team_id", &team_id) != 0 || owner_check_limits(r) != 0
         || tx_begin(r) != 0 || key_hold_owners(r, user_id, team_id) != 0
         || key_may_create(r, &user_id, team_id, route) != 0
@@ -258,7 +270,7 @@ api_key_service(req_t *r)
 
 /* More than the budget for a while: an amount, and when that is over. */
 
-static int
+int
 key_temp_budget(req_t *r)
 {
     int          ok;

@@ -36,13 +36,15 @@ static const char *
 key_delete_tokens(req_t *r, const jv_t **sent)
 {
     size_t        i;
-    const jv_t   *c;
+    const jv_t   *c, *aliases;
     const char  **list;
 
     *sent = json_get(r->json, "keys");
 
-    if (json_is_null(*sent)) {
-        *sent = json_get(r->json, "key_aliases");
+    aliases = json_get(r->json, "key_aliases");
+
+    if (json_is_null(*sent) || ((*sent)->n == 0 && !json_is_null(aliases))) {
+        *sent = aliases;
     }
 
     if (json_is_null(*sent)) {

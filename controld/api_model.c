@@ -148,9 +148,9 @@ model_find(req_t *r, const char *id, model_row_t *m)
 
     m->id = id;
     m->name = arena_str(&r->a, PQgetvalue(res, 0, 0));
-    m->params = json_parse(&r->a, PQgetvalue(res, 0, 1),
+    m->params = json_parse_big(&r->a, PQgetvalue(res, 0, 1),
                            (size_t) PQgetlength(res, 0, 1), &err);
-    m->info = json_parse(&r->a, PQgetvalue(res, 0, 2), (size_t) PQgetlength(res, 0, 2),
+    m->info = json_parse_big(&r->a, PQgetvalue(res, 0, 2), (size_t) PQgetlength(res, 0, 2),
                          &err);
     m->json = arena_str(&r->a, PQgetvalue(res, 0, 3));
     m->team_id = json_str(m->info, "team_id");

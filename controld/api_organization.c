@@ -143,7 +143,7 @@ org_finish(req_t *r, const char *ent, const char *id, const char *action,
         return -1;
     }
 
-    row = json_parse(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+    row = json_parse_big(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
                      &err);
     after = arena_str(&r->a, PQgetvalue(res, 0, 1));
     PQclear(res);

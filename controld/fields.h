@@ -37,6 +37,7 @@ typedef enum {
 #define F_NOTNULL   0x1          /* null means the column's default            */
 #define F_REQUIRED  0x2          /* absent or null: 422                        */
 #define F_ADMIN     0x4          /* only proxy admins may send it              */
+#define F_ZERO      0x8          /* but 0 or {} says nothing                   */
 
 /*
  * A row without a column, of a type that is not moved elsewhere, is an argument of

@@ -66,6 +66,7 @@ static const struct {
 static int
 grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char *id)
 {
+    int          known;
     PGresult    *res;
     const char  *err;
 
@@ -85,7 +86,18 @@ grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char 
                                 (size_t) PQgetlength(res, 0, 0), &err);
     }
 
+    known = PQntuples(res);
     PQclear(res);
+
+    if (known && b->row == NULL) {
+        fail_repr(r, 500, "The limits of %s %s can not be read", what, id);
+        return -1;
+    }
+
+    if (!known && strcmp(what, "key") == 0) {
+        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, the key is gone");
+        return -1;
+    }
 
     return 0;
 }
@@ -334,35 +346,132 @@ grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t 
 }
 
 
-/*
- * Limits that are no single numbers can not be compared: a key that has them passes
- * them on as they are.
- */
+/* Limits that are no single numbers can not be compared: they are the same or not. */
+
+static const char *const  grant_wholes[] = {
+    "model_rpm_limit", "model_tpm_limit", "model_max_budget", "budget_limits",
+    "budget_duration"
+};
+
+#define GRANT_WHOLES  (sizeof(grant_wholes) / sizeof(grant_wholes[0]))
+#define GRANT_META    2                  /* the first are part of the metadata   */
+
 
 static int
-grant_same(req_t *r, const bound_t *b)
+grant_equal(req_t *r, const jv_t *x, const jv_t *y)
 {
-    size_t                    i;
-    const jv_t               *have, *want;
-    static const char *const  names[] = {
-        "model_max_budget", "budget_limits", "model_rpm_limit", "model_tpm_limit",
-        "budget_duration"
-    };
+    return !json_is_null(x) && !json_is_null(y)
+           && strcmp(json_text(&r->a, x), json_text(&r->a, y)) == 0;
+}
 
-    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        have = json_get(b->row, names[i]);
-        want = json_get(r->json, names[i]);
+
+/* A key that has such limits passes them on, and does not change its own. */
+
+static int
+grant_same(req_t *r, const bound_t *b, const bound_t *own, int create)
+{
+    size_t       i;
+    const jv_t  *have, *want, *meta, *was;
+
+    meta = json_get(r->json, "metadata");
+
+    for (i = 0; i < GRANT_WHOLES; i++) {
+        have = json_get(b->row, grant_wholes[i]);
+        want = json_get(r->json, grant_wholes[i]);
+
+        if (want == NULL && i < GRANT_META && meta) {
+            want = json_get(meta, grant_wholes[i]);
+            was = json_get(own->row, grant_wholes[i]);
+
+            if (want == NULL && !json_is_null(was)) {
+                json_set(r->json, grant_wholes[i], json_copy(&r->a, was));
+            }
+        }
 
         if (json_is_null(have)) {
             continue;
         }
 
-        if (json_is_null(want)) {
-            json_set(r->json, names[i], json_copy(&r->a, have));
+        if (create && json_is_null(want)) {
+            json_set(r->json, grant_wholes[i], json_copy(&r->a, have));
 
-        } else if (strcmp(json_text(&r->a, want), json_text(&r->a, have)) != 0) {
-            return grant_refuse(r, names[i], json_text(&r->a, have), b);
+        } else if (want && !grant_equal(r, want, have)) {
+            return grant_refuse(r, grant_wholes[i], json_text(&r->a, have), b);
         }
+    }
+
+    return 0;
+}
+
+
+static int
+grant_less(req_t *r, const bound_t *have, const bound_t *want, const char **name)
+{
+    size_t       i;
+    int64_t      x, y;
+    const jv_t  *h, *w;
+
+    for (i = 0; i < sizeof(grant_numbers) / sizeof(grant_numbers[0]); i++) {
+        *name = grant_numbers[i].name;
+        h = json_get(have->row, *name);
+        w = json_get(want->row, *name);
+
+        if (grant_value(h, grant_numbers[i].scale, &x)
+            && (!grant_value(w, grant_numbers[i].scale, &y) || y > x))
+        {
+            return 0;
+        }
+    }
+
+    for (i = 0; i < GRANT_WHOLES; i++) {
+        *name = grant_wholes[i];
+        h = json_get(have->row, *name);
+
+        if (!json_is_null(h) && !grant_equal(r, json_get(want->row, *name), h)) {
+            return 0;
+        }
+    }
+
+    *name = "expires";
+    h = json_get(have->row, "expires_s");
+    w = json_get(want->row, "expires_s");
+
+    if (grant_value(h, 0, &x) && (!grant_value(w, 0, &y) || y > x)) {
+        return 0;
+    }
+
+    *name = "models";
+
+    if (!grant_covers(json_get(have->row, *name), json_get(want->row, *name))) {
+        return 0;
+    }
+
+    *name = "allowed_routes";
+
+    return grant_covers(json_get(have->row, *name), json_get(want->row, *name));
+}
+
+
+int
+grant_secret(req_t *r, const char *token)
+{
+    bound_t      key, own;
+    const char  *name;
+
+    if (access_admin(r) || strcmp(token, r->caller_key) == 0) {
+        return 0;
+    }
+
+    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key) != 0
+        || grant_bound(r, &own, "key", GRANT_KEY, token) != 0)
+    {
+        return -1;
+    }
+
+    if (!grant_less(r, &key, &own, &name)) {
+        fail_proxy(r, 403, "auth_error", name, "This key may do more than yours: %s",
+                   name);
+        return -1;
     }
 
     return 0;
@@ -495,7 +604,7 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
 
     return grant_within(r, &key, create) != 0
            || grant_within(r, &owner, 0) != 0
-           || (create && key.row && grant_same(r, &key) != 0)
+           || grant_same(r, &key, &own, create) != 0
            || grant_aliases(r, &key, &owner, &own) != 0 ? -1 : 0;
 }
 

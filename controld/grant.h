@@ -18,6 +18,12 @@
 int grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     int create);
 
+/*
+ * The caller gets the secret of another key: it may do no more than his own.  0, or -1
+ * after answering 403.
+ */
+int grant_secret(req_t *r, const char *token);
+
 /* A team has no more than its organization, whoever asks: 400. */
 int grant_team(req_t *r, const char *org_id);
 

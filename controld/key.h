@@ -75,6 +75,9 @@ int key_guaranteed(req_t *r, const char *team_id, const char *token);
 int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
     jv_t **row);
 
+/* temp_budget_increase and temp_budget_expiry of the body.  -1 after answering. */
+int key_temp_budget(req_t *r);
+
 /* May the caller update this key (litellm-api 8A)?  0, or -1 after answering. */
 int key_may_update(req_t *r, const key_ref_t *ref, const char *sent);
 

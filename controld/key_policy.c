@@ -451,22 +451,26 @@ key_guaranteed(req_t *r, const char *team_id, const char *token)
     PGresult    *res;
     const char  *type;
 
+    /* the body says so, or the key as it is */
+
     for (i = 0; i < 2 && team_id; i++) {
         type = json_str(r->json, i ? "rpm_limit_type" : "tpm_limit_type");
 
-        if (type == NULL || strcmp(type, "guaranteed_throughput") != 0
-            || field_int(r, i ? "rpm_limit" : "tpm_limit", &want) <= 0)
-        {
+        if (field_int(r, i ? "rpm_limit" : "tpm_limit", &want) <= 0) {
             continue;
         }
 
         res = db_q(i ? "SELECT t.rpm_limit, coalesce((SELECT sum(k.rpm_limit) FROM keys"
                        " k WHERE k.team_id = t.team_id AND k.token <> $2), 0)::bigint"
                        " FROM teams t WHERE t.team_id = $1 AND t.rpm_limit IS NOT NULL"
+                       " AND coalesce($3, (SELECT metadata->>'rpm_limit_type' FROM keys"
+                       " WHERE token = $2)) = 'guaranteed_throughput'"
                      : "SELECT t.tpm_limit, coalesce((SELECT sum(k.tpm_limit) FROM keys"
                        " k WHERE k.team_id = t.team_id AND k.token <> $2), 0)::bigint"
-                       " FROM teams t WHERE t.team_id = $1 AND t.tpm_limit IS NOT NULL",
-                   team_id, token);
+                       " FROM teams t WHERE t.team_id = $1 AND t.tpm_limit IS NOT NULL"
+                       " AND coalesce($3, (SELECT metadata->>'tpm_limit_type' FROM keys"
+                       " WHERE token = $2)) = 'guaranteed_throughput'",
+                   team_id, token, type);
 
         if (!db_ok(res)) {
             PQclear(res);

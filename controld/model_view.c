@@ -19,9 +19,9 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
 
     if (PQntuples(res)) {
         text = db_str(res, 0, 0);
-        v->allowed = text ? json_parse(&r->a, text, strlen(text), &err) : NULL;
+        v->allowed = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
         text = db_str(res, 0, 1);
-        v->aliases = text ? json_parse(&r->a, text, strlen(text), &err) : NULL;
+        v->aliases = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
         v->listed = arena_str(&r->a, db_str(res, 0, 2));
         text = db_str(res, 0, 3);
         v->groups = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;

@@ -35,6 +35,15 @@ for my $meta ({ temp_budget_increase => 1000, temp_budget_expiry => '2099-01-01T
     is $s, 403, 'nor by the fields';
 }
 
+for my $path ('/key/generate', "/key/$own/regenerate") {
+    ($s) = $w->as(OW => POST => $path, { max_budget => 1, metadata => { temp_budget_increase => 1e6, temp_budget_expiry => '2099-01-01T00:00:00Z' } });
+    like $s, qr/^40[13]$/, "nor by $path";
+}
+($s) = $w->as(OW => POST => '/key/generate', { models => [], config => {}, permissions => {}, spend => 0, metadata => { allowed_passthrough_routes => undef } });
+is $s, 200, 'defaults that clients write out are no rights';
+$w->ok(POST => '/key/generate', { max_budget => 1, metadata => { temp_budget_increase => 9e300, temp_budget_expiry => '2099-01-01T00:00:00Z' } });
+is $k->sql('SELECT count(*) FROM kt_policy WHERE policy IS NULL'), 0, 'no increase is too much for the policy';
+
 # aliases lead no further than the models of who makes them
 
 my $narrow = $w->ok(POST => '/key/generate', { user_id => 'user-OW', models => ['small'] })->{key};
@@ -72,6 +81,37 @@ for my $f ({ budget_duration => '1d' }, { model_max_budget => { small => { budge
     ($s) = $k->post('/key/generate', { max_budget => 1, %$f }, key => $bound);
     is $s, 403, "and none with another $name";
 }
+
+for my $f ({ budget_duration => '1s' }, { model_max_budget => {} }, { budget_limits => [] }, { model_rpm_limit => { small => 9 } }, { metadata => { model_rpm_limit => {} } }) {
+    my ($name) = keys %$f;
+    ($s) = $k->post("/key/$bound/regenerate", $f, key => $bound);
+    like $s, qr/^40[13]$/, "nor does it get rid of its own $name";
+}
+my $tk = $w->ok(POST => '/key/generate', { user_id => 'user-TA', team_id => 'alpha', max_budget => 10, budget_duration => '30d', model_rpm_limit => { small => 3 } })->{key};
+($s) = $k->post('/key/update', { key => $tk, budget_duration => '1s' }, key => $tk);
+is $s, 403, 'nor by an update';
+($s) = $k->post('/key/update', { key => $tk, metadata => { note => 'x' } }, key => $tk);
+is $s, 200, 'other metadata is his';
+is key_of($tk)->{metadata}{model_rpm_limit}{small}, 3, 'but the rates of models stay';
+
+# nobody gets the secret of a key that may do more
+
+my $wide = $w->fresh('OW');
+($s) = $k->post('/key/regenerate', { key => $wide }, key => $narrow);
+is $s, 403, 'a key with a list of models does not regenerate one without';
+($s) = $k->post('/key/regenerate', { key => $narrow }, key => $w->{key}{OW});
+is $s, 200, 'the other way it does';
+my $pa = $w->ok(POST => '/key/generate', { user_id => 'user-PA', team_id => 'alpha' })->{key};
+($s) = $w->as(TA => POST => '/key/regenerate', { key => $pa });
+is $s, 403, 'the admin of a team gets no key of a proxy admin';
+$w->ok(POST => '/team/permissions_update', { team_id => 'alpha', team_member_permissions => [ '/key/info', '/key/regenerate' ] });
+my $tas = $w->fresh('TA', 'alpha');
+($s) = $w->as(IU => POST => '/key/regenerate', { key => $tas });
+is $s, 403, 'a member gets none of the admin of his team';
+my $ow = $w->fresh('OW', 'alpha');
+($s) = $w->as(IU => POST => '/key/regenerate', { key => $ow });
+is $s, 200, 'but one of another member, when the team permits it';
+$w->ok(POST => '/team/permissions_update', { team_id => 'alpha', team_member_permissions => ['/key/info'] });
 
 # organizations
 
@@ -137,6 +177,18 @@ for my $old ($dead, $next) {
     ($s) = $k->post('/key/generate', { key => $old, user_id => 'user-OW' });
     is $s, 400, 'no new key takes the secret of one that was regenerated';
 }
+
+($s) = $k->post('/key/regenerate', { key => $w->fresh('OW'), new_key => $next });
+is $s, 400, 'and no regenerated one does';
+my $alias = $w->ok(POST => '/key/generate', { key_alias => 'by-alias' });
+($s) = $k->post('/key/delete', { keys => [], key_aliases => ['by-alias'] });
+is $s, 200, 'an empty list of keys beside aliases is none';
+my $sure = $w->ok(POST => '/team/new', { rpm_limit => 100 })->{team_id};
+my $g = $w->ok(POST => '/key/generate', { team_id => $sure, rpm_limit => 60, rpm_limit_type => 'guaranteed_throughput' })->{key};
+($s) = $k->post('/key/update', { key => $g, rpm_limit => 101 });
+is $s, 400, 'what is guaranteed stays within the team\'s limit by an update too';
+($s) = $k->post('/key/update', { key => $g, rpm_limit => 99 });
+is $s, 200, 'up to it';
 
 # no secret in the log, not even in a path
 
