@@ -1,7 +1,7 @@
 -- A correction may take tokens off a meter.  PostgreSQL checks the row that INSERT
 -- proposes before it finds the conflict, so a difference below zero has to pass.
 
-ALTER TABLE meters DROP CONSTRAINT meters_tokens_check, DROP CONSTRAINT meters_requests_check;
+ALTER TABLE meters DROP CONSTRAINT meters_tokens_check;
 
 -- More than nine billion dollars for a while is nine billion.
 CREATE OR REPLACE FUNCTION kt_temp_nusd(metadata jsonb) RETURNS numeric LANGUAGE sql STABLE AS $$
