@@ -499,7 +499,8 @@ owner_adjust(req_t *r, const char *ent, int64_t nusd)
 
     if (rc) {
         fail_proxy(r, 503, "service_unavailable", NULL,
-                   "spend can not be changed now: Redis did not answer");
+                   "spend was not changed: Redis did not answer. What else was sent is"
+                   " saved; send it again");
     }
 
     return rc;
