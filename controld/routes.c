@@ -382,17 +382,17 @@ const route_t  routes[] = {
 
     /* nothing behind them */
     { "POST", "/team/{team_id}/callback", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "Logging of teams is no part of Keytoll: answers 501" },
     { "GET", "/team/{team_id}/callback", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "Logging of teams is no part of Keytoll: answers 501" },
     { "POST", "/team/{team_id}/disable_logging", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "Logging of teams is no part of Keytoll: answers 501" },
     { "GET", "/email/event_settings", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "E-mail settings are no part of this daemon yet: answers 501" },
     { "PATCH", "/email/event_settings", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "E-mail settings are no part of this daemon yet: answers 501" },
     { "POST", "/email/event_settings/reset", api_absent, NULL, NULL,
-      "Not implemented: answers 501" },
+      "E-mail settings are no part of this daemon yet: answers 501" },
 
     { NULL, NULL, NULL, NULL, NULL, NULL }
 };
