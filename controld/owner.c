@@ -491,7 +491,8 @@ owner_adjust(req_t *r, const char *ent, int64_t nusd)
                              ",\"why\":\"spend set by an admin\"}", rid,
                              util_now_ms()));
     reply = rds_run(&c);
-    rc = reply && reply->str && strcmp(reply->str, "ok") == 0 ? 0 : -1;
+    rc = reply && reply->str && strcmp(reply->str, "ok") == 0
+         && rds_announced(&r->a) == 0 ? 0 : -1;
 
     if (reply) {
         freeReplyObject(reply);

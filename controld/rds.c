@@ -235,6 +235,23 @@ rds_is_error(const redisReply *r)
 }
 
 
+int
+rds_announced(arena_t *a)
+{
+    int          rc;
+    redisReply  *r;
+
+    r = rds_do(a, "PING");
+    rc = rds_is_error(r) ? -1 : 0;
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return rc;
+}
+
+
 const char *
 rds_evicts(arena_t *a)
 {

@@ -49,6 +49,13 @@ redisReply *rds_simple(arena_t *a, const char *const *argv, size_t n);
 int rds_is_error(const redisReply *r);                /* NULL or error reply   */
 
 /*
+ * Returns when every gate has been sent what earlier commands of this thread
+ * announced: Redis answers who called a function before it writes to those that
+ * listen, but does both before it reads another command.  0 or -1.
+ */
+int rds_announced(arena_t *a);
+
+/*
  * NULL, or why this Redis must not keep counters: it evicts when its memory is full,
  * and a counter that is gone is a limit that is not kept.  One that does not answer
  * is no reason.

@@ -4,6 +4,7 @@
 #include "idem.h"
 #include "log.h"
 #include "policy.h"
+#include "rds.h"
 #include "registry.h"
 #include "tx.h"
 
@@ -280,11 +281,13 @@ tx_push(req_t *r, size_t n)
         vs[k++] = t->version;
     }
 
-    if (policy_push(&r->a, names, vs, k) != 0) {
+    if (policy_push(&r->a, names, vs, k) != 0
+        || (registry && registry_push(0) != 0))
+    {
         return -1;
     }
 
-    return registry ? registry_push(0) : 0;
+    return rds_announced(&r->a);
 }
 
 

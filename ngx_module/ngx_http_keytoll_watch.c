@@ -127,6 +127,19 @@ ngx_http_keytoll_watch_live(void)
 }
 
 
+/* Takes what has arrived but was not read yet; whether it is live then. */
+
+ngx_uint_t
+ngx_http_keytoll_watch_hear(void)
+{
+    if (ngx_http_keytoll_watch_live()) {
+        ngx_http_keytoll_watch_read(ngx_http_keytoll_watch.peer.connection->read);
+    }
+
+    return ngx_http_keytoll_watch_live();
+}
+
+
 static void
 ngx_http_keytoll_watch_timer(ngx_event_t *ev)
 {
