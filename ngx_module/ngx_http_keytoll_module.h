@@ -9,9 +9,11 @@
  *              it may cost, unless cache.c knows the answer, which watch.c
  *              keeps true; lease.c keeps the grant alive
  *   verdict.c  answers refusals; otherwise journal.c writes D, nginx proxies
- *   filter.c   counts usage as the response passes
+ *   filter.c   passes the response on: scan.c counts its usage, strip.c takes
+ *              out the event that we made the provider send
  *   event.c    turns the end of the request into a settlement, settle.c
- *              journals it (S) and sends it until Redis has acknowledged it
+ *              journals it (S) and sends it until Redis has acknowledged it;
+ *              replay.c settles what processes that are gone left behind
  *
  * Nothing here blocks, and nothing that outlives a request points into it.
  */
@@ -611,6 +613,19 @@ ngx_int_t ngx_http_keytoll_delay_chain(ngx_http_request_t *r,
 
 ngx_int_t ngx_http_keytoll_filter_init(ngx_conf_t *cf);
 
+/* scan.c */
+
+void ngx_http_keytoll_choose(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_scan_buf(ngx_http_keytoll_ctx_t *ctx, ngx_buf_t *b);
+ngx_uint_t ngx_http_keytoll_event(ngx_http_keytoll_ctx_t *ctx,
+    kt_sse_event_t *ev);
+
+/* strip.c */
+
+ngx_int_t ngx_http_keytoll_strip(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in, ngx_chain_t **out);
+
 /* inflate.c */
 
 ngx_int_t ngx_http_keytoll_inflate_init(ngx_http_request_t *r,
@@ -644,14 +659,23 @@ ngx_int_t ngx_http_keytoll_journal_add(kt_record_t *rec,
     ngx_http_keytoll_segment_t **seg);
 ngx_int_t ngx_http_keytoll_journal_sync(void);
 ngx_uint_t ngx_http_keytoll_journal_ok(void);
-void ngx_http_keytoll_journal_replay(void);
 void ngx_http_keytoll_journal_watermark(uint64_t wm_ms);
+ngx_queue_t *ngx_http_keytoll_journal_segments(void);
+ngx_http_keytoll_segment_t *ngx_http_keytoll_segment(ngx_str_t *path);
+u_char *ngx_http_keytoll_segment_name(u_char *p);
+
+/* replay.c */
+
+void ngx_http_keytoll_replay_init(ngx_cycle_t *cycle);
+void ngx_http_keytoll_replay_first(ngx_http_keytoll_segment_t *seg);
+void ngx_http_keytoll_journal_replay(void);
+void ngx_http_keytoll_adopt(void);
+uint64_t ngx_http_keytoll_process_start(ngx_pid_t pid);
 
 /* redis.c */
 
 ngx_int_t ngx_http_keytoll_redis_init(ngx_cycle_t *cycle);
 void ngx_http_keytoll_redis_exit(void);
-redisReader *ngx_http_keytoll_redis_reader(void);
 ngx_int_t ngx_http_keytoll_redis_send(ngx_http_keytoll_reply_pt handler,
     void *data, ngx_str_t *argv, ngx_uint_t argc);
 void ngx_http_keytoll_redis_post(void);
@@ -660,6 +684,10 @@ ngx_uint_t ngx_http_keytoll_redis_starting(void);
 void ngx_http_keytoll_redis_started(void);
 uint64_t ngx_http_keytoll_redis_took(void);
 const char *ngx_http_keytoll_redis_name(ngx_uint_t state);
+
+/* redis_conn.c */
+
+redisReader *ngx_http_keytoll_redis_reader(void);
 
 /* registry.c */
 

@@ -132,8 +132,11 @@ ngx_http_keytoll_watch_live(void)
 ngx_uint_t
 ngx_http_keytoll_watch_hear(void)
 {
+    ngx_connection_t  *c;
+
     if (ngx_http_keytoll_watch_live()) {
-        ngx_http_keytoll_watch_read(ngx_http_keytoll_watch.peer.connection->read);
+        c = ngx_http_keytoll_watch.peer.connection;
+        ngx_http_keytoll_watch_read(c->read);
     }
 
     return ngx_http_keytoll_watch_live();
