@@ -37,7 +37,7 @@
 #include "kt_key.h"
 #include "kt_multipart.h"
 #include "kt_reqparam.h"
-#include "kt_price.h"
+#include "kt_price_row.h"
 #include "kt_reason.h"
 #include "kt_record.h"
 #include "kt_reqscan.h"

@@ -37,17 +37,21 @@ static void ngx_http_keytoll_registry_reply(void *data, redisReply *reply,
     ngx_uint_t last);
 static void ngx_http_keytoll_registry_again(ngx_event_t *ev);
 static ngx_int_t ngx_http_keytoll_registry_load(char *json);
-static void ngx_http_keytoll_registry_price(yajl_val v, kt_price_t *p);
-static void ngx_http_keytoll_registry_service(yajl_val v, kt_price_t *p,
-    ngx_uint_t i, const char *in, const char *out, const char *cr);
-static void ngx_http_keytoll_registry_tier(yajl_val v, yajl_val row,
-    kt_price_t *p);
+static int64_t ngx_http_keytoll_registry_int(const void *v, const char *name,
+    int64_t missing);
+static const void *ngx_http_keytoll_registry_tier(const void *v, unsigned i);
 static ngx_int_t ngx_http_keytoll_registry_add(ngx_pool_t *pool,
     ngx_rbtree_t *tree, yajl_val v);
 
 
 static ngx_http_keytoll_registry_t  ngx_http_keytoll_registry;
 static ngx_connection_t             ngx_http_keytoll_registry_dumb;
+
+
+static const kt_price_reader_t  ngx_http_keytoll_registry_reader = {
+    ngx_http_keytoll_registry_int,
+    ngx_http_keytoll_registry_tier
+};
 
 
 ngx_uint_t
@@ -324,7 +328,7 @@ ngx_http_keytoll_registry_load(char *json)
 
 
 static int64_t
-ngx_http_keytoll_registry_int(yajl_val v, const char *name, int64_t missing)
+ngx_http_keytoll_registry_int(const void *v, const char *name, int64_t missing)
 {
     yajl_val     n;
     const char  *path[2];
@@ -332,145 +336,23 @@ ngx_http_keytoll_registry_int(yajl_val v, const char *name, int64_t missing)
     path[0] = name;
     path[1] = NULL;
 
-    n = yajl_tree_get(v, path, yajl_t_number);
+    n = yajl_tree_get((yajl_val) v, path, yajl_t_number);
 
     return n && YAJL_IS_INTEGER(n) ? YAJL_GET_INTEGER(n) : missing;
 }
 
 
-/* The prices of a row; what it lacks is filled in as kt_price.h wants it. */
-
-static void
-ngx_http_keytoll_registry_price(yajl_val v, kt_price_t *p)
+static const void *
+ngx_http_keytoll_registry_tier(const void *v, unsigned i)
 {
-    size_t       i;
-    yajl_val     list;
+    yajl_val  list;
 
-    static const char  *tiers[] = { "tiers", NULL };
+    static const char  *path[] = { "tiers", NULL };
 
-    p->has_in = ngx_http_keytoll_registry_int(v, "in", -1) >= 0;
-    p->has_out = ngx_http_keytoll_registry_int(v, "out", -1) >= 0
-                 || ngx_http_keytoll_registry_int(v, "ao", -1) >= 0
-                 || ngx_http_keytoll_registry_int(v, "io", -1) >= 0;
-    p->has_image = ngx_http_keytoll_registry_int(v, "img", -1) >= 0;
-    p->has_second = ngx_http_keytoll_registry_int(v, "sec", -1) >= 0;
-    p->has_char = ngx_http_keytoll_registry_int(v, "chr", -1) >= 0;
-    p->has_query = ngx_http_keytoll_registry_int(v, "qry", -1) >= 0;
+    list = yajl_tree_get((yajl_val) v, path, yajl_t_array);
 
-    p->in_pusd = ngx_http_keytoll_registry_int(v, "in", 0);
-    p->out_pusd = ngx_http_keytoll_registry_int(v, "out", -1);
-
-    if (p->out_pusd < 0) {
-        p->out_pusd = ngx_max(ngx_http_keytoll_registry_int(v, "ao", 0),
-                              ngx_http_keytoll_registry_int(v, "io", 0));
-    }
-
-    p->cr_pusd = ngx_http_keytoll_registry_int(v, "cr", p->in_pusd);
-    p->cw_pusd = ngx_http_keytoll_registry_int(v, "cw", p->in_pusd);
-    p->cw1h_pusd = ngx_http_keytoll_registry_int(v, "cw1h", p->cw_pusd);
-    p->rs_pusd = ngx_http_keytoll_registry_int(v, "rs", p->out_pusd);
-    p->ai_pusd = ngx_http_keytoll_registry_int(v, "ai", p->in_pusd);
-    p->ii_pusd = ngx_http_keytoll_registry_int(v, "ii", p->in_pusd);
-    p->ao_pusd = ngx_http_keytoll_registry_int(v, "ao", p->out_pusd);
-    p->io_pusd = ngx_http_keytoll_registry_int(v, "io", p->out_pusd);
-
-    p->image_pusd = ngx_http_keytoll_registry_int(v, "img", 0);
-    p->second_pusd = ngx_http_keytoll_registry_int(v, "sec", 0);
-    p->char_pusd = ngx_http_keytoll_registry_int(v, "chr", 0);
-    p->query_pusd = ngx_http_keytoll_registry_int(v, "qry", 0);
-    p->search_pusd = ngx_http_keytoll_registry_int(v, "web", 0);
-    p->request_pusd = ngx_http_keytoll_registry_int(v, "req", 0);
-
-    ngx_http_keytoll_registry_service(v, p, KT_SERVICE_BATCH, "bin", "bout",
-                                      "bcr");
-    ngx_http_keytoll_registry_service(v, p, KT_SERVICE_FLEX, "fin", "fout",
-                                      "fcr");
-    ngx_http_keytoll_registry_service(v, p, KT_SERVICE_PRIORITY, "pin", "pout",
-                                      "pcr");
-
-    list = yajl_tree_get(v, tiers, yajl_t_array);
-
-    for (i = 0; list && i < YAJL_GET_ARRAY(list)->len; i++) {
-        ngx_http_keytoll_registry_tier(YAJL_GET_ARRAY(list)->values[i], v, p);
-    }
-
-    p->free = ngx_http_keytoll_registry_int(v, "free", 0) == 1;
-    p->none = ngx_http_keytoll_registry_int(v, "noprice", 0) == 1;
-}
-
-
-static void
-ngx_http_keytoll_registry_service(yajl_val v, kt_price_t *p, ngx_uint_t i,
-    const char *in, const char *out, const char *cr)
-{
-    kt_price_service_t  *s;
-
-    s = &p->service[i];
-
-    s->in_pusd = ngx_http_keytoll_registry_int(v, in, -1);
-    s->out_pusd = ngx_http_keytoll_registry_int(v, out, -1);
-
-    if (s->in_pusd < 0 && s->out_pusd < 0) {
-        return;
-    }
-
-    s->in_pusd = s->in_pusd < 0 ? p->in_pusd : s->in_pusd;
-    s->out_pusd = s->out_pusd < 0 ? p->out_pusd : s->out_pusd;
-    s->cr_pusd = ngx_http_keytoll_registry_int(v, cr,
-                                               ngx_min(p->cr_pusd,
-                                                       s->in_pusd));
-    p->services |= 1 << i;
-}
-
-
-/*
- * What a tier lacks is as below it, but a cache that has no price of its own
- * costs what the tier's input does.
- */
-
-static void
-ngx_http_keytoll_registry_tier(yajl_val v, yajl_val row, kt_price_t *p)
-{
-    int64_t           above;
-    kt_price_tier_t  *t, last;
-
-    above = ngx_http_keytoll_registry_int(v, "above", -1);
-
-    if (above < 0 || p->ntiers == KT_PRICE_TIERS
-        || (p->ntiers && above <= p->tier[p->ntiers - 1].above_tok))
-    {
-        return;
-    }
-
-    if (p->ntiers) {
-        last = p->tier[p->ntiers - 1];
-
-    } else {
-        last.in_pusd = p->in_pusd;
-        last.out_pusd = p->out_pusd;
-        last.cr_pusd = p->cr_pusd;
-        last.cw_pusd = p->cw_pusd;
-        last.cw1h_pusd = p->cw1h_pusd;
-        last.rs_pusd = p->rs_pusd;
-    }
-
-    t = &p->tier[p->ntiers++];
-
-    t->above_tok = above;
-    t->in_pusd = ngx_http_keytoll_registry_int(v, "in", last.in_pusd);
-    t->out_pusd = ngx_http_keytoll_registry_int(v, "out", last.out_pusd);
-    t->cr_pusd = ngx_http_keytoll_registry_int(v, "cr",
-                     ngx_http_keytoll_registry_int(row, "cr", -1) < 0
-                     ? t->in_pusd : last.cr_pusd);
-    t->cw_pusd = ngx_http_keytoll_registry_int(v, "cw",
-                     ngx_http_keytoll_registry_int(row, "cw", -1) < 0
-                     ? t->in_pusd : last.cw_pusd);
-    t->cw1h_pusd = ngx_http_keytoll_registry_int(v, "cw1h",
-                     ngx_http_keytoll_registry_int(row, "cw1h", -1) < 0
-                     ? t->cw_pusd : last.cw1h_pusd);
-    t->rs_pusd = ngx_http_keytoll_registry_int(v, "rs",
-                     ngx_http_keytoll_registry_int(row, "rs", -1) < 0
-                     ? t->out_pusd : last.rs_pusd);
+    return list && i < YAJL_GET_ARRAY(list)->len
+           ? YAJL_GET_ARRAY(list)->values[i] : NULL;
 }
 
 
@@ -529,7 +411,7 @@ ngx_http_keytoll_registry_add(ngx_pool_t *pool, ngx_rbtree_t *tree,
         m->id = m->sn.str;
     }
 
-    ngx_http_keytoll_registry_price(v, &m->price);
+    kt_price_row(&m->price, &ngx_http_keytoll_registry_reader, v);
 
     m->max_out_tok = ngx_http_keytoll_registry_int(v, "maxo", -1);
     m->max_in_tok = ngx_http_keytoll_registry_int(v, "maxi", -1);
