@@ -263,26 +263,6 @@ ngx_http_keytoll_fresh(ngx_http_keytoll_cache_t *cache, uint64_t seq,
 }
 
 
-/* The same when everything that was announced by now has been heard. */
-
-static ngx_uint_t
-ngx_http_keytoll_still(ngx_http_keytoll_cache_t *cache, uint64_t seq,
-    uint16_t key, uint16_t entity)
-{
-    ngx_uint_t  fresh;
-
-    if (!ngx_http_keytoll_watch_hear()) {
-        return 0;
-    }
-
-    ngx_shmtx_lock(&cache->pool->mutex);
-    fresh = ngx_http_keytoll_fresh(cache, seq, key, entity);
-    ngx_shmtx_unlock(&cache->pool->mutex);
-
-    return fresh;
-}
-
-
 static ngx_uint_t
 ngx_http_keytoll_token_is(u_char *a, u_char *b)
 {
@@ -296,13 +276,11 @@ ngx_uint_t
 ngx_http_keytoll_cache_unknown(u_char *token)
 {
     uint16_t                     key;
-    uint64_t                     seq;
     ngx_uint_t                   i, found;
     ngx_http_keytoll_cache_t    *cache;
     ngx_http_keytoll_unknown_t  *u;
 
     cache = ngx_http_keytoll_cache();
-    seq = 0;
 
     if (cache == NULL || !ngx_http_keytoll_watch_live()) {
         return 0;
@@ -320,14 +298,11 @@ ngx_http_keytoll_cache_unknown(u_char *token)
         if (u->until && ngx_http_keytoll_token_is(u->token, token)) {
             found = (ngx_msec_int_t) (u->until - ngx_current_msec) > 0
                     && ngx_http_keytoll_fresh(cache, u->seq, key, key);
-            seq = u->seq;
             break;
         }
     }
 
     ngx_shmtx_unlock(&cache->pool->mutex);
-
-    found = found && ngx_http_keytoll_still(cache, seq, key, key);
 
     if (found) {
         ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_CACHE_HITS, 1);
@@ -419,9 +394,8 @@ ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx)
 
     ngx_shmtx_unlock(&cache->pool->mutex);
 
-    if (!found
-        || !ngx_http_keytoll_still(cache, copy.seq, key, copy.entity)
-        || ngx_http_keytoll_replay(ctx, &copy, &reason, &reply) != NGX_OK)
+    if (!found || ngx_http_keytoll_replay(ctx, &copy, &reason, &reply)
+                  != NGX_OK)
     {
         return 0;
     }

@@ -552,7 +552,6 @@ ngx_uint_t ngx_http_keytoll_cache_unlimited(u_char *token);
 void ngx_http_keytoll_watch_init(ngx_cycle_t *cycle);
 void ngx_http_keytoll_watch_exit(void);
 ngx_uint_t ngx_http_keytoll_watch_live(void);
-ngx_uint_t ngx_http_keytoll_watch_hear(void);
 const char *ngx_http_keytoll_watch_name(ngx_uint_t state);
 
 /* estimate.c */

@@ -8,6 +8,10 @@
  *
  * Only a LIVE worker uses the cache.  Becoming LIVE empties it: nobody knows
  * what was missed.  A connection that is silent for three pings is dead.
+ *
+ * Who changed a policy is answered when the announcement is in this socket
+ * (controld waits for that), and epoll reports in the order of arrival: it is
+ * read before any request that was sent after the answer.
  */
 
 
@@ -124,22 +128,6 @@ ngx_uint_t
 ngx_http_keytoll_watch_live(void)
 {
     return ngx_http_keytoll_watch.state == NGX_HTTP_KEYTOLL_W_LIVE;
-}
-
-
-/* Takes what has arrived but was not read yet; whether it is live then. */
-
-ngx_uint_t
-ngx_http_keytoll_watch_hear(void)
-{
-    ngx_connection_t  *c;
-
-    if (ngx_http_keytoll_watch_live()) {
-        c = ngx_http_keytoll_watch.peer.connection;
-        ngx_http_keytoll_watch_read(c->read);
-    }
-
-    return ngx_http_keytoll_watch_live();
 }
 
 
