@@ -12,11 +12,8 @@
 
 
 #define NGX_HTTP_KEYTOLL_BASE         1000000000
-#define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
 
 
-static void ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx);
-static void ngx_http_keytoll_ask_strangers(void);
 static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
@@ -29,7 +26,6 @@ static ngx_int_t ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out,
 
 
 static ngx_queue_t  ngx_http_keytoll_waiting;
-static ngx_queue_t  ngx_http_keytoll_strange;
 static ngx_queue_t  ngx_http_keytoll_dispatching;
 
 
@@ -37,7 +33,7 @@ void
 ngx_http_keytoll_admit_init(void)
 {
     ngx_queue_init(&ngx_http_keytoll_waiting);
-    ngx_queue_init(&ngx_http_keytoll_strange);
+    ngx_http_keytoll_stranger_init();
     ngx_queue_init(&ngx_http_keytoll_dispatching);
     ngx_http_keytoll_call_init();
 }
@@ -72,9 +68,8 @@ ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx)
  * Sends what waits.  A worker that has just started holds its first requests
  * until it knows whether Redis is there, so a reload refuses nobody.
  *
- * Keys that passed lately go first, in a call of their own.  The others wait
- * behind them and are asked about in bounded numbers, first come, first
- * served: a flood of made-up keys queues here and not in front of clients.
+ * Keys that passed lately go first, in a call of their own; stranger.c has the
+ * others.
  */
 
 void
@@ -101,8 +96,7 @@ ngx_http_keytoll_admit_flush(void)
         ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
 
         if (!ngx_http_keytoll_cache_passed(ctx->token)) {
-            ctx->stranger = 1;
-            ngx_queue_insert_tail(&ngx_http_keytoll_strange, q);
+            ngx_http_keytoll_stranger(ctx);
             continue;
         }
 
@@ -113,70 +107,48 @@ ngx_http_keytoll_admit_flush(void)
     }
 
     ngx_http_keytoll_call_send();
-    ngx_http_keytoll_ask_strangers();
+    ngx_http_keytoll_strangers_ask();
 }
 
 
-/* Not all of them need to be asked about, so there may be room again. */
+/* Answers the request if Redis need not, or can not, be asked: NGX_DONE. */
 
-static void
-ngx_http_keytoll_ask_strangers(void)
+ngx_int_t
+ngx_http_keytoll_answered(ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_uint_t               asked;
-    ngx_queue_t             *q;
-    ngx_http_keytoll_ctx_t  *ctx;
-
-    while (!ngx_queue_empty(&ngx_http_keytoll_strange)) {
-        asked = ngx_http_keytoll_call_strangers();
-
-        if (asked >= NGX_HTTP_KEYTOLL_STRANGERS) {
-            return;
-        }
-
-        while (asked++ < NGX_HTTP_KEYTOLL_STRANGERS
-               && !ngx_queue_empty(&ngx_http_keytoll_strange))
-        {
-            q = ngx_queue_head(&ngx_http_keytoll_strange);
-            ngx_queue_remove(q);
-
-            ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
-            ctx->queued = 0;
-
-            ngx_http_keytoll_ask(ctx);
-        }
-
-        ngx_http_keytoll_call_send();
-    }
-}
-
-
-static void
-ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx)
-{
-    ngx_http_keytoll_loc_conf_t  *klcf;
-
     if (!ngx_http_keytoll_redis_ready()) {
         ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
-        return;
+        return NGX_DONE;
     }
 
     if (!ngx_http_keytoll_registry_ready()) {
         ngx_http_keytoll_unavailable(ctx, KT_NOT_READY);
-        return;
+        return NGX_DONE;
     }
 
     if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
         ctx->why = "the request may cost more than can be counted";
         ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
-        return;
+        return NGX_DONE;
     }
 
     if (ngx_http_keytoll_name(ctx) != NGX_OK) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
-        return;
+        return NGX_DONE;
     }
 
-    if (ngx_http_keytoll_cache_denied(ctx)) {
+    return ngx_http_keytoll_cache_denied(ctx) ? NGX_DONE : NGX_OK;
+}
+
+
+/* Adds the request to this turn's call, unless it is answered at once. */
+
+void
+ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    if (ngx_http_keytoll_answered(ctx) == NGX_DONE) {
         return;
     }
 

@@ -480,6 +480,11 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
 
         /* fall through */
 
+    case KT_KEY_UNKNOWN:
+        ngx_http_keytoll_stranger_unknown();
+
+        /* fall through */
+
     default:
         ngx_http_keytoll_cache_deny(ctx, code, verdict, call->mark);
         ngx_http_keytoll_answer(ctx, code, verdict);

@@ -494,6 +494,8 @@ ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
+ngx_int_t ngx_http_keytoll_answered(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx);
 u_char *ngx_http_keytoll_amount(u_char *p, int64_t v);
 ngx_int_t ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_block_t *block);
@@ -511,6 +513,13 @@ void ngx_http_keytoll_answer(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 void ngx_http_keytoll_dispatch_flush(ngx_uint_t written);
 void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_init(void);
+
+/* stranger.c */
+
+void ngx_http_keytoll_stranger_init(void);
+void ngx_http_keytoll_stranger(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_stranger_unknown(void);
+void ngx_http_keytoll_strangers_ask(void);
 
 /* call.c */
 

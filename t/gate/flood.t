@@ -1,5 +1,6 @@
 # A flood of made-up keys: whoever passed before goes first, no more than 32 of
-# the others are asked about at once, and all of them are answered.
+# the others are asked about at once, and all of them are answered.  While it lasts
+# Redis is asked which of them exist before any is admitted.
 
 use strict;
 use warnings;
@@ -10,13 +11,13 @@ use Time::HiRes qw(sleep time);
 use Keytoll::Test;
 use Keytoll::Flood;
 
-my $BOUND = 32;
+my ($BOUND, $SIFTED) = (32, 128);
 my $g = Keytoll::Test->gate(workers => 1, timeout => '5s');
 my $key = $g->key(limit => 1e13, name => 'client');
 is($g->chat($key)->{status}, 200, 'a client passes');
 ok($g->settled, 'settles');
 
-# The tokens of every call of kt_admit, in the order of Redis.
+# The tokens of every question, in the order of Redis: [kt_admit or MGET, token...].
 sub monitor {
     my $s = IO::Socket::UNIX->new(Peer => $g->{sock}) or die $!;
     syswrite $s, "MONITOR\r\n";
@@ -29,7 +30,7 @@ sub calls {
     my ($text, $end) = ('', time + 10);
     $g->{r}->call('ECHO', "end-of-$$");
     while (time < $end && $text !~ /end-of-$$/) { sysread $s, $text, 65536, length $text or last }
-    return map { [/"([0-9a-f]{64})"/g] } grep { /"kt_admit"/ } split /\n/, $text;
+    return map { /"(kt_admit|MGET)"/ ? ["$1", /"(?:kt:\{0000\}:e:key:)?([0-9a-f]{64})"/g] : () } grep { !/ lua\]/ && /"[^"]*\b[0-9a-f]{64}"/ } split /\n/, $text;
 }
 
 sub begin { # sends and does not wait
@@ -57,33 +58,58 @@ my %n;
 $n{ status_of($_) }++ for @strange;
 is_deeply(\%n, { 401 => 300 }, 'all of the others are answered: 401');
 
-my @calls = calls($m);
-my ($before, $at) = (0, undef);
-for my $c (@calls) {
-    $at = $c if grep { $_ eq token($key) } @$c;
-    last if $at;
-    $before += @$c;
+sub before_mine { # how many were asked about before the client, and the call that asks about him
+    my $n = 0;
+    for my $c (@_) {
+        return ($n, $c) if grep { $_ eq token($key) } @$c;
+        $n += $#$c;
+    }
+    return ($n, undef);
 }
+sub one_by_one { # how many of 60 that come while Redis hangs are asked about before a client
+    my $what = shift;
+    my $tag = $what =~ tr/ /-/r;
+    $m = monitor();
+    kill 'STOP', $g->{redis_pid};
+    my @s = map { my $s = begin("sk-made-up-$tag-$$-$_"); sleep 0.01; $s } 1 .. 60;
+    sleep 0.2;
+    my $mine = begin($key);
+    sleep 0.2;
+    kill 'CONT', $g->{redis_pid};
+    is(status_of($mine), 200, "60 come one by one, $what, then a client: 200");
+    is(status_of($_), 401, 'one of the 60') for @s;
+    return (before_mine(calls($m)))[0];
+}
+
+my @calls = calls($m);
+my ($before, $at) = before_mine(@calls);
 ok($at, 'Redis was asked about the client');
 cmp_ok($before, '<=', $BOUND, "behind $before of the 300");
 cmp_ok($before, '>', 0, 'which came first');
-is(scalar(@$at), 1, 'in a call that no unknown key shares');
-is((grep { @$_ > $BOUND } @calls) + 0, 0, "no call asks about more than $BOUND of them");
-is((grep { $_ ne token($key) } map { @$_ } @calls) + 0, 300, 'each was asked about once');
+is($#$at, 1, 'in a call that no unknown key shares');
+is((grep { $#$_ > ($_->[0] eq 'MGET' ? $SIFTED : $BOUND) } @calls) + 0, 0, "no call asks about more than $BOUND, or $SIFTED by name only");
+is((grep { !/^(?:kt_admit|MGET)$/ && $_ ne token($key) } map { @$_ } @calls) + 0, 300, 'each was asked about once');
+cmp_ok(scalar(grep { $_->[0] eq 'MGET' } @calls), '>=', 1, 'most of them by name only');
 
-# the bound holds over calls: 300 in 32 at a time never overlap while Redis hangs
+my $n_before = one_by_one('in the flood');
+ok($n_before >= 1 && $n_before <= $SIFTED, "one question is under way, about $n_before");
+sleep 2.1;
+is(one_by_one('in quiet times'), $BOUND, "$BOUND of them are under way");
+
+# of a key that is good but new, and of one that is refused for another reason
+is($g->chat("sk-made-up-three-$$-$_")->{status}, 401, 'a flood again') for 1 .. 40;
 $m = monitor();
-kill 'STOP', $g->{redis_pid};
-@strange = map { my $s = begin("sk-made-up-too-$$-$_"); sleep 0.01; $s } 1 .. 60;
-sleep 0.2;
-$mine = begin($key);
-sleep 0.2;
-kill 'CONT', $g->{redis_pid};
-is(status_of($mine), 200, 'the same one by one');
-status_of($_) for @strange;
-$before = 0;
-for my $c (calls($m)) { last if grep { $_ eq token($key) } @$c; $before += @$c }
-is($before, $BOUND, "of 60 that came one by one, $BOUND were under way");
+my $new = $g->key(limit => 1e13);
+is($g->chat($new)->{status}, 200, 'a new key passes in the flood');
+is(join(' ', map { $_->[0] } grep { $#$_ == 1 && $_->[1] eq token($new) } calls($m)), 'MGET kt_admit', 'one round trip later');
+$m = monitor();
+is($g->chat($new)->{status}, 200, 'and again');
+is(join(' ', map { $_->[0] } grep { $#$_ == 1 && $_->[1] eq token($new) } calls($m)), 'kt_admit', 'at once');
+my $blocked = $g->key(blocked => JSON::PP::true);
+is($g->chat($blocked)->{headers}{'x-keytoll-reason'}, 'key_blocked', 'a blocked key is told so');
+$m = monitor();
+is($g->chat($blocked)->{headers}{'x-keytoll-reason'}, 'key_blocked', 'and again');
+is(scalar(calls($m)), 0, 'from shared memory');
 
 # steadily, with clients at work and new keys made meanwhile
 my $f = Keytoll::Flood->start(port => $g->{port}[0], rate => $ENV{KEYTOLL_ASAN} ? 300 : 3000);

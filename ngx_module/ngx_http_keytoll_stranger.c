@@ -1,0 +1,294 @@
+
+/*
+ * Requests with keys that never passed here.  They wait behind those that did
+ * and are asked about in bounded numbers, first come, first served: a flood of
+ * made-up keys queues here and not in front of clients.
+ *
+ * While such a flood comes, Redis is first asked with one plain command which
+ * of the keys there are, a tenth of what kt_admit costs it.  Those that exist
+ * are admitted in the usual way, one round trip later than in quiet times.
+ */
+
+
+#include "ngx_http_keytoll_module.h"
+
+
+#define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
+#define NGX_HTTP_KEYTOLL_SIFTED       128       /* in one plain command      */
+#define NGX_HTTP_KEYTOLL_FLOOD        32        /* unknown keys in 2 s       */
+#define NGX_HTTP_KEYTOLL_NAME         (sizeof(KT_REDIS_ENTITY "key:") - 1)
+
+
+typedef struct {
+    ngx_uint_t                     n;
+    uint64_t                       mark;        /* of the cache, when sent   */
+    ngx_http_keytoll_pending_t     item[NGX_HTTP_KEYTOLL_SIFTED];
+} ngx_http_keytoll_sieve_t;
+
+
+static ngx_uint_t ngx_http_keytoll_flooded(void);
+static ngx_http_keytoll_ctx_t *ngx_http_keytoll_stranger_next(void);
+static void ngx_http_keytoll_strangers_sift(void);
+static ngx_int_t ngx_http_keytoll_sieve_send(ngx_http_keytoll_sieve_t *sieve);
+static void ngx_http_keytoll_sieve_reply(void *data, redisReply *reply,
+    ngx_uint_t last);
+static void ngx_http_keytoll_sieve_one(ngx_http_keytoll_sieve_t *sieve,
+    ngx_http_keytoll_ctx_t *ctx, redisReply *reply, ngx_uint_t i);
+
+
+static ngx_queue_t  ngx_http_keytoll_strange;
+static ngx_uint_t   ngx_http_keytoll_sieves;    /* without a reply           */
+static time_t       ngx_http_keytoll_unknown_sec;
+static ngx_uint_t   ngx_http_keytoll_unknown_now;
+static ngx_uint_t   ngx_http_keytoll_unknown_before;
+
+
+void
+ngx_http_keytoll_stranger_init(void)
+{
+    ngx_queue_init(&ngx_http_keytoll_strange);
+}
+
+
+/* It waits for strangers_ask(). */
+
+void
+ngx_http_keytoll_stranger(ngx_http_keytoll_ctx_t *ctx)
+{
+    ctx->stranger = 1;
+    ctx->queued = 1;
+    ngx_queue_insert_tail(&ngx_http_keytoll_strange, &ctx->queue);
+}
+
+
+/* Redis knew no such key. */
+
+void
+ngx_http_keytoll_stranger_unknown(void)
+{
+    time_t  past;
+
+    past = ngx_time() - ngx_http_keytoll_unknown_sec;
+
+    if (past) {
+        ngx_http_keytoll_unknown_before = past == 1
+                                          ? ngx_http_keytoll_unknown_now : 0;
+        ngx_http_keytoll_unknown_now = 0;
+        ngx_http_keytoll_unknown_sec = ngx_time();
+    }
+
+    ngx_http_keytoll_unknown_now++;
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_flooded(void)
+{
+    time_t  past;
+
+    past = ngx_time() - ngx_http_keytoll_unknown_sec;
+
+    if (past > 1) {
+        return 0;
+    }
+
+    return ngx_http_keytoll_unknown_now
+           + (past ? 0 : ngx_http_keytoll_unknown_before)
+           >= NGX_HTTP_KEYTOLL_FLOOD;
+}
+
+
+static ngx_http_keytoll_ctx_t *
+ngx_http_keytoll_stranger_next(void)
+{
+    ngx_queue_t             *q;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    if (ngx_queue_empty(&ngx_http_keytoll_strange)) {
+        return NULL;
+    }
+
+    q = ngx_queue_head(&ngx_http_keytoll_strange);
+    ngx_queue_remove(q);
+
+    ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
+    ctx->queued = 0;
+
+    return ctx;
+}
+
+
+/* Not all of them need to be asked about, so there may be room again. */
+
+void
+ngx_http_keytoll_strangers_ask(void)
+{
+    ngx_uint_t               asked;
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    while (!ngx_queue_empty(&ngx_http_keytoll_strange)) {
+
+        if (ngx_http_keytoll_flooded() && ngx_http_keytoll_registry_ready()) {
+            ngx_http_keytoll_strangers_sift();
+            return;
+        }
+
+        asked = ngx_http_keytoll_call_strangers();
+
+        if (asked >= NGX_HTTP_KEYTOLL_STRANGERS) {
+            return;
+        }
+
+        while (asked++ < NGX_HTTP_KEYTOLL_STRANGERS) {
+            ctx = ngx_http_keytoll_stranger_next();
+
+            if (ctx == NULL) {
+                break;
+            }
+
+            ngx_http_keytoll_ask(ctx);
+        }
+
+        ngx_http_keytoll_call_send();
+    }
+}
+
+
+/* One sieve at a time: what comes meanwhile shares the next. */
+
+static void
+ngx_http_keytoll_strangers_sift(void)
+{
+    ngx_uint_t                 i;
+    ngx_http_keytoll_ctx_t    *ctx;
+    ngx_http_keytoll_sieve_t  *sieve;
+
+    if (ngx_http_keytoll_sieves) {
+        return;
+    }
+
+    sieve = ngx_alloc(sizeof(ngx_http_keytoll_sieve_t), ngx_cycle->log);
+    if (sieve == NULL) {
+        return;
+    }
+
+    sieve->n = 0;
+
+    while (sieve->n < NGX_HTTP_KEYTOLL_SIFTED) {
+        ctx = ngx_http_keytoll_stranger_next();
+
+        if (ctx == NULL) {
+            break;
+        }
+
+        if (ngx_http_keytoll_answered(ctx) == NGX_OK) {
+            ctx->pending = &sieve->item[sieve->n];
+            sieve->item[sieve->n++].ctx = ctx;
+        }
+    }
+
+    if (sieve->n == 0) {
+        ngx_free(sieve);
+        return;
+    }
+
+    if (ngx_http_keytoll_sieve_send(sieve) == NGX_OK) {
+        ngx_http_keytoll_sieves++;
+        return;
+    }
+
+    for (i = 0; i < sieve->n; i++) {
+        ctx = sieve->item[i].ctx;
+        ctx->pending = NULL;
+        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+    }
+
+    ngx_free(sieve);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_sieve_send(ngx_http_keytoll_sieve_t *sieve)
+{
+    u_char      *p;
+    ngx_str_t    argv[2 + NGX_HTTP_KEYTOLL_SIFTED];
+    ngx_uint_t   i;
+
+    static u_char  names[NGX_HTTP_KEYTOLL_SIFTED
+                         * (NGX_HTTP_KEYTOLL_NAME + KT_KEY_TOKEN_LEN)];
+
+    sieve->mark = ngx_http_keytoll_cache_mark();
+
+    ngx_str_set(&argv[0], "MGET");
+    ngx_str_set(&argv[1], KT_REDIS_GEN);
+
+    for (i = 0, p = names; i < sieve->n; i++) {
+        argv[2 + i].data = p;
+        argv[2 + i].len = NGX_HTTP_KEYTOLL_NAME + KT_KEY_TOKEN_LEN;
+        p = ngx_cpymem(p, KT_REDIS_ENTITY "key:", NGX_HTTP_KEYTOLL_NAME);
+        p = ngx_cpymem(p, sieve->item[i].ctx->token, KT_KEY_TOKEN_LEN);
+    }
+
+    return ngx_http_keytoll_redis_send(ngx_http_keytoll_sieve_reply, sieve,
+                                       argv, 2 + sieve->n);
+}
+
+
+static void
+ngx_http_keytoll_sieve_reply(void *data, redisReply *reply, ngx_uint_t last)
+{
+    ngx_uint_t                 i;
+    ngx_http_keytoll_ctx_t    *ctx;
+    ngx_http_keytoll_sieve_t  *sieve;
+
+    sieve = data;
+
+    for (i = 0; i < sieve->n; i++) {
+        ctx = sieve->item[i].ctx;
+        sieve->item[i].ctx = NULL;
+
+        if (ctx == NULL) {
+            continue;
+        }
+
+        ctx->pending = NULL;
+        ctx->redis_us += ngx_http_keytoll_redis_took();
+        ngx_http_keytoll_sieve_one(sieve, ctx, reply, i);
+    }
+
+    if (last) {
+        ngx_free(sieve);
+        ngx_http_keytoll_sieves--;
+
+        ngx_http_keytoll_call_send();
+        ngx_http_keytoll_redis_post();
+    }
+}
+
+
+/* Nothing has been reserved: whoever leaves has nothing to give back. */
+
+static void
+ngx_http_keytoll_sieve_one(ngx_http_keytoll_sieve_t *sieve,
+    ngx_http_keytoll_ctx_t *ctx, redisReply *reply, ngx_uint_t i)
+{
+    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
+        || reply->elements != 1 + sieve->n)
+    {
+        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        return;
+    }
+
+    /* a Redis that is not ready knows no keys: kt_admit tells */
+
+    if (reply->element[0]->type == REDIS_REPLY_STRING
+        && reply->element[1 + i]->type == REDIS_REPLY_NIL)
+    {
+        ngx_http_keytoll_stranger_unknown();
+        ngx_http_keytoll_cache_deny(ctx, KT_KEY_UNKNOWN, NULL, sieve->mark);
+        ngx_http_keytoll_answer(ctx, KT_KEY_UNKNOWN, NULL);
+        return;
+    }
+
+    ngx_http_keytoll_ask(ctx);
+}
