@@ -58,11 +58,28 @@ typedef struct {
 } kt_rs_t;
 
 
+/* In messages, what is nested deeper than a part is a tool's arguments. */
+#define KT_RS_PART       5
+
+
+/* kt_reqvalue.c */
+
+/* Notes an unacceptable value; the text is read on, it may be malformed. */
+void kt_rs_refuse(kt_rs_t *s, keytoll_rc_t rc, const char *err, size_t off);
+
+int kt_rs_is(const char *p, size_t len, const char *word);
+
+/* Decodes an identifier: valid UTF-8, no controls, fits the buffer. */
+keytoll_rc_t kt_rs_ident(kt_rs_t *s, kt_span_t span, char *out, size_t *len);
+
 /*
  * Every value passes here: a scalar when s->p is behind it, a container when
  * s->p is behind its bracket.  p is its first byte.
  */
 void kt_rs_value(kt_rs_t *s, kt_rs_type_t type, const unsigned char *p);
+
+
+/* kt_reqname.c */
 
 /* A key; p is its opening quote, s->p is behind the closing one. */
 void kt_rs_key(kt_rs_t *s, const unsigned char *p);
