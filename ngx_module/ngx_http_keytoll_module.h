@@ -546,15 +546,18 @@ uint64_t ngx_http_keytoll_cache_mark(void);
 void ngx_http_keytoll_cache_changed(u_char *name, size_t len,
     ngx_uint_t relief);
 void ngx_http_keytoll_cache_flush(void);
-void ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
 ngx_uint_t ngx_http_keytoll_cache_unknown(u_char *token);
-ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
-void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
-    ngx_uint_t reason, redisReply *reply, uint64_t mark);
 void ngx_http_keytoll_cache_seen(u_char *token, ngx_uint_t unlimited,
     uint64_t mark);
 ngx_uint_t ngx_http_keytoll_cache_passed(u_char *token);
 ngx_uint_t ngx_http_keytoll_cache_unlimited(u_char *token);
+
+/* denial.c */
+
+void ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
+ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t reason, redisReply *reply, uint64_t mark);
 
 /* watch.c */
 
