@@ -254,7 +254,12 @@ list_text_filter(req_t *r, filter_t *f, const char *arg, const char *col, int pa
 }
 
 
-/* Column and direction from the two closed sets; NULL after answering. */
+/*
+ * Column and direction from the two closed sets; NULL after answering.  Nulls
+ * stand where LiteLLM's do, behind the rest or, descending, before it, which is
+ * how indexes have them.  Spend is worked out, so it alone reads all that the
+ * filter leaves.
+ */
 
 static const char *
 list_order(req_t *r)
@@ -279,7 +284,7 @@ list_order(req_t *r)
 
     for (i = 0; i < sizeof(cols) / sizeof(cols[0]); i++) {
         if (strcmp(by, cols[i][0]) == 0) {
-            return arena_printf(&r->a, "%s %s NULLS LAST, k.token %s", cols[i][1],
+            return arena_printf(&r->a, "%s %s, k.token %s", cols[i][1],
                                 dir, dir);
         }
     }

@@ -43,6 +43,7 @@ my $hash = sha256_hex('77');
 my @calls = (
     [ GET => "/key/info?key=$mine" ], [ GET => "/key/info?key=$hash" ], [ GET => "/key/info?key=$rotated" ], [ GET => '/key/list' ], [ GET => '/key/list?page=50&size=100' ],
     [ GET => '/key/list?user_id=u77&return_full_object=true' ], [ GET => '/key/list?team_id=t76' ], [ GET => '/key/list?key_alias=alias-300' ], [ GET => "/key/list?key_hash=$hash" ],
+    (map { my $by = $_; map { [ GET => "/key/list?sort_by=$by&sort_order=$_" ] } qw(asc desc) } qw(created_at updated_at max_budget key_alias token)),
     [ GET => '/user/info?user_id=u77' ], [ GET => '/team/info?team_id=t76' ], [ GET => '/audit?page_size=5&object_id=' . $hash ],
     [ POST => '/key/generate', { max_budget => 1, key_alias => 'plans-1', user_id => 'u5', team_id => 't5' } ], [ POST => '/key/update', { key => $hash, max_budget => 2, tpm_limit => 5 } ],
     [ POST => '/key/update', { key => $rotated, rpm_limit => 7 } ], [ POST => '/key/block', { key => $hash } ], [ POST => '/key/unblock', { key => $hash } ],
