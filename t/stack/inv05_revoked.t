@@ -74,7 +74,7 @@ sub under_load {
     cmp_ok($ok, '>', 10 * $rounds, "$name: $ok calls admitted");
     cmp_ok($no, '>', 10 * $rounds, "$name: $no calls refused with $refused");
     my %other;
-    $other{ $_->[2] }++ for grep { $_->[2] != 200 && $_->[2] != $refused } @calls;
+    $other{"$_->[2] $_->[3]"}++ for grep { $_->[2] != 200 && $_->[2] != $refused } @calls;
     is_deeply(\%other, {}, "$name: and nothing else happened");
     is($instant, $restore ? 2 * $rounds : 1, "$name: the next call sees it, there and back");
     my ($late, $ledger) = (0, 0);

@@ -4,7 +4,7 @@ package Keytoll::Load;
 # every port in turn, and write down when each call began, ended, and how.
 #
 #   my $l = Keytoll::Load->start(clients => 4, ports => [...], key => $key, headers => [...]);
-#   my @calls = $l->stop;               # [began, ended, status], times in seconds
+#   my @calls = $l->stop;               # [began, ended, status, reason or -], times in seconds
 
 use strict;
 use warnings;
@@ -69,8 +69,8 @@ sub client {
         my $p = $i % @{ $o{ports} };
         $s[$p] //= connection($o{ports}[$p]);
         my $began = time;
-        my ($status, $first) = call(\$s[$p], $text);
-        printf {$out} "%.6f %.6f %d\n", $began, $first, $status;
+        my ($status, $first, undef, $head) = call(\$s[$p], $text);
+        printf {$out} "%.6f %.6f %d %s\n", $began, $first, $status, $head =~ /^x-keytoll-reason: *(\S+)/mi ? $1 : '-';
     }
     close $out;
 }
