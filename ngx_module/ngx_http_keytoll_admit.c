@@ -12,6 +12,7 @@
 
 
 #define NGX_HTTP_KEYTOLL_BASE         1000000000
+#define NGX_HTTP_KEYTOLL_LISTS        8         /* of members, for a request */
 
 
 static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);
@@ -127,6 +128,12 @@ ngx_http_keytoll_answered(ngx_http_keytoll_ctx_t *ctx)
     }
 
     if (ngx_http_keytoll_estimate(ctx) != NGX_OK) {
+
+        if (ctx->trying) {
+            ngx_http_keytoll_admit_next(ctx);
+            return NGX_DONE;
+        }
+
         ctx->why = "the request may cost more than can be counted";
         ngx_http_keytoll_answer(ctx, KT_BODY_INVALID, NULL);
         return NGX_DONE;
@@ -137,7 +144,8 @@ ngx_http_keytoll_answered(ngx_http_keytoll_ctx_t *ctx)
         return NGX_DONE;
     }
 
-    return ngx_http_keytoll_cache_denied(ctx) ? NGX_DONE : NGX_OK;
+    return !ctx->trying && ngx_http_keytoll_cache_denied(ctx) ? NGX_DONE
+                                                               : NGX_OK;
 }
 
 
@@ -159,7 +167,7 @@ ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx)
 
     klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
 
-    if (klcf->lease && ctx->why == NULL
+    if (klcf->lease && ctx->why == NULL && ctx->params.len == 0
         && ngx_http_keytoll_block_take(ctx) == NGX_OK)
     {
         ngx_http_keytoll_dispatch(ctx);
@@ -193,6 +201,108 @@ ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
     ngx_http_keytoll_redis_post();
 
     return NGX_OK;
+}
+
+
+/*
+ * The key asks for members of the body: looked for, asked once more.  The list
+ * goes with the question, as it may change in between.  NGX_DECLINED with
+ * ctx->why set when one is not there.
+ */
+
+ngx_int_t
+ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict)
+{
+    ngx_int_t  rc;
+
+    if (verdict->type != REDIS_REPLY_ARRAY || verdict->elements < 2
+        || ctx->lists++ == NGX_HTTP_KEYTOLL_LISTS
+        || ngx_http_keytoll_copy(ctx->request->pool, &ctx->params,
+                                 verdict->element[1])
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_keytoll_rules_params(ctx, &ctx->params);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    ngx_http_keytoll_admit_again(ctx);
+    ngx_http_keytoll_redis_post();
+
+    return NGX_OK;
+}
+
+
+/* There is no money for the model, and the key names others for that case. */
+
+ngx_int_t
+ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict)
+{
+    if (ctx->tried || verdict->type != REDIS_REPLY_ARRAY
+        || verdict->elements < 14
+        || ngx_http_keytoll_copy(ctx->request->pool, &ctx->cheaper,
+                                 verdict->element[13])
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ctx->asked = ctx->model;
+    ctx->trying = 1;
+
+    ngx_http_keytoll_admit_next(ctx);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Asks for the next of them, each in its turn.  Behind the last, for what the
+ * client wanted, so that he hears why that is refused.
+ */
+
+void
+ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx)
+{
+    u_char     *tab, *end;
+    ngx_str_t  *list;
+
+    list = &ctx->cheaper;
+    end = list->data + list->len;
+
+    ctx->model.len = 0;
+
+    while (list->data < end
+           && (ctx->model.len == 0 || ctx->model.len >= KT_REQ_TEXT))
+    {
+        tab = ngx_strlchr(list->data, end, '\t');
+
+        ctx->model.data = list->data;
+        ctx->model.len = (tab ? tab : end) - list->data;
+
+        list->data = tab ? tab + 1 : end;
+        list->len = end - list->data;
+    }
+
+    if (ctx->model.len == 0 || ctx->model.len >= KT_REQ_TEXT) {
+        ctx->model = ctx->asked;
+        ctx->trying = 0;
+        ctx->tried = 1;
+    }
+
+    ctx->clamp = 0;
+    ctx->aliased = 1;
+    ngx_str_null(&ctx->upstream_model);
+    ngx_str_null(&ctx->provider);
+
+    ngx_http_keytoll_admit_again(ctx);
+    ngx_http_keytoll_redis_post();
 }
 
 
@@ -280,7 +390,7 @@ static ngx_int_t
 ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx)
 {
     ctx->flags = ngx_http_keytoll_flags(ctx);
-    ctx->flags |= ctx->aliased ? 16 : 0;
+    ctx->flags |= (ctx->aliased ? 16 : 0) | (ctx->tried ? 64 : 0);
 
     return ngx_http_keytoll_name_identity(ctx);
 }

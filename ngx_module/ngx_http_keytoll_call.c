@@ -117,6 +117,7 @@ ngx_http_keytoll_alike(ngx_http_keytoll_ctx_t *a, ngx_http_keytoll_ctx_t *b)
            && a->class == b->class
            && a->flags == b->flags
            && ngx_http_keytoll_same(&a->model, &b->model)
+           && ngx_http_keytoll_same(&a->params, &b->params)
            && ngx_http_keytoll_same(&a->request->uri, &b->request->uri)
            && ngx_http_keytoll_same(&a->customer, &b->customer)
            && ngx_http_keytoll_same(&a->tag_names, &b->tag_names);
@@ -176,6 +177,30 @@ ngx_http_keytoll_join(ngx_http_keytoll_call_t *call,
 }
 
 
+/* Behind the flags, what the body was found to have. */
+
+static void
+ngx_http_keytoll_found(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *flags)
+{
+    u_char  *p;
+
+    if (ctx->params.len == 0) {
+        return;
+    }
+
+    p = ngx_pnalloc(ctx->request->pool, flags->len + 1 + ctx->params.len);
+
+    if (p == NULL) {
+        return;                         /* it is asked for once more         */
+    }
+
+    ngx_sprintf(p, "%V\t%V", flags, &ctx->params);
+
+    flags->data = p;
+    flags->len += 1 + ctx->params.len;
+}
+
+
 void
 ngx_http_keytoll_call_send(void)
 {
@@ -224,7 +249,8 @@ ngx_http_keytoll_call_send(void)
         *a++ = ngx_http_keytoll_class_names[ctx->class];
         *a++ = ctx->request->uri;
         a->data = p; p = ngx_sprintf(p, "%ui", ctx->flags);
-        a->len = p - a->data; a++;
+        a->len = p - a->data;
+        ngx_http_keytoll_found(ctx, a++);
         *a++ = ctx->customer;
         *a++ = ctx->tag_names;
         *a++ = ctx->provider;
@@ -451,6 +477,15 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
         ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
         return;
 
+    case KT_PARAMS:
+        if (ngx_http_keytoll_admit_params(ctx, verdict) != NGX_OK) {
+            ngx_http_keytoll_answer(ctx, ctx->why ? ngx_http_keytoll_why(ctx)
+                                                  : KT_INTERNAL,
+                                    NULL);
+        }
+
+        return;
+
     case KT_ADMITTED:
         ngx_http_keytoll_granted(ctx, group, receipt, call->mark);
         return;
@@ -466,10 +501,30 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
 
         return;
 
+    default:
+        break;
+    }
+
+    if (ctx->trying) {
+        ngx_http_keytoll_admit_next(ctx);
+        return;
+    }
+
+    switch (code) {
+
     case KT_MODEL_UNKNOWN:
         ngx_http_keytoll_answer(ctx, ctx->why ? ngx_http_keytoll_why(ctx)
                                               : KT_MODEL_UNKNOWN,
                                 verdict);
+        return;
+
+    case KT_CHEAPER:
+        if (ngx_http_keytoll_admit_clamp(ctx, verdict) != NGX_OK
+            && ngx_http_keytoll_admit_cheaper(ctx, verdict) != NGX_OK)
+        {
+            ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
+        }
+
         return;
 
     case KT_BUDGET_EXCEEDED:

@@ -335,6 +335,10 @@ struct ngx_http_keytoll_ctx_s {
     ngx_str_t                      customer;    /* entity name               */
     ngx_str_t                      tag_names;   /* entity names by tab       */
     ngx_uint_t                     flags;       /* of kt_admit               */
+    ngx_uint_t                     lists;       /* of params, looked for     */
+    ngx_str_t                      params;      /* found in the body, by tab */
+    ngx_str_t                      asked;       /* model before cheaper ones */
+    ngx_str_t                      cheaper;     /* those left to try, by tab */
 
     ngx_uint_t                     reason;
     ngx_uint_t                     tries;
@@ -376,6 +380,8 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       active:1;    /* in the list of renewals   */
     unsigned                       known:1;     /* model is in the registry  */
     unsigned                       aliased:1;   /* model is what it stood for */
+    unsigned                       trying:1;    /* model is a cheaper one    */
+    unsigned                       tried:1;     /* and none of them passed   */
     unsigned                       streaming:1;
     unsigned                       strip:1;     /* take our usage event out  */
     unsigned                       read_json:1;
@@ -486,6 +492,8 @@ ngx_uint_t ngx_http_keytoll_content(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_read_identity(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_rules_params(ngx_http_keytoll_ctx_t *ctx,
+    ngx_str_t *names);
 void ngx_http_keytoll_rules(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
@@ -502,6 +510,11 @@ ngx_int_t ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
 void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
+ngx_int_t ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
+ngx_int_t ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
+void ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
 void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,

@@ -9,6 +9,9 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_PARAM        255       /* bytes of a name that shows */
+
+
 static void ngx_http_keytoll_break(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, const char *why);
 static ngx_uint_t ngx_http_keytoll_has(ngx_http_keytoll_ctx_t *ctx,
@@ -55,6 +58,53 @@ ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
             return;
         }
     }
+}
+
+
+/*
+ * The members that a key asks of every body, by tab: NGX_OK, or NGX_DECLINED
+ * with ctx->why set, or NGX_ERROR.  A route whose body is not read has none.
+ */
+
+ngx_int_t
+ngx_http_keytoll_rules_params(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *names)
+{
+    u_char     *p, *end, *tab, *why;
+    ngx_str_t   name;
+
+    if (ctx->scan == NULL) {
+        return NGX_OK;
+    }
+
+    end = names->data + names->len;
+
+    for (p = names->data; p < end; p = tab + 1) {
+
+        tab = ngx_strlchr(p, end, '\t');
+
+        if (tab == NULL) {
+            tab = end;
+        }
+
+        name.data = p;
+        name.len = ngx_min(tab - p, NGX_HTTP_KEYTOLL_PARAM);
+
+        if (ngx_http_keytoll_has(ctx, &name)) {
+            continue;
+        }
+
+        why = ngx_pnalloc(ctx->request->pool, name.len + 1);
+        if (why == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_cpystrn(why, name.data, name.len + 1);
+        ngx_http_keytoll_break(ctx, KT_PARAM_MISSING, (char *) why);
+
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -30,6 +30,8 @@ static const kt_reason_info_t  kt_reasons[KT_REASON_MAX] = {
     [KT_ENTITY_MISSING] = { "entity_missing", 503,
                             "budget_enforcement_unavailable", 0 },
     [KT_ALIAS] = { "alias", 500, "internal_server_error", 0 },
+    [KT_PARAMS] = { "params", 500, "internal_server_error", 0 },
+    [KT_CHEAPER] = { "cheaper", 500, "internal_server_error", 0 },
     [KT_KEY_MISSING] = { "key_missing", 401, "auth_error", "None" },
     [KT_KEY_MALFORMED] = { "key_malformed", 401, "auth_error", "None" },
     [KT_KEY_SHAPE] = { "key_shape", 401, "auth_error", "None" },

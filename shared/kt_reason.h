@@ -2,7 +2,7 @@
  * Why a request was refused, as data: one number for the Redis functions, one
  * word for clients and logs, one status and error type for the wire.
  *
- * Statuses and types: litellm-api 11.2, profile 1.104.  Those up to KT_ALIAS are
+ * Statuses and types: litellm-api 11.2, profile 1.104.  Those up to KT_CHEAPER are
  * spoken by shared/lua and must stay equal to the numbers there.
  */
 
@@ -31,6 +31,8 @@ typedef enum {
     KT_UNPRICED,               /* a limit, and no price or model to count by */
     KT_ENTITY_MISSING,         /* a level of the key is not in Redis        */
     KT_ALIAS,                  /* the model is another; ask again with it   */
+    KT_PARAMS,                 /* what the body must have; ask again if so  */
+    KT_CHEAPER,                /* no money for it; others may be asked for  */
 
     KT_KEY_MISSING,            /* from here on decided without Redis        */
     KT_KEY_MALFORMED,

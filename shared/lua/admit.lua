@@ -311,7 +311,7 @@ local function check_money(list, g, r, now_s, now_ms)
         if e.pend ~= 0 then
             roll(e, now_s)
         end
-        e.nh = false
+        e.nh, e.slow = false, false
         if e.money and p.lh and not g.free and not (g.master and p.t ~= "customer") then
             local code, h, l, bit
             if g.unpriced then
@@ -321,7 +321,9 @@ local function check_money(list, g, r, now_s, now_ms)
             else
                 code, h, l, bit = money(e, r.bh, r.bl, r.n)
             end
-            if code then
+            if code == BUDGET and slows(p) then
+                e.slow, g.slow, h, l = true, true, false, false
+            elseif code then
                 local need = p.unit == "ucr" and decimal(r.ch, r.cl)
                              or decimal(r.bh, r.bl)
                 return refuse(code, e, now_ms, code == HELD and 1000 or 0,
@@ -337,21 +339,23 @@ local function check_rates(list, r, now_s, now_ms, pre)
     for i = 1, #list do
         local e = list[i]
         local p = e.p
-        local rpm, tpm, par = p.rpm, p.tpm, p.par
+        local rpm, tpm, par = rate(e, p.rpm), rate(e, p.tpm), p.par
         if e.rated then
             if rpm or tpm then
                 advance(e, now_s, pre)
             end
             if rpm and e.rsum + r.n > rpm then
                 return refuse(RPM, e, now_ms,
-                              wait_ms(e, pre, false, rpm, 1, now_ms),
+                              sooner(e, wait_ms(e, pre, false, rpm, 1, now_ms),
+                                     now_ms),
                               text(rpm), text(e.rsum), "1")
             end
             if tpm then
                 local n = tokens(p, r)
                 if e.tsum + n > tpm then
                     return refuse(TPM, e, now_ms,
-                                  wait_ms(e, pre, true, tpm, n, now_ms),
+                                  sooner(e, wait_ms(e, pre, true, tpm, n,
+                                                    now_ms), now_ms),
                                   text(tpm), text(e.tsum), text(n))
                 end
                 e.tok = n
@@ -426,11 +430,11 @@ local function rates(list)
     local out = {}
     for _, e in ipairs(list) do
         if e.rated then
-            local p = e.p
+            local rpm, tpm, par = rate(e, e.p.rpm), rate(e, e.p.tpm), e.p.par
             out[#out + 1] = pack("<i8i8i8i8i8i8",
-                p.rpm or -1, p.rpm and p.rpm - e.rsum or -1,
-                p.tpm or -1, p.tpm and max(0, p.tpm - e.tsum) or -1,
-                p.par or -1, p.par and p.par - e.par or -1)
+                rpm or -1, rpm and rpm - e.rsum or -1,
+                tpm or -1, tpm and max(0, tpm - e.tsum) or -1,
+                par or -1, par and par - e.par or -1)
         end
     end
     return concat(out)
@@ -472,7 +476,7 @@ local function admit_all(b, g, list, q)
     if no then
         for _, x in ipairs(q) do
             if #q == 1 then
-                x.verdict = no
+                x.verdict = cheaper(no, list[1], g)
             else
                 admit_all(b, g, list, { x })
             end
@@ -480,6 +484,10 @@ local function admit_all(b, g, list, q)
         return
     elseif g.unknown then
         no = refuse(MODEL_UNKNOWN, list[1], now_ms)
+    elseif g.must and g.must ~= g.seen then
+        no = { PARAMS, g.must }
+    end
+    if no then
         for _, x in ipairs(q) do x.verdict = no end
         return
     end

@@ -78,10 +78,11 @@ local function take_block(b, g, list)
     local r = amounts(k.amounts, 1)
     r.n = k.n
     local big = times(r, BLOCK_PART)
-    if k.n < 2 or g.unknown or check_money(list, g, big, now_s, now_ms)
+    if k.n < 2 or g.unknown or g.must
+       or check_money(list, g, big, now_s, now_ms)
        or check_rates(list, big, now_s, now_ms, b.pre)
        or check_money(list, g, r, now_s, now_ms)
-       or check_rates(list, r, now_s, now_ms, b.pre) then
+       or g.slow or check_rates(list, r, now_s, now_ms, b.pre) then
         return 0, ""
     end
     local stop = (now_s + 1) * 1000

@@ -34,11 +34,14 @@ local function admit_group(b, g, key)
             x.verdict = no
         end
     elseif list then
+        local must
         for _, e in ipairs(list) do
             local p = e.p
+            must = must or p.params or p.sparams
             e.rated = (p.rpm or p.tpm or p.par)
                       and not (g.master and p.t ~= "customer")
         end
+        g.must = must and params_of(list, g)
         if #todo > 0 then
             admit_all(b, g, list, todo)
         end
@@ -52,7 +55,7 @@ end
 
 
 local function answer(g, key, list)
-    local out, limited = { "", "", "", "", "", 0 }, 0
+    local out, limited = { "", "", "", "", "", 0 }, g.must and 1 or 0
     if g.receipt or g.block_receipt then
         for _, e in ipairs(list) do
             local p = e.p
@@ -76,30 +79,38 @@ end
 -- kt_admit: 1 registry gen the caller priced with, 2 lease ms, then groups of
 -- requests that differ only in cost: token, model, route class, path, flags
 -- (1 free model, 2 model unknown, 4 no price, 8 a route whose body is not
--- read, 16 the model is what an alias meant), customer entity, tag entities by
--- \t, the model's provider, n; then n times rid, amounts
--- (hold.lua) and the event should it be lost.  At most 128 requests.  The last
+-- read, 16 the model is what an alias meant, 64 no cheaper model passed; behind
+-- a \t what the body was found to have), customer entity, tag entities by \t, the
+-- model's provider, n; then n times rid, amounts (hold.lua) and the event should it be lost.  At most 128 requests.  The last
 -- of a group may ask for a block instead: its id, the amounts of all its
 -- requests, "*" and their number; the verdict is {its end, ms, or 0, receipt}.
 -- Returns {0, now ms, group...}, each group {receipt of those admitted, rates,
 -- alias, key used, key limit, 1 if anything limits it, verdict...}; a verdict
 -- is 0, {0, another receipt}, {19, the model that the key's alias means: price
--- that and ask again with flag 16} or
+-- that and ask again with flag 16}, {20, what the body must have by \t: look for it
+-- and ask again with that behind the flags} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, need,
--- now_ms, allowed models by \t, expires ms, status}.
+-- now_ms, allowed models by \t, expires ms, status}; of code 21 there are two
+-- more: models by \t to be asked for instead, with flag 16, and the code that it
+-- is without them.
 -- For all at once {code, ...}: NOT_READY, or STALE with the generation.
 local function kt_admit(keys, a)
     local pre = prefix(keys)
     local now_s, now_ms = clock()
     local ask, groups, i, n = { keys[1] }, {}, 3, 1
     while a[i] do
-        local flags, q = tonumber(a[i + 4]), {}
+        local flags, seen, q = tonumber(a[i + 4]), nil, {}
+        if not flags then
+            flags, seen = a[i + 4]:match("^(%d+)\t(.*)$")
+            flags = tonumber(flags)
+        end
         local g = { name = "key:" .. a[i], model = a[i + 1], class = a[i + 2],
                     path = a[i + 3], customer = a[i + 5], tags = a[i + 6],
                     provider = a[i + 7], q = q,
                     free = has(flags, 1), unknown = has(flags, 2),
                     unpriced = has(flags, 4), unread = has(flags, 8),
-                    resolved = has(flags, 16) }
+                    resolved = has(flags, 16), tried = has(flags, 64),
+                    seen = seen }
         groups[#groups + 1] = g
         ask[n + 1], ask[n + 2], n = pre .. "e:" .. g.name, pre .. "c:" .. g.name, n + 2
         local count = tonumber(a[i + 8])

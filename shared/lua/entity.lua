@@ -79,7 +79,7 @@ local function load(name, bytes, c)
     return { name = name, p = p, uh = uh, ul = ul, hh = hh, hl = hl, pid = pid,
              pend = pend, par = par, sec = sec, rsum = rsum, tsum = tsum,
              rcur = rcur, tcur = tcur, last = last, money = true, tok = 0, rated = false,
-             nh = false, nl = false, w = false, wdirty = false }
+             nh = false, nl = false, slow = false, w = false, wdirty = false }
 end
 
 

@@ -3,7 +3,8 @@
 local FIELDS = { "v", "t", "blocked", "status", "expires_ms", "strict", "gt",
                  "limit", "soft", "unit", "rpm", "tpm", "par", "tpm_type",
                  "models", "name", "refs", "sub", "win", "routes", "master",
-                 "aliases", "meter", "thin" }
+                 "aliases", "meter", "thin", "params", "sparams", "service",
+                 "throttle", "falls" }
 
 -- An amount from outside: decimal digits, exact as a pair.
 local function checked(v)

@@ -81,6 +81,11 @@ sub shape {
     );
     $p{refs} = $ref{$name} if $ref{$name};
     $p{refs} = [@{ $p{refs} }[0 .. $#{ $p{refs} } - 1], 'org:absent'] if $ref{$name} && chance(0.02);
+    $p{throttle} = one(1, 34, 50, 99) if $t eq 'key' && chance(0.4);
+    $p{falls} = { one(@MODELS) => [one(@MODELS), one(@MODELS)] } if $t eq 'key' && chance(0.2);
+    $p{params} = [one('user', 'seed'), one('user', 'metadata.job')] if $t eq 'key' && chance(0.1);
+    $p{service} = JSON::PP::true if $t eq 'key' && chance(0.2);
+    @p{qw(params sparams)} = (['seed'], [one('user', 'team')]) if $t eq 'global' && chance(0.2);
     $p{aliases} = { one(@MODELS) => one(@MODELS, 'elsewhere') } if $t eq 'key' && chance(0.2);
     if ($name =~ /^(?:key:\w+|team:t1|user:u2)$/ && chance(0.5)) {
         $p{win} = ["$name~w~1d"] if chance(0.6);
@@ -137,7 +142,7 @@ sub request {
     my $k = int 1 + rand 5;
     return (
         token => chance(0.02) ? token('nobody') : $TOKEN{$k}, model => one(@MODELS), gen => $m->{gen}, class => one(qw(chat chat messages)),
-        flags => (chance(0.05) ? one(1, 2, 4) : 0) + (chance(0.5) ? 16 : 0), customer => chance(0.2) ? 'customer:c1' : chance(0.2) ? one(@STRANGERS) : '', provider => one('', 'vendor'),
+        flags => (chance(0.05) ? one(1, 2, 4) : 0) + (chance(0.5) ? 16 : 0) + (chance(0.5) ? 64 : 0), seen => one(undef, undef, 'user', 'user\tseed', 'seed', 'user\tmetadata.job', 'seed\tuser'), customer => chance(0.2) ? 'customer:c1' : chance(0.2) ? one(@STRANGERS) : '', provider => one('', 'vendor'),
         tags => chance(0.15) ? "tag:a\ttag:none" : '', lease => one(1500, 30000, 60000, 60000),
     );
 }
@@ -170,7 +175,7 @@ sub compare_verdict {
     return if $got->{code} == 2;
     return is_same($got->{target}, $want->{target}, "$what: what the alias means") if exists $want->{target};
     is_same($got->{ent}, $want->{ent}, "$what: entity named");
-    for (qw(limit used held end need retry)) {
+    for (qw(limit used held end need retry cheaper else)) {
         is_same($got->{$_}, $want->{$_}, "$what: $_ of the refusal") if exists $want->{$_};
     }
 }

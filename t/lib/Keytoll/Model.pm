@@ -15,7 +15,7 @@ use constant { RPM => 1, TPM => 2, PAR => 4, UCR => 8, MONEY => 16, NOHOLD => 32
 use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
-    parallel model_unknown credits unpriced missing alias);
+    parallel model_unknown credits unpriced missing alias params cheaper);
 my %CODE = map { $NAMES[$_] => $_ } 0 .. $#NAMES;
 
 sub new {
@@ -246,6 +246,19 @@ sub money {
     return $e->{last} ? 'held' : (undef, 0, LAST);
 }
 
+# A spent budget lowers the rates of this one instead of refusing.
+sub slows {
+    my $p = shift;
+    return $p->{throttle} && !$p->{strict} && $p->{limit} ne '0' && (defined $p->{rpm} || defined $p->{tpm});
+}
+
+sub lowered {
+    my ($n, $pct) = @_;
+    return $n if !$n;
+    my $low = $n * $pct / 100;
+    return $low > 1 ? $low : 1;
+}
+
 sub tokens {
     my ($p, $a) = @_;
     my ($i, $o) = $p->{strict} ? @$a{qw(in_bound out_bound)} : @$a{qw(in_typ out_typ)};
@@ -274,8 +287,9 @@ sub admit {
     }
     return refuse('route', $key) unless route_ok($key->{p}, $a{class}, $a{path});
 
+    my $falls = !($a{flags} & 64) && ($key->{p}{falls} // {})->{ $a{model} };
     my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
-    my (@hold, @bit);
+    my (@hold, @bit, %slow);
     for my $i (0 .. $#$list) {
         my ($e, $p) = @{ $list->[$i] }{qw(e p)};
         $self->roll($e);
@@ -283,27 +297,40 @@ sub admit {
         return refuse('unpriced', $e) if $a{flags} & 4;
         my $need = ($p->{unit} // '') eq 'ucr' ? $a{ucr} : $a{bound};
         (my $no, $hold[$i], $bit[$i]) = money($e, $need);
-        return refuse($no, $e, limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
+        if (($no // '') eq 'budget' && slows($p)) {
+            $slow{ $e->{name} } = 1;
+            next;
+        }
+        return refuse($falls && $no ne 'credits' ? 'cheaper' : $no, $e, $falls && $no ne 'credits' ? (cheaper => join("\t", @$falls), else => $CODE{$no}) : (), limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
             need => $need, retry => $no eq 'held' ? 1000 : 0) if $no;
     }
 
     for my $l (@$list) {
         my ($e, $p) = @$l{qw(e p)};
         next if $exempt->($p);
-        if (defined $p->{rpm}) {
+        my ($rpm, $tpm) = map { $slow{ $e->{name} } ? lowered($_, $p->{throttle}) : $_ } @$p{qw(rpm tpm)};
+        my $sooner = sub {
+            my $left = $e->{end} * 1000 - $self->{now};
+            return !$slow{ $e->{name} } || !$e->{end} || ($_[0] >= 0 && $_[0] <= $left) ? $_[0] : $left > 0 ? $left : 1;
+        };
+        if (defined $rpm) {
             my $n = $self->in_window($e->{rpm});
-            return refuse('rpm', $e, limit => $p->{rpm}, used => $n, need => 1, retry => $self->wait_ms($e->{rpm}, $p->{rpm}, 1))
-                if $n + 1 > $p->{rpm};
+            return refuse('rpm', $e, limit => $rpm, used => $n, need => 1, retry => $sooner->($self->wait_ms($e->{rpm}, $rpm, 1)))
+                if $n + 1 > $rpm;
         }
-        if (defined $p->{tpm}) {
+        if (defined $tpm) {
             my ($n, $need) = ($self->in_window($e->{tpm}), tokens($p, \%a));
-            return refuse('tpm', $e, limit => $p->{tpm}, used => $n, need => $need, retry => $self->wait_ms($e->{tpm}, $p->{tpm}, $need))
-                if $n + $need > $p->{tpm};
+            return refuse('tpm', $e, limit => $tpm, used => $n, need => $need, retry => $sooner->($self->wait_ms($e->{tpm}, $tpm, $need)))
+                if $n + $need > $tpm;
         }
         return refuse('parallel', $e, limit => $p->{par}, used => $e->{par}, need => 1, retry => 1000)
             if defined $p->{par} && $e->{par} + 1 > $p->{par};
     }
     return refuse('model_unknown', $key) if $a{flags} & 2;
+    my %had;
+    my @must = grep { !$had{$_}++ } map { my ($l, $i) = ($list->[$_]{p}, $_);
+        ($key->{p}{master} && $i ? () : @{ $l->{params} // [] }, $key->{p}{service} ? @{ $l->{sparams} // [] } : ()) } 0 .. $#$list;
+    return { code => $CODE{params}, target => join "\t", @must } if @must && join("\t", @must) ne ($a{seen} // '');
 
     my $receipt = "2\t$self->{now}\t$a{model}\n";
     my @lines;

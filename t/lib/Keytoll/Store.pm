@@ -102,7 +102,8 @@ sub amounts {
 sub group {
     my ($self, @requests) = @_;
     my @r = map { { $self->complete(%$_) } } @requests;
-    return (\@r, @{ $r[0] }{qw(token model class path flags customer tags provider)}, scalar @r, map { ($_->{rid}, amounts(%$_), $_->{event}) } @r);
+    my %f = (%{ $r[0] }, flags => join "\t", grep { defined } @{ $r[0] }{qw(flags seen)});
+    return (\@r, @f{qw(token model class path flags customer tags provider)}, scalar @r, map { ($_->{rid}, amounts(%$_), $_->{event}) } @r);
 }
 
 sub verdict {
@@ -111,10 +112,10 @@ sub verdict {
     if ($v{code} == 0) {
         @v{qw(receipt rates alias used limit limited)} = @$group;
         $v{receipt} = $v->[1] if ref $v;
-    } elsif ($v{code} == 19) {
+    } elsif ($v{code} == 19 || $v{code} == 20) {
         $v{target} = $v->[1];
     } else {
-        @v{qw(ent alias limit used held end retry need now models expires status)} = @$v[1 .. 12];
+        @v{qw(ent alias limit used held end retry need now models expires status cheaper else)} = @$v[1 .. 14];
     }
     return \%v;
 }
