@@ -124,7 +124,7 @@ config_allowed(req_t *r, const conf_key_t *key, const char *name, const jv_t *v)
     } else if (key->flags & K_NONE) {
         fail_detail_error(r, 400, "%s would have no effect: %s", name, key->note);
 
-    } else if (key->out || (key->flags & K_SECRET)) {
+    } else if (key->out || (key->flags & (K_SECRET | K_FILE))) {
         fail_detail_error(r, 400, "%s can only be set in the configuration file", name);
 
     } else if (v && !config_fits(key, v)) {

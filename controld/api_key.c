@@ -46,7 +46,7 @@
     { "guardrails", F_META, NULL, 0 },                                        \
     { "prompts", F_META, NULL, 0 },                                           \
     { "tags", F_TAGS, NULL, 0 },                                              \
-    { "enforced_params", F_REFUSED, NULL, 0 },                                \
+    { "enforced_params", F_TAGS, NULL, 0 },                                   \
     { "allowed_passthrough_routes", F_META, NULL, F_ADMIN },                  \
     { "temp_budget_increase", F_META, NULL, F_ADMIN },                        \
     { "temp_budget_expiry", F_META, NULL, F_ADMIN },                          \
@@ -57,8 +57,9 @@
     { "object_permission", F_EXTRA, NULL, 0 },                                \
     { "agent_id", F_EXTRA, NULL, 0 },                                         \
     { "project_id", F_EXTRA, NULL, 0 },                                       \
-    { "budget_fallbacks", F_REFUSED, NULL, 0 },                               \
-    { "throttle_on_budget_exceeded", F_REFUSED, NULL, 0 }
+    { "budget_fallbacks", F_EXTRA, NULL, 0 },                                 \
+    { "throttle_on_budget_exceeded", F_META, NULL, 0 },                       \
+    { "budget_exceeded_throttle_percentage", F_META, NULL, 0 }
 
 const field_t  key_generate_body[] = {
     KEY_FIELDS,
@@ -186,7 +187,7 @@ key_generate(req_t *r, const char *route)
     key_new_t    k;
     const char  *user_id, *team_id;
 
-    if (key_defaults(r, 1) != 0 || key_temp_budget(r) != 0
+    if (key_defaults(r, 1) != 0 || key_temp_budget(r) != 0 || key_options(r) != 0
         || key_body_id(r, "user_id", &user_id) != 0
         || key_body_id(r, "team_id", &team_id) != 0 || owner_check_limits(r) != 0
         || tx_begin(r) != 0 || key_hold_owners(r, user_id, team_id) != 0
@@ -469,7 +470,9 @@ key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
 
     memset(&rs, 0, sizeof(rs));
 
-    if (key_temp_budget(r) != 0 || key_find_body(r, ref, sent) != 0) {
+    if (key_temp_budget(r) != 0 || key_options(r) != 0
+        || key_find_body(r, ref, sent) != 0)
+    {
         return -1;
     }
 

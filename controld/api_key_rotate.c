@@ -298,7 +298,7 @@ api_key_regenerate(req_t *r)
         || tx_match(r, ref.version) != 0
         || key_defaults(r, 0) != 0
         || key_keeps_organization(r, &ref) != 0
-        || key_temp_budget(r) != 0 || grant_secret(r, ref.token) != 0
+        || key_temp_budget(r) != 0 || key_options(r) != 0 || grant_secret(r, ref.token) != 0
         || grant_key(r, ref.token, ref.user_id, ref.team_id, 0) != 0
         || rotate_expired(r, ref.token) != 0)
     {

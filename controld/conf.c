@@ -9,10 +9,12 @@
 #include "kt_duration.h"
 #include "kt_key.h"
 #include "log.h"
+#include "util.h"
 
 
 #define CONF_MASTER_MIN   32
 #define CONF_INCLUDE_MAX  4
+#define CONF_PARAMS_MAX   64
 
 
 static conf_t  conf_none;
@@ -308,6 +310,25 @@ conf_check_master(conf_t *c)
 }
 
 
+/* Members that bodies must have: names that the gate can look for. */
+
+static int
+conf_check_params(const jv_t *list)
+{
+    const jv_t  *c;
+
+    for (c = list ? list->head : NULL; c; c = c->next) {
+        if (c->type != J_STR || !util_param_ok(c->s)) {
+            return conf_fail("enforced_params: each is a name of 1 to 64 bytes, or two"
+                             " with a point between them");
+        }
+    }
+
+    return list == NULL || list->n <= CONF_PARAMS_MAX
+           ? 0 : conf_fail("enforced_params: at most 64 names");
+}
+
+
 static int
 conf_check(conf_t *c)
 {
@@ -350,7 +371,9 @@ conf_check(conf_t *c)
         return conf_fail("litellm_settings.budget_duration is not a duration");
     }
 
-    return conf_check_master(c);
+    return conf_check_params(c->enforced_params) != 0
+           || conf_check_params(c->service_params) != 0
+           || conf_check_master(c) != 0 ? -1 : 0;
 }
 
 

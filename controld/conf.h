@@ -38,6 +38,8 @@ typedef struct {
     int          strict;            /* fail_closed_budget_enforcement         */
     int          store_model_in_db;
     jv_t        *model_list;        /* array, or NULL                         */
+    jv_t        *enforced_params;   /* of every body; array, or NULL          */
+    jv_t        *service_params;    /* besides, of service accounts           */
     jv_t        *env;               /* environment_variables                  */
     jv_t        *declared;          /* settings of LiteLLM by name            */
     jv_t        *idle;              /* what was said without effect           */

@@ -18,7 +18,7 @@
 
 
 static const conf_key_t  conf_policy_keys[] = {
-    GUARD("enforced_params", C_STRS),
+    { "enforced_params", C_STRS, 0, OUT(service_params), NULL, NULL, 0, 0, NULL },
     END
 };
 
@@ -49,8 +49,8 @@ static const conf_key_t  conf_general[] = {
     GUARD("disable_reset_budget", C_BOOL),
     GUARD("enforce_user_param", C_BOOL),
     GUARD("reject_clientside_metadata_tags", C_BOOL),
-    GUARD("enforced_params", C_STRS),
-    { "service_account_settings", C_OBJ, 0, 0, conf_policy_keys, NULL, 0, 0, NULL },
+    { "enforced_params", C_STRS, 0, OUT(enforced_params), NULL, NULL, 0, 0, NULL },
+    { "service_account_settings", C_OBJ, K_FILE, 0, conf_policy_keys, NULL, 0, 0, NULL },
     GUARD("allowed_ips", C_STRS),
     GUARD("allowed_routes", C_STRS),
     GUARD("admin_only_routes", C_STRS),
@@ -171,6 +171,10 @@ static const conf_key_t  conf_key_params[] = {
     INT("rpm_limit"),
     ANY("models", C_STRS),
     ANY("aliases", C_OBJ),
+    ANY("enforced_params", C_STRS),
+    ANY("budget_fallbacks", C_OBJ),
+    ANY("throttle_on_budget_exceeded", C_BOOL),
+    { "budget_exceeded_throttle_percentage", C_INT, 0, 0, NULL, NULL, 1, 99, NULL },
     ANY("metadata", C_OBJ),
     ANY("permissions", C_OBJ),
     ANY("config", C_OBJ),

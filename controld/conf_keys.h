@@ -29,6 +29,7 @@ typedef enum {
 #define K_GUARD    0x2   /* asks for a protection that is not there: an error, */
                          /* unless it is off                                   */
 #define K_SECRET   0x4   /* not to be shown by the configuration API           */
+#define K_FILE     0x8   /* shown, but set in the file only                    */
 
 typedef struct conf_key_s  conf_key_t;
 

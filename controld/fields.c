@@ -331,24 +331,6 @@ field_enforce(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v)
 }
 
 
-/* What nobody would enforce is not kept as if somebody did. */
-
-static int
-field_refused(req_t *r, const field_t *f, const jv_t *v)
-{
-    if (json_is_null(v) || v->type == J_FALSE
-        || ((v->type == J_ARR || v->type == J_OBJ) && v->head == NULL))
-    {
-        return 0;
-    }
-
-    fail_proxy(r, 400, "bad_request_error", f->name, "%s is not supported",
-               f->name);
-
-    return -1;
-}
-
-
 static int
 field_json(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v)
 {
@@ -462,9 +444,6 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
 
     case F_ENFORCE:
         return field_enforce(r, rs, f, v);
-
-    case F_REFUSED:
-        return field_refused(r, f, v);
 
     case F_PERIOD:
         s = json_is_null(v) ? NULL : field_text(r, f->name, v);

@@ -25,7 +25,6 @@ typedef enum {
     F_META,          /* moves into metadata                                    */
     F_TAGS,          /* the same, a list of ids                                */
     F_EXTRA,         /* moves into extra                                       */
-    F_REFUSED,       /* LiteLLM enforces it, we do not: unset, or 400          */
     F_PERIOD,        /* budget_duration and the period columns                 */
     F_EXPIRES,       /* duration; "-1" clears                                  */
     F_ENFORCE,       /* strict | last_call                                     */

@@ -17,6 +17,9 @@ typedef struct {
 } bound_t;
 
 
+#define GRANT_THROTTLE  50           /* percent, where none is named           */
+
+
 static const struct {
     const char  *name;
     int          scale;
@@ -38,7 +41,9 @@ static const struct {
     " k.expires))::bigint, 'budget_duration', coalesce(k.budget_duration,"    \
     " b.budget_duration), 'model_max_budget', nullif(coalesce(nullif("        \
     "k.model_max_budget, '{}'), b.model_max_budget), '{}'), 'budget_limits'," \
-    " nullif(k.budget_limits, '[]'), 'model_rpm_limit',"                      \
+    " nullif(k.budget_limits, '[]'), 'enforced_params', nullif("             \
+    "k.metadata->'enforced_params', '[]'), 'throttle', kt_throttle("          \
+    "k.metadata), 'model_rpm_limit',"                                        \
     " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
     " k.metadata->'model_tpm_limit') FROM keys k LEFT JOIN budgets b USING"   \
     " (budget_id) WHERE k.token = $1"
@@ -299,26 +304,12 @@ grant_alias_targets(req_t *r, const jv_t *map, jv_t *want)
 }
 
 
-/*
- * A request for an alias is a request for what it leads to, so an alias may lead only
- * where the caller's key, the owner and the key itself may go.
- */
-
 static int
-grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+grant_reach(req_t *r, const char *name, const jv_t *want, const bound_t *key,
+    const bound_t *owner, const bound_t *own)
 {
-    size_t          i;
-    jv_t           *want;
-    const jv_t     *lists[3], *models, *groups;
-
-    want = json_arr(&r->a);
-
-    if (grant_alias_targets(r, json_get(r->json, "aliases"), want) != 0
-        || grant_alias_targets(r, json_get(json_get(r->json, "router_settings"),
-                                           "model_group_alias"), want) != 0)
-    {
-        return -1;
-    }
+    size_t       i;
+    const jv_t  *lists[3], *models, *groups;
 
     if (want->n == 0) {
         return 0;
@@ -336,10 +327,115 @@ grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t 
 
     for (i = 0; i < 3; i++) {
         if (!grant_covers(lists[i], want)) {
-            fail_proxy(r, 403, "auth_error", "aliases", "aliases lead to models that you"
-                       " or the key may not use: %s", json_text(&r->a, want));
+            fail_proxy(r, 403, "auth_error", name, "%s lead to models that you or the key"
+                       " may not use: %s", name, json_text(&r->a, want));
             return -1;
         }
+    }
+
+    return 0;
+}
+
+
+/*
+ * A request for an alias is a request for what it leads to, so an alias may lead only
+ * where the caller's key, the owner and the key itself may go.
+ */
+
+static int
+grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+{
+    jv_t  *want;
+
+    want = json_arr(&r->a);
+
+    if (grant_alias_targets(r, json_get(r->json, "aliases"), want) != 0
+        || grant_alias_targets(r, json_get(json_get(r->json, "router_settings"),
+                                           "model_group_alias"), want) != 0)
+    {
+        return -1;
+    }
+
+    return grant_reach(r, "aliases", want, key, owner, own);
+}
+
+
+/* So is one for a model that a cheaper one may stand in for. */
+
+static int
+grant_fallbacks(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+{
+    jv_t        *want;
+    const jv_t  *map, *c, *m;
+
+    want = json_arr(&r->a);
+    map = json_get(r->json, "budget_fallbacks");
+
+    for (c = map && map->type == J_OBJ ? map->head : NULL; c; c = c->next) {
+        json_push(want, json_string(&r->a, c->key));
+
+        for (m = c->head; m; m = m->next) {
+            json_push(want, json_string(&r->a, m->s));
+        }
+    }
+
+    return grant_reach(r, "budget_fallbacks", want, key, owner, own);
+}
+
+
+/* What the key has of an option after this request; 0: nothing is said of it. */
+
+static int
+grant_option(req_t *r, const char *name, const jv_t **v)
+{
+    int          said;
+    const jv_t  *meta;
+
+    meta = json_get(r->json, "metadata");
+    *v = json_get(r->json, name);
+    said = *v || !json_is_null(meta);
+
+    if (json_is_null(*v)) {
+        *v = json_get(meta, name);
+    }
+
+    return said;
+}
+
+
+/*
+ * A key whose spent budget only slows it down may do more than one that is
+ * refused: it is for those to give who are not bound by a budget of their key.
+ */
+
+static int
+grant_throttle(req_t *r, const bound_t *b, const bound_t *own)
+{
+    int          said_on, said_part;
+    int64_t      have, was, want;
+    const jv_t  *on, *part;
+
+    said_on = grant_option(r, "throttle_on_budget_exceeded", &on);
+    said_part = grant_option(r, "budget_exceeded_throttle_percentage", &part);
+
+    if (json_is_null(json_get(b->row, "max_budget")) || (!said_on && !said_part)) {
+        return 0;
+    }
+
+    if (!grant_value(json_get(own->row, "throttle"), 0, &was)) {
+        was = 0;
+    }
+
+    if (said_on ? json_is_null(on) || on->type != J_TRUE : was == 0) {
+        return 0;
+    }
+
+    if (!grant_value(part, 0, &want)) {
+        want = said_part || was == 0 ? GRANT_THROTTLE : was;
+    }
+
+    if (!grant_value(json_get(b->row, "throttle"), 0, &have) || want > have) {
+        return grant_refuse(r, "throttle_on_budget_exceeded", "its budget", b);
     }
 
     return 0;
@@ -349,12 +445,12 @@ grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t 
 /* Limits that are no single numbers can not be compared: they are the same or not. */
 
 static const char *const  grant_wholes[] = {
-    "model_rpm_limit", "model_tpm_limit", "model_max_budget", "budget_limits",
-    "budget_duration"
+    "model_rpm_limit", "model_tpm_limit", "enforced_params", "model_max_budget",
+    "budget_limits", "budget_duration"
 };
 
 #define GRANT_WHOLES  (sizeof(grant_wholes) / sizeof(grant_wholes[0]))
-#define GRANT_META    2                  /* the first are part of the metadata   */
+#define GRANT_META    3                  /* the first are part of the metadata   */
 
 
 static int
@@ -430,6 +526,16 @@ grant_less(req_t *r, const bound_t *have, const bound_t *want, const char **name
         if (!json_is_null(h) && !grant_equal(r, json_get(want->row, *name), h)) {
             return 0;
         }
+    }
+
+    *name = "throttle_on_budget_exceeded";
+    h = json_get(have->row, "throttle");
+    w = json_get(want->row, "throttle");
+
+    if (!json_is_null(json_get(have->row, "max_budget")) && grant_value(w, 0, &y)
+        && (!grant_value(h, 0, &x) || y > x))
+    {
+        return 0;
     }
 
     *name = "expires";
@@ -605,7 +711,9 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     return grant_within(r, &key, create) != 0
            || grant_within(r, &owner, 0) != 0
            || grant_same(r, &key, &own, create) != 0
-           || grant_aliases(r, &key, &owner, &own) != 0 ? -1 : 0;
+           || grant_aliases(r, &key, &owner, &own) != 0
+           || grant_fallbacks(r, &key, &owner, &own) != 0
+           || grant_throttle(r, &key, &own) != 0 ? -1 : 0;
 }
 
 

@@ -581,6 +581,7 @@ key_create(req_t *r, const field_t *table, const char *user_id,
     if (rc < 0 || (rc > 0 && spend > 0 && owner_seed(r, "keys", ent, spend) != 0)
         || (owner_has_submeters(k->row)
             && owner_submeters(r, ent, k->row) != 0)
+        || key_options_fit(r, k->token, k->row) != 0
         || tx_audit(r, "created", "LiteLLM_VerificationToken", k->token, NULL,
                     json_text(&r->a, k->row)) != 0)
     {
@@ -606,6 +607,7 @@ key_echo(req_t *r, jv_t *out)
         "rpm_limit_type", "tpm_limit_type", "model_rpm_limit", "model_tpm_limit",
         "mcp_rpm_limit", "tag_rpm_limit", "key_type", "send_invite_email",
         "disable_global_guardrails", "throttle_on_budget_exceeded",
+        "budget_exceeded_throttle_percentage",
         "soft_budget"
     };
 
@@ -693,6 +695,7 @@ key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
     if (key_row(r, ref->token, &before) != 0 || key_check(r, ref->token) != 0
         || key_write(r, rs, ref->token) != 0 || key_row(r, ref->token, row) != 0
         || owner_submeters(r, ent, *row) != 0
+        || key_options_fit(r, ref->token, *row) != 0
         || tx_audit(r, action, "LiteLLM_VerificationToken", ref->token,
                     json_text(&r->a, before), json_text(&r->a, *row)) != 0)
     {

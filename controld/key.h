@@ -78,6 +78,13 @@ int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
 /* temp_budget_increase and temp_budget_expiry of the body.  -1 after answering. */
 int key_temp_budget(req_t *r);
 
+/* Options of the body: enforced_params, throttle_on_budget_exceeded and its
+ * percentage, budget_fallbacks.  -1 after answering. */
+int key_options(req_t *r);
+
+/* Whether the key as it is now can have its options.  -1 after answering. */
+int key_options_fit(req_t *r, const char *token, const jv_t *row);
+
 /* May the caller update this key (litellm-api 8A)?  0, or -1 after answering. */
 int key_may_update(req_t *r, const key_ref_t *ref, const char *sent);
 

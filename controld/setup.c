@@ -8,6 +8,24 @@
 #include "util.h"
 
 
+static const char *
+setup_names(arena_t *a, const jv_t *list)
+{
+    size_t        n;
+    const jv_t   *c;
+    const char  **names;
+
+    n = 0;
+    names = arena_alloc(a, (list ? list->n + 1 : 1) * sizeof(char *));
+
+    for (c = list ? list->head : NULL; c; c = c->next) {
+        names[n++] = c->s;
+    }
+
+    return db_array(a, names, n);
+}
+
+
 static int
 setup_global(arena_t *a)
 {
@@ -22,20 +40,23 @@ setup_global(arena_t *a)
     }
 
     return db_done(db_q("UPDATE proxy SET max_budget_nusd = $1,"
-        " max_parallel_requests = $2, budget_duration = $3, period_kind = $4,"
+        " max_parallel_requests = $2, budget_duration = $3, enforced_params = $8,"
+        " service_params = $9, period_kind = $4,"
         " period_len_s = $5, period_end_s = $6,"
         " period_id = CASE WHEN version = 0 OR (period_kind = 'none' AND period_id = 0"
         " AND NOT EXISTS (SELECT 1 FROM meters WHERE ent = 'global')) THEN $7::bigint"
         " ELSE kt_period_id(period_kind, period_len_s, period_id, period_end_s,"
         " kt_now_s()) END"
-        " WHERE (max_budget_nusd, max_parallel_requests, budget_duration) IS DISTINCT"
-        " FROM ($1::bigint, $2::bigint, $3::text)",
+        " WHERE (max_budget_nusd, max_parallel_requests, budget_duration,"
+        " enforced_params, service_params) IS DISTINCT FROM ($1::bigint, $2::bigint,"
+        " $3::text, $8::text[], $9::text[])",
         conf.max_budget_nusd < 0 ? NULL
                                  : arena_printf(a, "%" PRId64, conf.max_budget_nusd),
         conf.max_parallel < 0 ? NULL : arena_printf(a, "%" PRId64, conf.max_parallel),
         conf.budget_duration, kt_period_name(p.kind),
         arena_printf(a, "%" PRId64, p.len_s), arena_printf(a, "%" PRId64, p.end_s),
-        arena_printf(a, "%" PRId64, p.id))) ? 0 : -1;
+        arena_printf(a, "%" PRId64, p.id), setup_names(a, conf.enforced_params),
+        setup_names(a, conf.service_params))) ? 0 : -1;
 }
 
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include "kt_reqparam.h"
 #include "kt_schema.h"
 #include "log.h"
 #include "util.h"
@@ -126,6 +127,20 @@ util_id_ok(const char *s)
     }
 
     return 1;
+}
+
+
+int
+util_param_ok(const char *s)
+{
+    const char  *dot;
+
+    dot = strchr(s, '.');
+
+    return util_id_ok(s)
+           && (dot ? dot > s && dot - s <= KT_REQPARAM_MAX && dot[1] != '\0'
+                     && strlen(dot + 1) <= KT_REQPARAM_MAX
+                   : strlen(s) <= KT_REQPARAM_MAX);
 }
 
 

@@ -98,7 +98,10 @@ for my $c (
     [ "general_settings:\n  allowed_ips: [10.0.0.1]\n", qr/:4:3: "allowed_ips" asks for what Keytoll does not do/ ],
     [ "general_settings:\n  dangerously_permit_weak_or_unset_master_key: true\n", qr/:4:3: "dangerously/ ],
     [ "general_settings:\n  custom_auth: my.auth\n", qr/"custom_auth" asks/ ],
-    [ "general_settings:\n  service_account_settings: {enforced_params: [user]}\n", qr/"enforced_params" asks/ ],
+    [ "general_settings:\n  service_account_settings: {enforced_params: user}\n", qr/:4:47: "enforced_params" must be a list/ ],
+    [ "general_settings:\n  service_account_settings: {params: [user]}\n", qr/unknown name "params"/ ],
+    [ "general_settings:\n  enforced_params: [a, '']\n", qr/enforced_params: each is a name of 1 to 64 bytes/ ],
+    [ "general_settings:\n  enforced_params: [" . join(', ', map { "p$_" } 1 .. 65) . "]\n", qr/at most 64 names/ ],
     [ "router_settings:\n  provider_budget_config: {openai: {budget_limit: 1, time_period: 1d}}\n", qr/"provider_budget_config" asks/ ],
     [ "litellm_settings:\n  default_team_params: {max_bugdet: 1}\n", qr/:4:25: unknown name "max_bugdet"/ ],
     [ "litellm_settings:\n  default_team_params: 5\n", qr/:4:24: "default_team_params" must be a mapping/ ],
@@ -116,6 +119,8 @@ for my $c (
     is $rc, 1, $c->[0] =~ s/\n/ | /gr;
     like $out, $c->[1], 'says where and why';
 }
+($rc, $out) = check($base . "general_settings:\n  enforced_params: [user, metadata.job]\n  service_account_settings: {enforced_params: [seed]}\n");
+is $rc, 0, 'what bodies must have' or diag $out;
 ($rc, $out) = check($base . "general_settings:\n  allowed_ips: []\n  enforce_user_param: false\n");
 is $rc, 0, 'a protection that is off is none' or diag $out;
 

@@ -80,6 +80,12 @@ INSERT INTO "LiteLLM_VerificationToken" (token, key_name, key_alias, user_id, te
     ('plain-text-token', NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, '{}', '{}', NULL, NULL, NULL, '{}');
 INSERT INTO "LiteLLM_VerificationToken" (token, key_name) SELECT encode(sha256(('bulk' || i)::bytea), 'hex'), 'sk-...bulk' FROM generate_series(1, 1200) i;
 END
+litellm(<<"END");
+ALTER TABLE "LiteLLM_VerificationToken" ADD COLUMN budget_fallbacks jsonb, ADD COLUMN throttle_on_budget_exceeded bool, ADD COLUMN budget_exceeded_throttle_percentage int;
+UPDATE "LiteLLM_VerificationToken" SET rpm_limit = 8, throttle_on_budget_exceeded = true, budget_exceeded_throttle_percentage = 25, budget_fallbacks = '{"gpt-4o": ["gpt-4o-mini"]}',
+    metadata = metadata || '{"enforced_params": ["user"]}' WHERE token = '$hash[0]';
+UPDATE "LiteLLM_VerificationToken" SET metadata = '{"throttle_on_budget_exceeded": true}' WHERE token = '$hash[4]';
+END
 my $theirs = sub { litellm(qq{SELECT md5(string_agg(t::text, '' ORDER BY t::text)) FROM "LiteLLM_VerificationToken" t}) };
 my $before = $theirs->();
 
@@ -91,6 +97,7 @@ is $rc, 0, 'a trial' or diag $out;
 like $out, qr/keys\n(?:    .*\n)*    1206 read, 1204 would be imported, 2 were there or were left out/, 'counts the keys';
 like $out, qr/the token is no SHA-256: skipped/, 'says what is skipped and why';
 like $out, qr/the alias is taken: imported without it/, 'that an alias is taken';
+like $out, qr/throttle_on_budget_exceeded without a rate/, 'that a key can not be throttled';
 like $out, qr/another user has the same e-mail address/, 'that an address is taken';
 like $out, qr/does not carry over:\n    1 rows of models made over the API/, 'and what has no place here';
 is $k->sql('SELECT count(*) FROM keys'), 0, 'and keeps nothing';
@@ -120,6 +127,9 @@ for my $i (0, 1, 2, 4) {
 is_deeply [ @{ $j->{info} }{qw(key_alias user_id models spend)} ], [ 'first', 'ann', ['gpt-4o'], 1.5 ], 'with alias, owner, models and spend';
 like $k->raw, qr/"max_budget":10\.000000001[,}]/, 'to the nano-dollar';
 is_deeply $j->{info}{metadata}{tags}, ['research'], 'and tags';
+is_deeply $j->{info}{budget_fallbacks}, { 'gpt-4o' => ['gpt-4o-mini'] }, 'cheaper models';
+my $policy = JSON::PP->new->decode($k->sql("SELECT policy FROM kt_policy WHERE name = 'key:$hash[0]'"));
+is_deeply [ @$policy{qw(params throttle falls)} ], [ ['user'], 25, { 'gpt-4o' => ['gpt-4o-mini'] } ], 'and other options bind';
 ($s, $j) = $k->get('/key/info', key => $plain[0]);
 is $s, 200, 'the key opens the API';
 ($s, $j) = $k->get('/key/info', key => $plain[1]);
