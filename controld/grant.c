@@ -3,21 +3,10 @@
 #include "access.h"
 #include "db.h"
 #include "grant.h"
+#include "grant_bound.h"
 #include "kt_duration.h"
 #include "kt_money.h"
 #include "util.h"
-
-
-/* One row that bounds: the calling key, a user, a team or an organization. */
-
-typedef struct {
-    const char  *what;
-    const char  *id;
-    const jv_t  *row;        /* its limits by wire name, models resolved       */
-} bound_t;
-
-
-#define GRANT_THROTTLE  50           /* percent, where none is named           */
 
 
 static const struct {
@@ -43,7 +32,8 @@ static const struct {
     "k.model_max_budget, '{}'), b.model_max_budget), '{}'), 'budget_limits'," \
     " nullif(k.budget_limits, '[]'), 'enforced_params', nullif("             \
     "k.metadata->'enforced_params', '[]'), 'throttle', kt_throttle("          \
-    "k.metadata), 'model_rpm_limit',"                                        \
+    "k.metadata), 'service_account_id', k.metadata->'service_account_id',"    \
+    " 'model_rpm_limit',"                                                     \
     " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
     " k.metadata->'model_tpm_limit') FROM keys k LEFT JOIN budgets b USING"   \
     " (budget_id) WHERE k.token = $1"
@@ -108,7 +98,7 @@ grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char 
 }
 
 
-static int
+int
 grant_value(const jv_t *v, int scale, int64_t *n)
 {
     return !json_is_null(v) && (v->type == J_NUM || v->type == J_STR)
@@ -116,7 +106,7 @@ grant_value(const jv_t *v, int scale, int64_t *n)
 }
 
 
-static int
+int
 grant_refuse(req_t *r, const char *name, const char *text, const bound_t *b)
 {
     fail_proxy(r, 403, "auth_error", name, "%s exceeds what you have: %s is limited"
@@ -380,65 +370,6 @@ grant_fallbacks(req_t *r, const bound_t *key, const bound_t *owner, const bound_
     }
 
     return grant_reach(r, "budget_fallbacks", want, key, owner, own);
-}
-
-
-/* What the key has of an option after this request; 0: nothing is said of it. */
-
-static int
-grant_option(req_t *r, const char *name, const jv_t **v)
-{
-    int          said;
-    const jv_t  *meta;
-
-    meta = json_get(r->json, "metadata");
-    *v = json_get(r->json, name);
-    said = *v || !json_is_null(meta);
-
-    if (json_is_null(*v)) {
-        *v = json_get(meta, name);
-    }
-
-    return said;
-}
-
-
-/*
- * A key whose spent budget only slows it down may do more than one that is
- * refused: it is for those to give who are not bound by a budget of their key.
- */
-
-static int
-grant_throttle(req_t *r, const bound_t *b, const bound_t *own)
-{
-    int          said_on, said_part;
-    int64_t      have, was, want;
-    const jv_t  *on, *part;
-
-    said_on = grant_option(r, "throttle_on_budget_exceeded", &on);
-    said_part = grant_option(r, "budget_exceeded_throttle_percentage", &part);
-
-    if (json_is_null(json_get(b->row, "max_budget")) || (!said_on && !said_part)) {
-        return 0;
-    }
-
-    if (!grant_value(json_get(own->row, "throttle"), 0, &was)) {
-        was = 0;
-    }
-
-    if (said_on ? json_is_null(on) || on->type != J_TRUE : was == 0) {
-        return 0;
-    }
-
-    if (!grant_value(part, 0, &want)) {
-        want = said_part || was == 0 ? GRANT_THROTTLE : was;
-    }
-
-    if (!grant_value(json_get(b->row, "throttle"), 0, &have) || want > have) {
-        return grant_refuse(r, "throttle_on_budget_exceeded", "its budget", b);
-    }
-
-    return 0;
 }
 
 
@@ -707,6 +638,8 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     {
         return -1;
     }
+
+    grant_service(r, &own);
 
     return grant_within(r, &key, create) != 0
            || grant_within(r, &owner, 0) != 0

@@ -12,7 +12,6 @@
 
 
 #define NGX_HTTP_KEYTOLL_BASE         1000000000
-#define NGX_HTTP_KEYTOLL_LISTS        8         /* of members, for a request */
 
 
 static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);
@@ -22,8 +21,6 @@ static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
 static u_char *ngx_http_keytoll_hold_head(u_char *p,
     ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
-static ngx_int_t ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out,
-    redisReply *v);
 
 
 static ngx_queue_t  ngx_http_keytoll_waiting;
@@ -205,108 +202,6 @@ ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
 
 
 /*
- * The key asks for members of the body: looked for, asked once more.  The list
- * goes with the question, as it may change in between.  NGX_DECLINED with
- * ctx->why set when one is not there.
- */
-
-ngx_int_t
-ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict)
-{
-    ngx_int_t  rc;
-
-    if (verdict->type != REDIS_REPLY_ARRAY || verdict->elements < 2
-        || ctx->lists++ == NGX_HTTP_KEYTOLL_LISTS
-        || ngx_http_keytoll_copy(ctx->request->pool, &ctx->params,
-                                 verdict->element[1])
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    rc = ngx_http_keytoll_rules_params(ctx, &ctx->params);
-
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    ngx_http_keytoll_admit_again(ctx);
-    ngx_http_keytoll_redis_post();
-
-    return NGX_OK;
-}
-
-
-/* There is no money for the model, and the key names others for that case. */
-
-ngx_int_t
-ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict)
-{
-    if (ctx->tried || verdict->type != REDIS_REPLY_ARRAY
-        || verdict->elements < 14
-        || ngx_http_keytoll_copy(ctx->request->pool, &ctx->cheaper,
-                                 verdict->element[13])
-           != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    ctx->asked = ctx->model;
-    ctx->trying = 1;
-
-    ngx_http_keytoll_admit_next(ctx);
-
-    return NGX_OK;
-}
-
-
-/*
- * Asks for the next of them, each in its turn.  Behind the last, for what the
- * client wanted, so that he hears why that is refused.
- */
-
-void
-ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx)
-{
-    u_char     *tab, *end;
-    ngx_str_t  *list;
-
-    list = &ctx->cheaper;
-    end = list->data + list->len;
-
-    ctx->model.len = 0;
-
-    while (list->data < end
-           && (ctx->model.len == 0 || ctx->model.len >= KT_REQ_TEXT))
-    {
-        tab = ngx_strlchr(list->data, end, '\t');
-
-        ctx->model.data = list->data;
-        ctx->model.len = (tab ? tab : end) - list->data;
-
-        list->data = tab ? tab + 1 : end;
-        list->len = end - list->data;
-    }
-
-    if (ctx->model.len == 0 || ctx->model.len >= KT_REQ_TEXT) {
-        ctx->model = ctx->asked;
-        ctx->trying = 0;
-        ctx->tried = 1;
-    }
-
-    ctx->clamp = 0;
-    ctx->aliased = 1;
-    ngx_str_null(&ctx->upstream_model);
-    ngx_str_null(&ctx->provider);
-
-    ngx_http_keytoll_admit_again(ctx);
-    ngx_http_keytoll_redis_post();
-}
-
-
-/*
  * A strict budget has less left than the cap of the answer may cost: with
  * "keytoll_clamp_max_tokens on" a lower cap, asked once more.
  */
@@ -419,7 +314,7 @@ ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out, redisReply *v)
 {
     if (v->type != REDIS_REPLY_STRING) {

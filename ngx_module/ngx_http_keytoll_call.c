@@ -46,6 +46,8 @@ static void ngx_http_keytoll_call_reply(void *data, redisReply *reply,
 static void ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
     ngx_http_keytoll_pending_t *pending, redisReply *group,
     redisReply *verdict);
+static void ngx_http_keytoll_refused(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_ctx_t *ctx, redisReply *verdict, ngx_int_t code);
 static void ngx_http_keytoll_count_after(ngx_http_keytoll_call_t *call,
     ngx_http_keytoll_group_t *g, redisReply *group);
 static void ngx_http_keytoll_for_all(ngx_http_keytoll_ctx_t *ctx,
@@ -177,30 +179,6 @@ ngx_http_keytoll_join(ngx_http_keytoll_call_t *call,
 }
 
 
-/* Behind the flags, what the body was found to have. */
-
-static void
-ngx_http_keytoll_found(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *flags)
-{
-    u_char  *p;
-
-    if (ctx->params.len == 0) {
-        return;
-    }
-
-    p = ngx_pnalloc(ctx->request->pool, flags->len + 1 + ctx->params.len);
-
-    if (p == NULL) {
-        return;                         /* it is asked for once more         */
-    }
-
-    ngx_sprintf(p, "%V\t%V", flags, &ctx->params);
-
-    flags->data = p;
-    flags->len += 1 + ctx->params.len;
-}
-
-
 void
 ngx_http_keytoll_call_send(void)
 {
@@ -250,7 +228,7 @@ ngx_http_keytoll_call_send(void)
         *a++ = ctx->request->uri;
         a->data = p; p = ngx_sprintf(p, "%ui", ctx->flags);
         a->len = p - a->data;
-        ngx_http_keytoll_found(ctx, a++);
+        ngx_http_keytoll_option_found(ctx, a++);
         *a++ = ctx->customer;
         *a++ = ctx->tag_names;
         *a++ = ctx->provider;
@@ -502,9 +480,17 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
         return;
 
     default:
-        break;
+        ngx_http_keytoll_refused(call, ctx, verdict, code);
     }
+}
 
+
+/* Refused, unless the same or something else can be asked in another way. */
+
+static void
+ngx_http_keytoll_refused(ngx_http_keytoll_call_t *call,
+    ngx_http_keytoll_ctx_t *ctx, redisReply *verdict, ngx_int_t code)
+{
     if (ctx->trying) {
         ngx_http_keytoll_admit_next(ctx);
         return;
@@ -533,17 +519,18 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
             return;
         }
 
-        /* fall through */
+        break;
 
     case KT_KEY_UNKNOWN:
         ngx_http_keytoll_stranger_unknown();
-
-        /* fall through */
+        break;
 
     default:
-        ngx_http_keytoll_cache_deny(ctx, code, verdict, call->mark);
-        ngx_http_keytoll_answer(ctx, code, verdict);
+        break;
     }
+
+    ngx_http_keytoll_cache_deny(ctx, code, verdict, call->mark);
+    ngx_http_keytoll_answer(ctx, code, verdict);
 }
 
 

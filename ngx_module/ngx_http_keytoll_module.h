@@ -510,11 +510,8 @@ ngx_int_t ngx_http_keytoll_granted_block(ngx_http_keytoll_ctx_t *ctx,
 void ngx_http_keytoll_admit_again(ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
-ngx_int_t ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict);
-ngx_int_t ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict);
-void ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx);
+ngx_int_t ngx_http_keytoll_copy(ngx_pool_t *pool, ngx_str_t *out,
+    redisReply *v);
 ngx_int_t ngx_http_keytoll_admit_alias(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
 void ngx_http_keytoll_granted(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
@@ -527,12 +524,25 @@ void ngx_http_keytoll_dispatch_flush(ngx_uint_t written);
 void ngx_http_keytoll_admit_stop(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_init(void);
 
+
 /* stranger.c */
 
 void ngx_http_keytoll_stranger_init(void);
 void ngx_http_keytoll_stranger(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_stranger_unknown(void);
 void ngx_http_keytoll_strangers_ask(void);
+
+
+/* option.c */
+
+ngx_int_t ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
+ngx_int_t ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
+    redisReply *verdict);
+void ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx);
+void ngx_http_keytoll_option_found(ngx_http_keytoll_ctx_t *ctx,
+    ngx_str_t *flags);
+
 
 /* call.c */
 

@@ -142,6 +142,15 @@ CORE::kill('HUP', $k->{pid}{controld});
 ok $k->until(sub { !defined global()->[0] }), 'SIGHUP';
 is_deeply global(), [ undef, ['seed'] ], 'takes them away';
 
+# a service account does not cease to be one
+
+$k->sql("UPDATE keys SET metadata = '{\"service_account_id\": \"s\"}' WHERE token = '" . sha256_hex($tk) . "'");
+for my $meta ({ a => 1 }, undef, { service_account_id => undef }) {
+    ($s, $j) = $k->post('/key/update', { key => $tk, metadata => $meta }, key => $tk);
+    is $s, 200, 'another metadata' or diag $k->raw;
+    is of($tk)->{service}, $T, 'of a service account';
+}
+
 # what came from elsewhere and is odd
 
 $k->sql(q{UPDATE keys SET metadata = '{"enforced_params": ["a\\tb", "", null, 7], "throttle_on_budget_exceeded": true, "budget_exceeded_throttle_percentage": 1000}',

@@ -100,6 +100,15 @@ subtest 'a lower rate in place of a spent budget' => sub {
     is(said(ask($g->key(%p, limit => '0'))), '422 budget_exceeded', 'and a budget of 0');
     is(said(ask($g->key(%p, rpm => 0))), '429 rpm_exceeded', 'a rate of 0 stays 0');
     is(said(ask($g->key(%p, rpm => 1, throttle => 1))), '200 -', 'at least 1');
+    my $now = int(time);
+    my $short = $g->key(%p, rpm => 2, period => { kind => 'fixed', len_s => 3, id => $now, end_s => $now + 3 });
+    my $hits = $g->status->{cache_hits_total};
+    my $no = (map { ask($short) } 1 .. 4)[-1];
+    is(said($no), '429 rpm_exceeded', 'refused');
+    cmp_ok($g->status->{cache_hits_total}, '>', $hits, 'out of the cache');
+    cmp_ok($no->{headers}{'retry-after'}, '<=', 3, 'until the budget begins anew');
+    select undef, undef, undef, $now + 3.05 - time;
+    is(said(ask($short)), '200 -', 'and not longer');
     $g->policy('team:broke' => { limit => usd(1), used => usd(1) });
     is(said(ask($g->key(%p, refs => ['team:broke', 'global']))), '422 budget_exceeded', 'other levels are enforced as ever');
 };
