@@ -110,24 +110,11 @@ policy_send_sets(arena_t *a, PGresult *res)
 }
 
 
-static int
-policy_has(PGresult *res, const char *name)
-{
-    int  i;
-
-    for (i = 0; i < PQntuples(res); i++) {
-        if (strcmp(PQgetvalue(res, i, 0), name) == 0) {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
+/* What was deleted and not made again meanwhile. */
 
 static int
-policy_send_dels(arena_t *a, PGresult *res, const char *const *names,
-    const int64_t *del_v, size_t n)
+policy_send_dels(arena_t *a, const char *const *names, const int64_t *del_v,
+    const char *there, size_t n)
 {
     size_t     i, found;
     rds_cmd_t  c;
@@ -136,7 +123,7 @@ policy_send_dels(arena_t *a, PGresult *res, const char *const *names,
     found = 0;
 
     for (i = 0; i < n; i++) {
-        if (del_v && del_v[i] && !policy_has(res, names[i])) {
+        if (del_v[i] && !there[i]) {
             rds_arg(&c, names[i]);
             rds_arg(&c, arena_printf(a, "%" PRId64, del_v[i]));
             found++;
@@ -149,9 +136,10 @@ policy_send_dels(arena_t *a, PGresult *res, const char *const *names,
 
 static int
 policy_push_batch(arena_t *a, const char *const *names, const int64_t *del_v,
-    size_t n)
+    char *there, size_t n)
 {
-    int        rc;
+    int        k, rc;
+    size_t     i;
     PGresult  *res;
 
     res = db_q("SELECT name, policy FROM kt_policy WHERE name = ANY ($1::text[])",
@@ -163,36 +151,56 @@ policy_push_batch(arena_t *a, const char *const *names, const int64_t *del_v,
         return -1;
     }
 
-    rc = policy_send_dels(a, res, names, del_v, n);
-
-    if (rc == 0) {
-        rc = policy_send_sets(a, res);
+    for (i = 0; del_v && i < n; i++) {
+        for (k = 0; del_v[i] && !there[i] && k < PQntuples(res); k++) {
+            there[i] = strcmp(PQgetvalue(res, k, 0), names[i]) == 0;
+        }
     }
 
+    rc = policy_send_sets(a, res);
     PQclear(res);
 
     return rc;
 }
 
 
+static size_t
+policy_some(size_t left)
+{
+    return left < POLICY_BATCH ? left : POLICY_BATCH;
+}
+
+
+/*
+ * First everything that is set: who named an entity that is gone no longer names it when
+ * it goes.
+ */
+
 int
 policy_push(arena_t *a, const char *const *names, const int64_t *del_v, size_t n)
 {
-    int     rc;
-    size_t  i, k;
+    int      rc;
+    char    *there;
+    size_t   i, k;
 
     policy_due = 0;
+    there = arena_alloc(a, n + 1);
+    rc = 0;
 
-    for (i = 0; i < n; i += k) {
-        k = n - i < POLICY_BATCH ? n - i : POLICY_BATCH;
-        rc = policy_push_batch(a, names + i, del_v ? del_v + i : NULL, k);
+    for (i = 0; i < n && rc == 0; i += k) {
+        k = policy_some(n - i);
+        rc = policy_push_batch(a, names + i, del_v ? del_v + i : NULL, there + i, k);
+        METRIC_ADD(pushes, rc ? 0 : k);
+    }
 
-        if (rc) {
-            METRIC_ADD(push_failures, n - i);
-            return rc;
-        }
+    for (i = 0; del_v && i < n && rc == 0; i += k) {
+        k = policy_some(n - i);
+        rc = policy_send_dels(a, names + i, del_v + i, there + i, k);
+    }
 
-        METRIC_ADD(pushes, k);
+    if (rc) {
+        METRIC_ADD(push_failures, n);
+        return rc;
     }
 
     policy_wait(policy_due);
