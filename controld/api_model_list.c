@@ -98,6 +98,26 @@ list_groups(req_t *r, const model_view_t *v, jv_t *list)
 }
 
 
+/* Names that are granted although no model of the registry has them. */
+
+static void
+list_granted(req_t *r, const model_view_t *v, const jv_t *names, jv_t *list)
+{
+    int          wild;
+    const jv_t  *c;
+
+    wild = list_yes(r, "return_wildcard_routes");
+
+    for (c = names ? names->head : NULL; c; c = c->next) {
+        if (!list_special(c->s) && !json_get(v->groups, c->s) && (wild || !strchr(c->s, '*'))
+            && strncmp(c->s, "model_name_", 11) != 0 && model_granted(v, c->s))
+        {
+            list_add(r, list, c->s);
+        }
+    }
+}
+
+
 static void
 list_names(req_t *r, const model_view_t *v, const model_t *m, jv_t *list)
 {
@@ -115,18 +135,13 @@ list_names(req_t *r, const model_view_t *v, const model_t *m, jv_t *list)
         }
     }
 
-    /* names that are granted although no model of the registry has them */
-
-    for (c = v->allowed ? v->allowed->head : NULL; c; c = c->next) {
-        if (!list_special(c->s) && !json_get(v->groups, c->s) && (wild || !strchr(c->s, '*'))
-            && strncmp(c->s, "model_name_", 11) != 0)
-        {
-            list_add(r, list, c->s);
-        }
-    }
+    list_granted(r, v, v->allowed, list);
+    list_granted(r, v, v->member, list);
 
     for (c = v->aliases ? v->aliases->head : NULL; c; c = c->next) {
-        list_add(r, list, c->key);
+        if (model_member(v, c->type == J_STR ? c->s : c->key)) {
+            list_add(r, list, c->key);
+        }
     }
 }
 

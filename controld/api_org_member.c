@@ -1,9 +1,11 @@
 /* Members of organizations: add, update, delete. */
 
+#include <inttypes.h>
 #include <string.h>
 #include "access.h"
 #include "api.h"
 #include "db.h"
+#include "grant.h"
 #include "owner.h"
 #include "tx.h"
 #include "user.h"
@@ -77,19 +79,54 @@ org_member_begin(req_t *r, const char *org, int status)
 }
 
 
-/* A budget for what members spend in the organization is not counted here. */
+/*
+ * max_budget_in_organization: null takes the budget away, and no field leaves it as it is.
+ * 0, or -1 after answering.
+ */
 
 static int
-org_member_no_budget(req_t *r)
+org_member_budget(req_t *r, const char *org, const char *id)
 {
-    if (json_is_null(json_get(r->json, "max_budget_in_organization"))) {
+    int64_t      nusd;
+    PGresult    *res;
+    const char  *max, *budget;
+
+    nusd = -1;
+
+    if (json_get(r->json, "max_budget_in_organization") == NULL) {
         return 0;
     }
 
-    fail_detail_error(r, 400, "max_budget_in_organization is not supported: limit the"
-                      " user, or the member in a team");
+    if (field_usd(r, "max_budget_in_organization", &nusd) < 0) {
+        return -1;
+    }
 
-    return -1;
+    max = nusd < 0 ? NULL : arena_printf(&r->a, "%" PRId64, nusd);
+    res = tx_q(r, "SELECT kt_own_budget(ent, budget_id, $3::bigint, $4) FROM"
+               " organization_memberships WHERE organization_id = $1 AND user_id = $2", org,
+               id, max, tx_actor(r));
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    budget = PQntuples(res) ? arena_str(&r->a, db_str(res, 0, 0)) : NULL;
+    PQclear(res);
+    res = tx_q(r, "UPDATE organization_memberships SET budget_id = $3, updated_at = now()"
+               " WHERE organization_id = $1 AND user_id = $2 RETURNING ent", org, id,
+               budget);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
 }
 
 
@@ -137,20 +174,19 @@ org_member_put(req_t *r, const char *org, const jv_t *v, const char **id)
         return -1;
     }
 
-    return 0;
+    return org_member_budget(r, org, *id);
 }
 
 
 static void
 org_member_reply(req_t *r, const char *org, const char *ids)
 {
-    int        i;
-    jv_t      *out, *places;
+    jv_t      *out;
     PGresult  *u, *m;
 
     u = db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
              " ORDER BY user_id", ids);
-    m = db_q("SELECT kt_org_member_json(m) FROM organization_memberships m WHERE"
+    m = db_q("SELECT ent, kt_org_member_json(m) FROM organization_memberships m WHERE"
              " organization_id = $1 AND user_id = ANY ($2::text[]) ORDER BY user_id", org,
              ids);
 
@@ -158,16 +194,10 @@ org_member_reply(req_t *r, const char *org, const char *ids)
         fail_db(r);
 
     } else {
-        places = json_arr(&r->a);
-
-        for (i = 0; i < PQntuples(m); i++) {
-            json_push(places, json_raw(&r->a, arena_str(&r->a, PQgetvalue(m, i, 0))));
-        }
-
         out = json_obj(&r->a);
         json_set(out, "organization_id", json_string(&r->a, org));
         json_set(out, "updated_users", owner_rows(r, u, 0, 1));
-        json_set(out, "updated_organization_memberships", places);
+        json_set(out, "updated_organization_memberships", owner_rows(r, m, 0, 1));
         reply_json(r, 200, out);
     }
 
@@ -194,7 +224,7 @@ api_org_member_add(req_t *r)
         json_push(list, json_copy(&r->a, v));
     }
 
-    if (org_member_no_budget(r) != 0 || org_member_begin(r, org, 404) != 0) {
+    if (org_member_begin(r, org, 404) != 0 || grant_org_member(r, org) != 0) {
         return;
     }
 
@@ -236,33 +266,42 @@ org_member_named(req_t *r)
 }
 
 
-/* Runs the change of one membership; what it returns is the answer. */
+/*
+ * Runs a statement on one membership; its row is what it returns.  0, or -1 after
+ * answering.
+ */
 
-static void
-org_member_change(req_t *r, const char *org, const char *sql, const char *id,
-    const char *role, int missing_ok)
+static int
+org_member_run(req_t *r, const char *sql, const char *org, const char *id,
+    const char *role, jv_t **row)
 {
-    PGresult    *res;
-    const char  *text;
+    jv_t      *list;
+    PGresult  *res;
 
     res = tx_q(r, sql, org, id, role);
 
     if (res == NULL) {
-        return;
+        return -1;
     }
 
-    text = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    list = owner_rows(r, res, 0, 1);
+    *row = list->head;
     PQclear(res);
 
-    if (text == NULL && !missing_ok) {
-        fail_detail_error(r, 404, "Member not found in organization for user_id=%s", id);
-        return;
-    }
+    return 0;
+}
 
-    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL, text) == 0
+
+/* Writes down what became of it, and answers. */
+
+static void
+org_member_done(req_t *r, const char *org, jv_t *row)
+{
+    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL,
+                 row ? json_text(&r->a, row) : NULL) == 0
         && tx_commit(r) == 0)
     {
-        reply_json(r, 200, text ? json_raw(&r->a, text) : json_null(&r->a));
+        reply_json(r, 200, row ? row : json_null(&r->a));
     }
 }
 
@@ -270,21 +309,38 @@ org_member_change(req_t *r, const char *org, const char *sql, const char *id,
 void
 api_org_member_update(req_t *r)
 {
+    jv_t        *row;
     const char  *org, *id;
 
     org = json_str(r->json, "organization_id");
 
-    if (org_member_no_budget(r) != 0 || org_member_begin(r, org, 400) != 0) {
+    if (org_member_begin(r, org, 400) != 0 || grant_org_member(r, org) != 0) {
         return;
     }
 
     id = org_member_named(r);
 
-    if (id) {
-        org_member_change(r, org, "UPDATE organization_memberships m SET user_role ="
+    if (id == NULL
+        || org_member_run(r, "UPDATE organization_memberships m SET user_role ="
                           " coalesce($3, user_role), updated_at = now() WHERE"
-                          " organization_id = $1 AND user_id = $2 RETURNING"
-                          " kt_org_member_json(m)", id, json_str(r->json, "role"), 0);
+                          " organization_id = $1 AND user_id = $2 RETURNING ent,"
+                          " kt_org_member_json(m)", org, id, json_str(r->json, "role"),
+                          &row) != 0)
+    {
+        return;
+    }
+
+    if (row == NULL) {
+        fail_detail_error(r, 404, "Member not found in organization for user_id=%s", id);
+        return;
+    }
+
+    if (org_member_budget(r, org, id) == 0
+        && org_member_run(r, "SELECT ent, kt_org_member_json(m) FROM"
+                          " organization_memberships m WHERE organization_id = $1 AND"
+                          " user_id = $2 AND $3::text IS NULL", org, id, NULL, &row) == 0)
+    {
+        org_member_done(r, org, row);
     }
 }
 
@@ -292,6 +348,7 @@ api_org_member_update(req_t *r)
 void
 api_org_member_delete(req_t *r)
 {
+    jv_t        *row;
     const char  *org, *id;
 
     org = json_str(r->json, "organization_id");
@@ -302,9 +359,11 @@ api_org_member_delete(req_t *r)
 
     id = org_member_named(r);
 
-    if (id) {
-        org_member_change(r, org, "DELETE FROM organization_memberships m WHERE"
-                          " organization_id = $1 AND user_id = $2 AND $3::text IS NULL"
-                          " RETURNING kt_org_member_json(m)", id, NULL, 1);
+    if (id && org_member_run(r, "DELETE FROM organization_memberships m WHERE"
+                             " organization_id = $1 AND user_id = $2 AND $3::text IS NULL"
+                             " RETURNING ent, kt_org_member_json(m)", org, id, NULL,
+                             &row) == 0)
+    {
+        org_member_done(r, org, row);
     }
 }

@@ -5,6 +5,7 @@
 #include "access.h"
 #include "api.h"
 #include "db.h"
+#include "grant.h"
 #include "key.h"
 #include "kt_money.h"
 #include "owner.h"
@@ -25,7 +26,7 @@ const field_t  member_add_body[] = {
     { "budget_duration", F_STR, NULL, 0 },
     { "tpm_limit", F_INT, NULL, 0 },
     { "rpm_limit", F_INT, NULL, 0 },
-    { "allowed_models", F_ANY, NULL, 0 },
+    { "allowed_models", F_STRS, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
@@ -46,7 +47,7 @@ const field_t  member_update_body[] = {
     { "budget_duration", F_STR, NULL, 0 },
     { "tpm_limit", F_INT, NULL, 0 },
     { "rpm_limit", F_INT, NULL, 0 },
-    { "allowed_models", F_ANY, NULL, 0 },
+    { "allowed_models", F_STRS, NULL, 0 },
     { NULL, 0, NULL, 0 }
 };
 
@@ -63,7 +64,9 @@ typedef struct {
     int64_t      rpm;
     int64_t      tpm;
     const char  *duration;
+    const char  *models;                 /* text[], NULL when none was sent    */
     int          present;                /* any limit was sent                 */
+    int          silent;                 /* a list of models, and no limit     */
 } limits_t;
 
 typedef struct {
@@ -73,18 +76,37 @@ typedef struct {
 } member_t;
 
 
+/* allowed_models of the body: null and [] are no list. */
+
+static const char *
+member_models(req_t *r)
+{
+    size_t        n;
+    const jv_t   *v, *c;
+    const char  **items;
+
+    v = json_get(r->json, "allowed_models");
+
+    if (v == NULL) {
+        return NULL;
+    }
+
+    items = arena_alloc(&r->a, (v->n + 1) * sizeof(char *));
+
+    for (n = 0, c = json_is_null(v) ? NULL : v->head; c; c = c->next) {
+        items[n++] = c->s;
+    }
+
+    return db_array(&r->a, items, n);
+}
+
+
 static int
 member_limits(req_t *r, limits_t *l)
 {
     memset(l, 0, sizeof(*l));
     l->max_nusd = l->rpm = l->tpm = -1;
     l->duration = json_str(r->json, "budget_duration");
-
-    if (!json_is_null(json_get(r->json, "allowed_models"))) {
-        fail_detail_error(r, 400, "allowed_models of a member is not supported: limit"
-                          " the models of the team or of the member's keys");
-        return -1;
-    }
 
     if (field_usd(r, "max_budget_in_team", &l->max_nusd) < 0
         || field_int(r, "rpm_limit", &l->rpm) < 0
@@ -94,6 +116,10 @@ member_limits(req_t *r, limits_t *l)
     }
 
     l->present = l->max_nusd >= 0 || l->rpm >= 0 || l->tpm >= 0;
+    l->models = member_models(r);
+    l->silent = l->models && !json_get(r->json, "max_budget_in_team")
+                && !json_get(r->json, "rpm_limit") && !json_get(r->json, "tpm_limit")
+                && !json_get(r->json, "budget_duration");
 
     return 0;
 }
@@ -160,7 +186,8 @@ member_self_join(req_t *r, const char *team_id, const jv_t *members)
     return id && role && strcmp(role, "user") == 0 && access_self(r, id)
            && json_is_null(json_get(r->json, "max_budget_in_team"))
            && json_is_null(json_get(r->json, "rpm_limit"))
-           && json_is_null(json_get(r->json, "tpm_limit"));
+           && json_is_null(json_get(r->json, "tpm_limit"))
+           && json_is_null(json_get(r->json, "allowed_models"));
 }
 
 
@@ -225,6 +252,34 @@ member_budget(req_t *r, const char *team_id, const char *user_id, const limits_t
 }
 
 
+/* Sets the list of models of a membership, if one was sent. */
+
+static int
+member_set_models(req_t *r, const char *team_id, const char *user_id, const limits_t *l)
+{
+    PGresult  *res;
+
+    if (l->models == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "UPDATE memberships SET allowed_models = $3::text[] WHERE team_id = $1"
+               " AND user_id = $2 RETURNING ent", team_id, user_id, l->models);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
 /* 1 added, 0 was there already, -1 after answering. */
 
 static int
@@ -253,7 +308,8 @@ member_add_one(req_t *r, const char *team_id, member_t *m, const limits_t *l)
 
     if (owner_member(r, team_id, m->id, m->role, m->email, 0) != 0
         || user_joined(r, m->id, team_id) != 0
-        || (l->present && member_budget(r, team_id, m->id, l) != 0))
+        || (l->present && member_budget(r, team_id, m->id, l) != 0)
+        || member_set_models(r, team_id, m->id, l) != 0)
     {
         return -1;
     }
@@ -375,7 +431,9 @@ api_team_member_add(req_t *r)
         return;
     }
 
-    if (team_row(r, team, &before) != 0) {
+    if ((l.models && grant_member_models(r, team, l.models) != 0)
+        || team_row(r, team, &before) != 0)
+    {
         return;
     }
 
@@ -674,35 +732,32 @@ member_set_role(req_t *r, const char *team, const char *id)
 }
 
 
+/* As they are now: what was not sent may have stayed. */
+
 static void
-member_update_reply(req_t *r, const char *team, const char *id, const limits_t *l)
+member_update_reply(req_t *r, const char *team, const char *id)
 {
-    jv_t      *out;
-    PGresult  *res;
+    jv_t        *out;
+    PGresult    *res;
+    const char  *err;
 
-    res = db_q("SELECT coalesce(m.user_email, u.user_email) FROM memberships m LEFT JOIN"
-               " users u USING (user_id) WHERE team_id = $1 AND user_id = $2", team, id);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return;
-    }
-
-    out = json_obj(&r->a);
-    json_set(out, "user_id", json_string(&r->a, id));
-    json_set(out, "user_email", json_string(&r->a, PQntuples(res)
-                                            ? arena_str(&r->a, db_str(res, 0, 0))
-                                            : NULL));
-    json_set(out, "team_id", json_string(&r->a, team));
-    json_set(out, "max_budget_in_team", l->max_nusd < 0 ? json_null(&r->a)
-                                        : json_usd(&r->a, l->max_nusd));
-    json_set(out, "tpm_limit", l->tpm < 0 ? json_null(&r->a)
-                                          : json_int(&r->a, l->tpm));
-    json_set(out, "rpm_limit", l->rpm < 0 ? json_null(&r->a)
-                                          : json_int(&r->a, l->rpm));
+    res = db_q("SELECT json_build_object('user_id', m.user_id, 'user_email', coalesce("
+               "m.user_email, u.user_email), 'team_id', m.team_id, 'max_budget_in_team',"
+               " kt_usd(b.max_budget_nusd), 'tpm_limit', b.tpm_limit, 'rpm_limit',"
+               " b.rpm_limit, 'allowed_models', CASE WHEN cardinality(m.allowed_models) > 0"
+               " THEN m.allowed_models END) FROM memberships m LEFT JOIN users u USING"
+               " (user_id) LEFT JOIN budgets b ON b.budget_id = m.budget_id WHERE"
+               " m.team_id = $1 AND m.user_id = $2", team, id);
+    out = db_ok(res) && PQntuples(res)
+          ? json_parse_big(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+                           &err) : NULL;
     PQclear(res);
-    reply_json(r, 200, out);
+
+    if (out) {
+        reply_json(r, 200, out);
+    } else {
+        fail_db(r);
+    }
 }
 
 
@@ -731,9 +786,11 @@ api_team_member_update(req_t *r)
                           json_text(&r->a, r->json));
     }
 
-    if (rc <= 0 || team_row(r, team, &before) != 0
+    if (rc <= 0 || (l.models && grant_member_models(r, team, l.models) != 0)
+        || team_row(r, team, &before) != 0
         || member_set_role(r, team, id) != 0
-        || member_budget(r, team, id, &l) != 0 || team_row(r, team, &row) != 0
+        || (!l.silent && member_budget(r, team, id, &l) != 0)
+        || member_set_models(r, team, id, &l) != 0 || team_row(r, team, &row) != 0
         || tx_audit(r, "updated", "LiteLLM_TeamTable", team,
                     json_text(&r->a, before), json_text(&r->a, row)) != 0
         || tx_commit(r) != 0)
@@ -741,7 +798,7 @@ api_team_member_update(req_t *r)
         return;
     }
 
-    member_update_reply(r, team, id, &l);
+    member_update_reply(r, team, id);
 }
 
 

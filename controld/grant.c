@@ -9,6 +9,17 @@
 #include "util.h"
 
 
+/* Who bounds a key. */
+
+typedef struct {
+    bound_t  key;            /* that the caller calls with                     */
+    bound_t  own;            /* that is changed                                */
+    bound_t  owner;          /* the team, or the user of a personal key        */
+    bound_t  holder;         /* whom the key is for, in the team               */
+    bound_t  maker;          /* the caller, where that is another              */
+} bounds_t;
+
+
 static const struct {
     const char  *name;
     int          scale;
@@ -48,7 +59,14 @@ static const struct {
     "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
     " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
     " max_parallel_requests, 'models', kt_allowed(models, access_group_ids,"  \
-    " '{*,all-proxy-models}')) FROM teams WHERE team_id = $1"
+    " '{*,all-proxy-models}'), 'names', kt_alias_map(model_aliases,"          \
+    " router_settings)) FROM teams WHERE team_id = $1"
+
+#define GRANT_MEMBER                                                          \
+    "SELECT json_build_object('models', kt_and_meant(kt_allowed("             \
+    "m.allowed_models, '{}', '{*,all-proxy-models,all-team-models}'),"        \
+    " t.model_aliases, t.router_settings)) FROM memberships m LEFT JOIN teams t" \
+    " USING (team_id) WHERE m.team_id = $1 AND m.user_id = $2"
 
 #define GRANT_ORG                                                             \
     "SELECT json_build_object('max_budget', kt_usd(coalesce(o.max_budget_nusd," \
@@ -58,17 +76,20 @@ static const struct {
     " LEFT JOIN budgets b USING (budget_id) WHERE o.organization_id = $1"
 
 
+/* `of`: whose place in `id` it is, or NULL. */
+
 static int
-grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char *id)
+grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char *id,
+    const char *of)
 {
     int          known;
     PGresult    *res;
     const char  *err;
 
     b->what = what;
-    b->id = id;
+    b->closed = strcmp(what, "key") == 0;
     b->row = NULL;
-    res = db_query(sql, 1, &id);
+    res = db_query(sql, of ? 2 : 1, (const char *const[]){ id, of });
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -145,46 +166,6 @@ grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fi
 }
 
 
-/* Does one pattern of an allow-list cover a name, or another pattern? */
-
-static int
-grant_has(const jv_t *have, const char *name)
-{
-    const jv_t  *c;
-
-    for (c = have->head; c; c = c->next) {
-        if (c->type == J_STR && (strcmp(c->s, name) == 0 || util_glob(c->s, name))) {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-int
-grant_covers(const jv_t *have, const jv_t *want)
-{
-    const jv_t  *c;
-
-    if (json_is_null(have)) {
-        return 1;
-    }
-
-    if (json_is_null(want)) {
-        return 0;
-    }
-
-    for (c = want->head; c; c = c->next) {
-        if (c->type != J_STR || !grant_has(have, c->s)) {
-            return 0;
-        }
-    }
-
-    return 1;
-}
-
-
 /* models and access_group_ids of the body as an allow-list, NULL: everything. */
 
 static int
@@ -231,8 +212,9 @@ grant_wanted(req_t *r, const jv_t **want)
 static int
 grant_models(req_t *r, const bound_t *b, int fill)
 {
-    int          own;
+    int          rc, own;
     const jv_t  *have, *want, *models, *groups;
+    const char  *bad;
 
     have = json_get(b->row, "models");
     models = json_get(r->json, "models");
@@ -242,7 +224,7 @@ grant_models(req_t *r, const bound_t *b, int fill)
         return 0;
     }
 
-    own = strcmp(b->what, "key") == 0;
+    own = b->closed;
 
     if ((json_is_null(models) || models->n == 0)
         && (json_is_null(groups) || groups->n == 0))
@@ -265,8 +247,10 @@ grant_models(req_t *r, const bound_t *b, int fill)
         return 0;                        /* all-team-models: the team decides  */
     }
 
-    return grant_covers(have, want)
-           ? 0 : grant_refuse(r, "models", json_text(&r->a, have), b);
+    rc = grant_may(r, have, want, json_get(b->row, "names"), &bad);
+
+    return rc == 0 ? grant_refuse(r, "models", json_text(&r->a, have), b)
+                   : rc > 0 ? 0 : -1;
 }
 
 
@@ -294,46 +278,59 @@ grant_alias_targets(req_t *r, const jv_t *map, jv_t *want)
 }
 
 
+/* 1 when one who is bound like this may go there, and -1 after answering. */
+
 static int
-grant_reach(req_t *r, const char *name, const jv_t *want, const bound_t *key,
-    const bound_t *owner, const bound_t *own)
+grant_reach_of(req_t *r, const bound_t *b, const jv_t *list, const jv_t *want)
 {
-    size_t       i;
-    const jv_t  *lists[3], *models, *groups;
+    const char  *bad;
+
+    return grant_may(r, list, want, json_get(b->row, "names"), &bad);
+}
+
+
+static int
+grant_reach(req_t *r, const char *name, const jv_t *want, const bounds_t *b)
+{
+    int             rc;
+    size_t          i;
+    const jv_t     *own, *models, *groups;
+    const bound_t  *of[4] = { &b->key, &b->owner, &b->holder, &b->maker };
 
     if (want->n == 0) {
         return 0;
     }
 
-    lists[0] = json_get(key->row, "models");
-    lists[1] = json_get(owner->row, "models");
-    lists[2] = json_get(own->row, "models");
+    own = json_get(b->own.row, "models");
     models = json_get(r->json, "models");
     groups = json_get(r->json, "access_group_ids");
 
-    if ((models || groups) && grant_wanted(r, &lists[2]) != 0) {
+    if ((models || groups) && grant_wanted(r, &own) != 0) {
         return -1;
     }
 
-    for (i = 0; i < 3; i++) {
-        if (!grant_covers(lists[i], want)) {
-            fail_proxy(r, 403, "auth_error", name, "%s lead to models that you or the key"
-                       " may not use: %s", name, json_text(&r->a, want));
-            return -1;
-        }
+    rc = grant_reach_of(r, &b->own, own, want);
+
+    for (i = 0; i < 4 && rc > 0; i++) {
+        rc = grant_reach_of(r, of[i], json_get(of[i]->row, "models"), want);
     }
 
-    return 0;
+    if (rc == 0) {
+        fail_proxy(r, 403, "auth_error", name, "%s lead to models that you or the key may"
+                   " not use: %s", name, json_text(&r->a, want));
+    }
+
+    return rc > 0 ? 0 : -1;
 }
 
 
 /*
  * A request for an alias is a request for what it leads to, so an alias may lead only
- * where the caller's key, the owner and the key itself may go.
+ * where the caller's key, the owner, the members and the key itself may go.
  */
 
 static int
-grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+grant_aliases(req_t *r, const bounds_t *b)
 {
     jv_t  *want;
 
@@ -346,14 +343,14 @@ grant_aliases(req_t *r, const bound_t *key, const bound_t *owner, const bound_t 
         return -1;
     }
 
-    return grant_reach(r, "aliases", want, key, owner, own);
+    return grant_reach(r, "aliases", want, b);
 }
 
 
 /* So is one for a model that a cheaper one may stand in for. */
 
 static int
-grant_fallbacks(req_t *r, const bound_t *key, const bound_t *owner, const bound_t *own)
+grant_fallbacks(req_t *r, const bounds_t *b)
 {
     jv_t        *want;
     const jv_t  *map, *c, *m;
@@ -369,7 +366,7 @@ grant_fallbacks(req_t *r, const bound_t *key, const bound_t *owner, const bound_
         }
     }
 
-    return grant_reach(r, "budget_fallbacks", want, key, owner, own);
+    return grant_reach(r, "budget_fallbacks", want, b);
 }
 
 
@@ -499,8 +496,8 @@ grant_secret(req_t *r, const char *token)
         return 0;
     }
 
-    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key) != 0
-        || grant_bound(r, &own, "key", GRANT_KEY, token) != 0)
+    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key, NULL) != 0
+        || grant_bound(r, &own, "key", GRANT_KEY, token, NULL) != 0)
     {
         return -1;
     }
@@ -617,52 +614,92 @@ grant_within(req_t *r, const bound_t *b, int fill)
 }
 
 
+/*
+ * The lists of members: of whom the key is for, and of whoever makes it, since what is
+ * not his own key is not asked for his list at use.
+ */
+
+static int
+grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id)
+{
+    int  rc;
+
+    if (team_id == NULL) {
+        return 0;
+    }
+
+    if (user_id && grant_bound(r, &b->holder, "membership", GRANT_MEMBER, team_id,
+                               user_id) != 0)
+    {
+        return -1;
+    }
+
+    if (r->caller_user == NULL || access_self(r, user_id)) {
+        return 0;
+    }
+
+    rc = access_team_admin(r, team_id);
+
+    if (rc == 0) {
+        rc = grant_bound(r, &b->maker, "membership", GRANT_MEMBER, team_id,
+                         r->caller_user);
+        b->maker.closed = 1;
+    }
+
+    return rc < 0 ? -1 : 0;
+}
+
+
 int
 grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     int create)
 {
-    bound_t  key, owner, own;
+    bounds_t  b;
 
     if (access_admin(r)) {
         return 0;
     }
 
-    owner.row = NULL;
-    own.row = NULL;
+    memset(&b, 0, sizeof(b));
 
-    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key) != 0
-        || (token && grant_bound(r, &own, "key", GRANT_KEY, token) != 0)
-        || (team_id && grant_bound(r, &owner, "team", GRANT_TEAM, team_id) != 0)
+    if (grant_bound(r, &b.key, "key", GRANT_KEY, r->caller_key, NULL) != 0
+        || (token && grant_bound(r, &b.own, "key", GRANT_KEY, token, NULL) != 0)
+        || (team_id && grant_bound(r, &b.owner, "team", GRANT_TEAM, team_id, NULL) != 0)
         || (team_id == NULL && user_id
-            && grant_bound(r, &owner, "user", GRANT_USER, user_id) != 0))
+            && grant_bound(r, &b.owner, "user", GRANT_USER, user_id, NULL) != 0)
+        || grant_members(r, &b, user_id, team_id) != 0)
     {
         return -1;
     }
 
-    grant_service(r, &own);
+    grant_service(r, &b.own);
 
-    return grant_within(r, &key, create) != 0
-           || grant_within(r, &owner, 0) != 0
-           || grant_same(r, &key, &own, create) != 0
-           || grant_aliases(r, &key, &owner, &own) != 0
-           || grant_fallbacks(r, &key, &owner, &own) != 0
-           || grant_throttle(r, &key, &own) != 0 ? -1 : 0;
+    return grant_within(r, &b.key, create) != 0
+           || grant_within(r, &b.owner, 0) != 0
+           || grant_within(r, &b.holder, 0) != 0
+           || grant_within(r, &b.maker, create) != 0
+           || grant_same(r, &b.key, &b.own, create) != 0
+           || grant_aliases(r, &b) != 0
+           || grant_fallbacks(r, &b) != 0
+           || grant_throttle(r, &b.key, &b.own) != 0 ? -1 : 0;
 }
 
 
 int
 grant_team(req_t *r, const char *org_id)
 {
+    int          rc;
     size_t       i;
     bound_t      org;
     int64_t      want, have;
-    const jv_t  *v, *lim, *c, *models;
+    const jv_t  *v, *lim, *models;
+    const char  *bad;
 
     if (org_id == NULL) {
         return 0;
     }
 
-    if (grant_bound(r, &org, "organization", GRANT_ORG, org_id) != 0) {
+    if (grant_bound(r, &org, "organization", GRANT_ORG, org_id, NULL) != 0) {
         return -1;
     }
 
@@ -680,18 +717,18 @@ grant_team(req_t *r, const char *org_id)
         }
     }
 
-    lim = json_get(org.row, "models");
     models = json_get(r->json, "models");
 
-    for (c = json_is_null(lim) || json_is_null(models) ? NULL : models->head; c;
-         c = c->next)
-    {
-        if (!grant_has(lim, c->s)) {
-            fail_repr(r, 400, "Model '%s' not in organization's allowed models."
-                      " Organization: %s", c->s, org_id);
-            return -1;
-        }
+    if (json_is_null(models) || models->n == 0) {
+        return 0;
     }
 
-    return 0;
+    rc = grant_may(r, json_get(org.row, "models"), models, NULL, &bad);
+
+    if (rc == 0) {
+        fail_repr(r, 400, "Model '%s' not in organization's allowed models."
+                  " Organization: %s", bad, org_id);
+    }
+
+    return rc > 0 ? 0 : -1;
 }

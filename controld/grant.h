@@ -6,6 +6,7 @@
 #ifndef CTL_GRANT_H
 #define CTL_GRANT_H
 
+#include "fields.h"
 #include "http.h"
 
 
@@ -27,8 +28,28 @@ int grant_secret(req_t *r, const char *token);
 /* A team has no more than its organization, whoever asks: 400. */
 int grant_team(req_t *r, const char *org_id);
 
-/* 1 when the list covers what is asked for; NULL lists are everything. */
+/*
+ * allowed_models, a text[], of a member of the team: names that the team may use, whoever
+ * asks.  0, or -1 after answering 400.
+ */
+int grant_member_models(req_t *r, const char *team_id, const char *models);
+
+/*
+ * max_budget_in_organization of the body: no more than the organization has, whoever asks.
+ * 0, or -1 after answering 400.
+ */
+int grant_org_member(req_t *r, const char *org_id);
+
+/* 1 when the list covers what is asked for, by the letter; NULL lists are everything. */
 int grant_covers(const jv_t *have, const jv_t *want);
+
+/*
+ * The same as the gate asks it: "openai/" and any name covers what openai serves, and the
+ * names of the object `also`, unless it is NULL, are covered too.  0 when one is not, it
+ * is *bad then; -1 after answering.
+ */
+int grant_may(req_t *r, const jv_t *have, const jv_t *want, const jv_t *also,
+    const char **bad);
 
 
 #endif

@@ -6,11 +6,11 @@
 #include "http.h"
 
 
-/* One row that bounds: the calling key, a user, a team or an organization. */
+/* One row that bounds: the calling key, a user, a team, a member or an organization. */
 
 typedef struct {
     const char  *what;
-    const char  *id;
+    int          closed;     /* what is left empty is not bounded by it at use */
     const jv_t  *row;        /* its limits by wire name, models resolved       */
 } bound_t;
 

@@ -12,6 +12,7 @@
 typedef struct {
     int          all;            /* every model                                */
     jv_t        *allowed;        /* names and patterns; NULL: every model      */
+    jv_t        *member;         /* and within these, of a member of a team    */
     jv_t        *aliases;        /* names of its own, by what they stand for   */
     const char  *team_id;        /* whose own models are seen                  */
     jv_t        *groups;         /* names in `allowed` that are groups: members */
@@ -24,6 +25,12 @@ int model_view(req_t *r, model_view_t *v);
 
 /* That of a team of his. */
 int model_view_team(req_t *r, model_view_t *v, const char *team_id);
+
+/* 1 unless one of the lists leaves the name out. */
+int model_granted(const model_view_t *v, const char *name);
+
+/* 1 unless the list of a member leaves the name out. */
+int model_member(const model_view_t *v, const char *name);
 
 /* What the model is called there; NULL: it is not seen. */
 const char *model_seen(const model_view_t *v, const model_t *m);

@@ -25,6 +25,8 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
         v->listed = arena_str(&r->a, db_str(res, 0, 2));
         text = db_str(res, 0, 3);
         v->groups = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
+        text = db_str(res, 0, 4);
+        v->member = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
     }
 
     PQclear(res);
@@ -36,6 +38,12 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
 #define MODEL_GROUPS                                                          \
     "(SELECT json_object_agg(g, true) FROM (SELECT group_name AS g FROM"      \
     " model_groups UNION SELECT access_group_name FROM access_groups) x)"
+
+
+#define MODEL_MEMBER                                                          \
+    "CASE WHEN m.team_id IS NOT NULL THEN kt_and_meant(kt_allowed("           \
+    "m.allowed_models, '{}', '{*,all-proxy-models,all-team-models}'),"        \
+    " t.model_aliases, t.router_settings) END"
 
 
 int
@@ -54,8 +62,9 @@ model_view(req_t *r, model_view_t *v)
         " k.access_group_ids), CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
         " t.access_group_ids) END), kt_aliases(k.aliases, k.router_settings,"
         " t.model_aliases, t.router_settings), CASE WHEN cardinality(k.models) > 0 THEN"
-        " k.models ELSE t.models END, " MODEL_GROUPS " FROM keys k LEFT JOIN teams t ON t.team_id ="
-        " k.team_id WHERE k.token = $1", r->caller_key));
+        " k.models ELSE t.models END, " MODEL_GROUPS ", " MODEL_MEMBER " FROM keys k LEFT"
+        " JOIN teams t ON t.team_id = k.team_id LEFT JOIN memberships m ON m.team_id ="
+        " k.team_id AND m.user_id = k.user_id WHERE k.token = $1", r->caller_key));
 }
 
 
@@ -79,7 +88,9 @@ model_view_team(req_t *r, model_view_t *v, const char *team_id)
 
     return model_view_row(r, v, db_q("SELECT kt_models(t.models, t.access_group_ids),"
         " kt_aliases('{}', NULL, t.model_aliases, t.router_settings), t.models, "
-        MODEL_GROUPS " FROM teams t WHERE t.team_id = $1", team_id));
+        MODEL_GROUPS ", " MODEL_MEMBER " FROM teams t LEFT JOIN memberships m ON m.team_id"
+        " = t.team_id AND m.user_id = $2 WHERE t.team_id = $1", team_id,
+        access_reads_all(r) ? NULL : r->caller_user));
 }
 
 
@@ -104,10 +115,58 @@ model_fits(const char *entry, const model_t *m, const char *name)
 }
 
 
+/* Is the model in the list, by either name? */
+
+static int
+model_listed(const jv_t *list, const model_t *m, const char *name)
+{
+    const jv_t  *c;
+
+    for (c = list ? list->head : NULL; c; c = c->next) {
+        if (model_fits(c->s, m, name) || model_fits(c->s, m, m->name)) {
+            return 1;
+        }
+    }
+
+    return list == NULL;
+}
+
+
+/* The same for a name alone, that need not be a model. */
+
+static int
+model_named(const jv_t *list, const char *name)
+{
+    const jv_t  *c;
+
+    for (c = list ? list->head : NULL; c; c = c->next) {
+        if (util_glob(c->s, name)) {
+            return 1;
+        }
+    }
+
+    return list == NULL;
+}
+
+
+int
+model_granted(const model_view_t *v, const char *name)
+{
+    return model_named(v->allowed, name) && model_named(v->member, name);
+}
+
+
+int
+model_member(const model_view_t *v, const char *name)
+{
+    return model_named(v->member, name);
+}
+
+
 const char *
 model_seen(const model_view_t *v, const model_t *m)
 {
-    const jv_t  *c, *hidden;
+    const jv_t  *hidden;
     const char  *name;
 
     name = m->name;
@@ -127,15 +186,6 @@ model_seen(const model_view_t *v, const model_t *m)
         return NULL;
     }
 
-    if (v->all || v->allowed == NULL) {
-        return name;
-    }
-
-    for (c = v->allowed->head; c; c = c->next) {
-        if (model_fits(c->s, m, name) || model_fits(c->s, m, m->name)) {
-            return name;
-        }
-    }
-
-    return NULL;
+    return v->all || (model_listed(v->allowed, m, name)
+                      && model_listed(v->member, m, name)) ? name : NULL;
 }

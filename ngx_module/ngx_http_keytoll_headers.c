@@ -35,6 +35,7 @@ static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
     ngx_http_keytoll_names("team", "team"),
     ngx_http_keytoll_names("member", "team_member"),
     ngx_http_keytoll_names("org", "organization"),
+    ngx_http_keytoll_names("orgmember", "organization_member"),
     ngx_http_keytoll_names("customer", "end_user"),
     ngx_http_keytoll_names("tag", "tag"),
     ngx_http_keytoll_names("global", "global"),

@@ -126,8 +126,9 @@ static u_char *
 ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_refusal_t *f)
 {
-    u_char     *slash;
-    ngx_str_t   id, team, user;
+    u_char      *slash;
+    ngx_str_t    id, team, user;
+    ngx_uint_t   org;
 
     id = ngx_http_keytoll_plain_id(ctx->request, &f->id);
 
@@ -137,7 +138,9 @@ ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
                             : ngx_sprintf(p, "Key=%V", &ctx->key_name);
     }
 
-    if (ngx_http_keytoll_is(&f->kind, "member")) {
+    org = ngx_http_keytoll_is(&f->kind, "orgmember");
+
+    if (org || ngx_http_keytoll_is(&f->kind, "member")) {
         slash = ngx_strlchr(f->id.data, f->id.data + f->id.len, '/');
 
         if (slash == NULL) {
@@ -151,7 +154,8 @@ ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
         team = ngx_http_keytoll_plain_id(ctx->request, &team);
         user = ngx_http_keytoll_plain_id(ctx->request, &user);
 
-        return ngx_sprintf(p, "User=%V in Team=%V", &user, &team);
+        return ngx_sprintf(p, "User=%V in %s=%V", &user,
+                           org ? "Organization" : "Team", &team);
     }
 
     return ngx_http_keytoll_is(&f->kind, "team") ? ngx_sprintf(p, "Team=%V",
@@ -256,8 +260,16 @@ ngx_http_keytoll_descriptor(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     } else if (ngx_http_keytoll_is(&kind, "customer")) {
         ngx_str_set(&kind, "end_user");
 
-    } else if (ngx_http_keytoll_is(&kind, "member")) {
-        ngx_str_set(&kind, "team_member");
+    } else if (ngx_http_keytoll_is(&kind, "member")
+               || ngx_http_keytoll_is(&kind, "orgmember"))
+    {
+        if (kind.len == sizeof("member") - 1) {
+            ngx_str_set(&kind, "team_member");
+
+        } else {
+            ngx_str_set(&kind, "organization_member");
+        }
+
         slash = ngx_strlchr(id.data, id.data + id.len, '/');
 
         if (slash) {
@@ -302,6 +314,31 @@ ngx_http_keytoll_masked(u_char *p, ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* Whose list of models it is. */
+
+static ngx_str_t
+ngx_http_keytoll_denier(ngx_uint_t reason, ngx_http_keytoll_refusal_t *f)
+{
+    ngx_str_t  who;
+
+    ngx_str_set(&who, "team");
+
+    if (reason == KT_KEY_MODEL) {
+        ngx_str_set(&who, "key");
+
+    } else if (ngx_http_keytoll_is(&f->kind, "user")
+               || ngx_http_keytoll_is(&f->kind, "org"))
+    {
+        who = f->kind;
+
+    } else if (ngx_http_keytoll_is(&f->kind, "member")) {
+        ngx_str_set(&who, "team member");
+    }
+
+    return who;
+}
+
+
 /* Long inputs are cut so that the text fits NGX_HTTP_KEYTOLL_TEXT. */
 
 u_char *
@@ -310,7 +347,7 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     ngx_http_keytoll_refusal_t *f)
 {
     u_char     *end;
-    ngx_str_t   id;
+    ngx_str_t   id, who;
 
     end = p + NGX_HTTP_KEYTOLL_TEXT - 8192;
 
@@ -350,6 +387,8 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
     case KT_KEY_MODEL:
     case KT_ENTITY_MODEL:
 
+        who = ngx_http_keytoll_denier(reason, f);
+
         if (ngx_http_keytoll_is(&f->kind, "user")
             && ngx_http_keytoll_is(&f->models, "no-default-models"))
         {
@@ -358,16 +397,8 @@ ngx_http_keytoll_message(u_char *p, ngx_http_request_t *r,
                                "allowed. Tried to access %V", &ctx->model);
         }
 
-        p = ngx_sprintf(p, "%s not allowed to access model. This %s can only "
-                        "access models=",
-                        reason == KT_KEY_MODEL ? "key"
-                        : ngx_http_keytoll_is(&f->kind, "user") ? "user"
-                        : ngx_http_keytoll_is(&f->kind, "org") ? "org"
-                        : "team",
-                        reason == KT_KEY_MODEL ? "key"
-                        : ngx_http_keytoll_is(&f->kind, "user") ? "user"
-                        : ngx_http_keytoll_is(&f->kind, "org") ? "org"
-                        : "team");
+        p = ngx_sprintf(p, "%V not allowed to access model. This %V can only "
+                        "access models=", &who, &who);
         p = ngx_http_keytoll_list(p, end, &f->models);
         return ngx_sprintf(p, ". Tried to access %V", &ctx->model);
 

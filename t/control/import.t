@@ -64,7 +64,7 @@ INSERT INTO "LiteLLM_UserTable" (user_id, user_email, user_role, password, teams
     ('ann2', 'ann@example.com', 'internal_user', NULL, '{}', NULL, 0, NULL, NULL, '{}'), ('default_user_id', NULL, 'proxy_admin', NULL, '{}', NULL, 0, NULL, NULL, '{}'),
     ('late', 'late@example.com', NULL, NULL, '{}', 10, 9.75, '1d', now() - interval '10 minutes', '{}'), ('litellm-proxy-budget', NULL, NULL, NULL, '{}', NULL, 99, NULL, NULL, '{}');
 INSERT INTO "LiteLLM_TeamMembership" VALUES ('ann', 'team1', 0.5, 'member-budget'), ('bob', 'team1', 0.25, 'own-budget');
-INSERT INTO "LiteLLM_OrganizationMembership" VALUES ('ann', 'org1', 'org_admin', 0, NULL);
+INSERT INTO "LiteLLM_OrganizationMembership" VALUES ('ann', 'org1', 'org_admin', 0, NULL), ('bob', 'org1', 'internal_user', 1.25, 'own-budget');
 INSERT INTO "LiteLLM_EndUserTable" VALUES ('cust/1', 'Customer', 2.5, 'eu', NULL, 'own-budget', false), ('bad', NULL, 0, NULL, NULL, NULL, true);
 INSERT INTO "LiteLLM_TagTable" (tag_name, budget_id, spend) VALUES ('research', 'own-budget', 0.125);
 END
@@ -162,6 +162,9 @@ is $j->{user_info}{spend}, 0, 'spend of a period that is over is not carried ove
 is $k->sql("SELECT password_hash FROM users WHERE user_id = 'ann'"), '$sha256$' . 'ab' x 32, 'an old password is kept apart';
 ($s, $j) = $k->get('/organization/info?organization_id=org1');
 is_deeply [ $j->{spend}, $j->{litellm_budget_table}{max_budget}, $j->{members}[0]{user_role} ], [ 12.25, 500.5, 'org_admin' ], 'the organization';
+is_deeply [ map { @$_{qw(user_id spend)}, $_->{litellm_budget_table}{max_budget} } grep { $_->{user_id} eq 'bob' } @{ $j->{members} } ], [ 'bob', 1.25, 7 ], 'its members with their budgets';
+ok $k->until(sub { my $e = $k->state('orgmember:org1/bob'); $e && $e->{limit} eq '7000000000' && $e->{used} eq '1250000000' }, 15), 'which are enforced';
+like $k->sql("SELECT policy FROM kt_policy WHERE name = 'key:$hash[1]'"), qr{"orgmember:org1/bob"}, 'on his keys';
 ($s, $j) = $k->get('/customer/info?end_user_id=cust/1');
 is_deeply [ @$j{qw(alias spend allowed_model_region)} ], [ 'Customer', 2.5, 'eu' ], 'a customer';
 my ($days) = $k->sql("SELECT round((period_end_s - kt_now_s()) / 86400.0) FROM keys WHERE token = '$hash[0]'");

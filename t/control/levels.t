@@ -18,6 +18,7 @@ my $N = $ENV{KEYTOLL_LONG} ? 4000 : 1000;
 srand(my $seed = $ENV{KEYTOLL_SEED} // time % 1_000_000_000);
 my $k = Keytoll::Control->new;
 my (@worlds, @sql, @wrong, %count);
+my %acts = (personal => 1, member => 1);             # for a user in the organization
 
 sub lit { return defined $_[0] ? "'$_[0]'" : 'NULL' }
 sub add { my ($table, %row) = @_; my @c = sort keys %row; push @sql, "INSERT INTO $table (" . join(', ', @c) . ') VALUES (' . join(', ', map { $_ eq 'models' ? $row{$_} : lit($row{$_}) } @c) . ');' }
@@ -56,8 +57,10 @@ sub rows {
     my %user = (%{ $lv->{user} });
     @user{qw(rpm tpm par)} = @{ $lv->{urates} }{qw(rpm tpm par)} if $kind eq 'member';
     add(users => user_id => "u$id", budget_enforcement => mode(\%user), $models->('user'), limits(\%user));
-    add(memberships => team_id => "t$id", user_id => "u$id", budget_enforcement => mode($lv->{member}), budget_id => $of_team ? undef : budget($lv->{member}))
-        if $kind eq 'member';
+    add(memberships => team_id => "t$id", user_id => "u$id", budget_enforcement => mode($lv->{member}), budget_id => $of_team ? undef : budget($lv->{member}),
+        allowed_models => $lv->{member}{deny} ? '{other,m}' : '{}') if $kind eq 'member';
+    add(organization_memberships => organization_id => "o$id", user_id => "u$id", budget_enforcement => mode($lv->{omember}), budget_id => budget($lv->{omember}))
+        if $acts{$kind};
     my %own = (personal => { user_id => "u$id", organization_id => "o$id" }, team => { team_id => "t$id" }, service => { team_id => "t$id" },
         member => { team_id => "t$id", user_id => "u$id" });
     add(keys => token => $w->{token}, budget_enforcement => mode($lv->{key}), $models->('key'), %{ $own{$kind} },
@@ -66,7 +69,7 @@ sub rows {
         for ([customers => user_id => "c$id", 'customer'], [tags => tag_name => "g$id", 'tag']);
     submeter($e{$_->[0]}, $e{ $_->[1] }, $_->[2], $lv->{ $_->[0] }) for [qw(kwin key window)], [qw(kmodel key model)], [qw(twin team window)], [qw(tmodel team model)],
         [qw(omodel org model)], [qw(umodel user model)], [qw(cmodel customer model)];
-    used($e{$_}, $lv->{$_}) for grep { !/^(?:[kt]win|[ktouc]model|urates|global)$/ && ($_ ne 'member' || $kind eq 'member') } @Keytoll::Levels::LEVELS;
+    used($e{$_}, $lv->{$_}) for grep { !/^(?:[kt]win|[ktouc]model|urates|global)$/ && ($_ ne 'member' || $kind eq 'member') && ($_ ne 'omember' || $acts{$kind}) } @Keytoll::Levels::LEVELS;
 }
 
 my @kinds = grep { $_ ne 'master' } @Keytoll::Levels::KINDS;
@@ -99,7 +102,7 @@ for my $w (@worlds) {
         . ' ' . JSON::PP->new->canonical->encode($w->{level});
 }
 is scalar @wrong, 0, "$N worlds agree with the table, seed $seed" or diag map { "$_\n" } @wrong[0 .. ($#wrong > 4 ? 4 : $#wrong)];
-ok $count{"budget $_"}, "a budget of $_ refused" for qw(key kwin kmodel team org tag user member customer twin tmodel);
+ok $count{"budget $_"}, "a budget of $_ refused" for qw(key kwin kmodel team org tag user member omember customer twin tmodel);
 note join ', ', map { "$_: $count{$_}" } sort keys %count;
 
 done_testing;

@@ -93,7 +93,54 @@ $w->ok(POST => '/team/update', { team_id => 'alpha', models => [] });
 my $old = $w->ok(POST => '/key/generate', { models => ['gpt-4o'] })->{key};
 my $new = $w->ok(POST => '/key/regenerate', { key => $old })->{key};
 ($s, $j) = $k->get('/v1/models', key => $new);
-is_deeply [ map { $_->{id} } @{ $j->{data} } ], ['gpt-4o'], 'a regenerated key sees its models';
+is_deeply [ map { $_->{id} } @{ $j->{data} } ], ['gpt-4o'], 'a regenerated key sees its models' or diag $k->raw;
+
+# keys and lists: openai/* covers what openai serves, and a second name of the team is one of its names
+
+$w->ok(POST => '/model/new', { model_name => $_->[0], litellm_params => { model => $_->[1], input_cost_per_token => 0, output_cost_per_token => 0 }, model_info => $_->[2] // {} })
+    for [ 'served', 'openai/gpt-4o' ], [ 'elsewhere', 'azure/x' ], [ 'ns/served', 'openai/gpt-4o' ], [ 'beta-own', 'openai/gpt-4o', { team_id => 'beta' } ];
+$w->ok(POST => '/team/update', { team_id => 'alpha', models => [ 'openai/*', 'bedrock/*' ], model_aliases => { quick => 'served', evil => 'elsewhere', 'azure/evil' => 'elsewhere' },
+                                 team_member_permissions => [ '/key/generate', '/key/update' ] });
+sub mint { my ($who, %b) = @_; ($s, $j) = $w->as($who, POST => '/key/generate', { team_id => 'alpha', %b }); return $s }
+for my $list (['gpt-4o'], ['served'], [ 'gpt-4o', 'openai/gpt-4o' ], ['openai/anything'], ['openai/*'], ['bedrock/anthropic.claude-3'], ['quick'], [ 'quick', 'gpt-4o-mini' ], ['evil']) {
+    is mint('IU', models => $list), 200, "@$list passes openai/*, bedrock/* and the second names" or diag $k->raw;
+}
+for my $list (['elsewhere'], ['ns/served'], ['bedrockzzz/x'], ['zzz/gpt-4o'], ['azure/gpt-4o'], ['openai'], ['openaix/gpt-4o'], ['gpt-*'], ['never-heard-of'], ['beta-own'], [ 'gpt-4o', 'elsewhere' ],
+              ['quick*'], ['azure/evil2'], ['claude-3-5-sonnet-20241022'], ['']) {
+    like mint('IU', models => $list), qr/^40[03]$/, "@$list does not" or diag $k->raw;
+}
+is mint('IU', models => ['gpt-4o'], aliases => { mine => 'quick' }), 403, 'a name of the key for one of the team must be one of the key';
+is mint('IU', models => [ 'gpt-4o', 'quick' ], aliases => { mine => 'quick' }), 200, 'which it is' or diag $k->raw;
+is mint('IU', aliases => { mine => 'elsewhere' }), 403, 'a name that leads elsewhere';
+is mint('IU', aliases => { mine => 'gpt-4o-mini' }), 200, 'and one that leads to what openai serves' or diag $k->raw;
+my $small = $w->ok(POST => '/key/generate', { team_id => 'alpha', user_id => 'user-IU', models => ['served'] })->{key};
+($s) = $k->post('/key/generate', { team_id => 'alpha', models => ['quick'] }, key => $small);
+is $s, 403, 'the list of the key that asks knows no names of the team';
+($s) = $k->post('/key/generate', { team_id => 'alpha', models => ['served'] }, key => $small);
+is $s, 200, 'but its own' or diag $k->raw;
+$w->ok(POST => '/user/update', { user_id => 'user-US', models => ['openai/*'] });
+my $us = $w->fresh('US');
+($s) = $k->post('/key/generate', { models => ['served'] }, key => $us);
+is $s, 200, "a list of a user's covers what openai serves" or diag $k->raw;
+($s) = $k->post('/key/generate', { models => ['quick'] }, key => $us);
+is $s, 403, 'no names of a team';
+my $t = $w->team('org-A', 'TA');
+$w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => ['openai/*'] });
+($s) = $k->post('/team/update', { team_id => $t, models => ['served'] });
+is $s, 200, "a list of an organization's too" or diag $k->raw;
+($s, $j) = $k->post('/team/update', { team_id => $t, models => [ 'served', 'elsewhere' ] });
+is $s, 400, 'not more';
+like err(), qr/Model 'elsewhere' not in organization's allowed models/, 'with the name';
+is new_model('TA', 'cheap', { model => 'azure/gpt-4o' }), 403, 'and a model of azure is none of openai because openai has one of that name';
+$w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => [] });
+sub policy { return JSON::PP->new->utf8->decode($k->sql("SELECT policy FROM kt_policy WHERE name = '$_[0]'")) }
+mint('IU', models => ['quick']);
+my $quick = $j->{token};
+is_deeply policy("key:$quick")->{models}, [ 'quick', 'served' ], 'a second name means what the team says';
+my $v = $k->state("key:$quick")->{v};
+$w->ok(POST => '/team/update', { team_id => 'alpha', model_aliases => {} });
+is_deeply policy("key:$quick")->{models}, ['quick'], 'as long as it says so';
+cmp_ok $k->state("key:$quick")->{v}, '>', $v, 'in Redis too';
 
 # secrets
 

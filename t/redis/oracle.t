@@ -2,7 +2,7 @@
 # over the levels, for every kind of key, each verdict with its entity and limit compared
 # with an oracle that knows only the table.
 #
-# By default all combinations of all levels but the models of organizations, users and
+# By default all combinations of all levels but members of organizations and the models of organizations, users and
 # customers, which are drawn, with one kind of key each: every pair of levels is met in every
 # state with every kind.  KEYTOLL_LONG=1 goes through all combinations of all levels with all
 # kinds.  KEYTOLL_SEED=n repeats a run.
@@ -17,7 +17,7 @@ use Keytoll::Model;
 use Keytoll::Levels;
 
 my $LONG = $ENV{KEYTOLL_LONG};
-my %LATER = map { $_ => 1 } qw(omodel umodel cmodel);
+my %LATER = map { $_ => 1 } qw(omember omodel umodel cmodel);
 my %met;
 srand(my $seed = $ENV{KEYTOLL_SEED} // int(time * 1000) % 1_000_000_000);
 my $s = Keytoll::Store->new(clock => 'key');
@@ -77,7 +77,7 @@ for my $l (Keytoll::Levels::rate_levels()) {
     ok((grep { $count{"$_ $l"} } qw(rpm tpm parallel)), "a rate of $l refused");
 }
 ok($count{'admitted '}, 'and some passed');
-ok($count{"ent_model $_"}, "the list of $_ refused") for qw(team org user);
+ok($count{"ent_model $_"}, "the list of $_ refused") for qw(team org user member);
 note(join ', ', map { "$_: $count{$_}" } sort keys %count);
 
 $s->finish;

@@ -170,6 +170,8 @@ for my $i (1 .. 40) {
     $post->('/team/new', { team_id => "t$i", organization_id => "o$i", $usd->('team'), defined $lv->{member}{limit} ? (team_member_budget => $lv->{member}{limit}) : (),
         defined $lv->{tmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{tmodel}{limit} } }) : () });
     $post->('/user/new', { user_id => "u$i", auto_create_key => $F, $usd->('user') });
+    $post->('/organization/member_add', { organization_id => "o$i", member => { user_id => "u$i", role => 'internal_user' },
+        defined $lv->{omember}{limit} ? (max_budget_in_organization => $lv->{omember}{limit}) : () });
     my %org = $usd->('org');            # behind its team, which could not be given more than it
     $s->admin(PATCH => '/organization/update', { organization_id => "o$i", %org })->{status} == 200 or push @wrong, 'no /organization/update' if %org;
     $post->('/customer/new', { user_id => "c$i", $usd->('customer'), defined $lv->{customer}{limit} ? () : (max_budget => 9) });

@@ -11,7 +11,7 @@ use warnings;
 our @KINDS = qw(personal team member service master);
 
 # In the order in which a refusal names them.
-our @LEVELS = qw(key kwin kmodel team org tag user member urates customer global twin tmodel omodel umodel cmodel);
+our @LEVELS = qw(key kwin kmodel team org tag user member omember urates customer global twin tmodel omodel umodel cmodel);
 
 # Level -> kinds of keys that it limits, by what.
 my %APPLIES = (
@@ -25,6 +25,7 @@ my %APPLIES = (
     tag => { money => 'personal team member service', rate => 'personal team member service' },
     user => { money => 'personal', rate => 'personal' },
     member => { money => 'member', rate => 'member' },
+    omember => { money => 'personal member', rate => 'personal member' },
     urates => { money => '', rate => 'member' },
     customer => { money => 'personal team member service master', rate => 'personal team member service master' },
     global => { money => 'personal team member service', rate => 'personal team member service' },
@@ -33,7 +34,7 @@ my %APPLIES = (
     cmodel => { money => 'personal team member service', rate => 'personal team member service' },
 );
 my %ABOVE = map { $_ => 1 } qw(team kmodel tmodel omodel umodel cmodel tag customer global);     # refuse above the limit, not at it
-my %LISTS = map { $_ => 1 } qw(key team org user);                          # have allow-lists
+my %LISTS = map { $_ => 1 } qw(key team org user member);                   # have allow-lists
 
 sub money_levels { return grep { $_ ne 'urates' } @LEVELS }
 sub rate_levels { return grep { !/^[kt]win$/ } @LEVELS }
@@ -74,7 +75,7 @@ sub ent {
     my $id = $w->{id};
     my %e = (key => "key:$w->{token}", kwin => "key:$w->{token}~w~1d", kmodel => "key:$w->{token}~m~m1", team => "team:t$id",
         twin => "team:t$id~w~1d", tmodel => "team:t$id~m~m1", omodel => "org:o$id~m~m1", umodel => "user:u$id~m~m1", cmodel => "customer:c$id~m~m1", org => "org:o$id", tag => "tag:g$id", user => "user:u$id", urates => "user:u$id",
-        member => "member:t$id/u$id", customer => "customer:c$id", global => 'global');
+        member => "member:t$id/u$id", omember => "orgmember:o$id/u$id", customer => "customer:c$id", global => 'global');
     return $e{$l};
 }
 
@@ -119,7 +120,7 @@ sub policies {
         $p{models} = ['other', 'm'] if $p->{deny} && $kind ne 'master';
         return \%p;
     };
-    my %out = map { ent($w, $_) => $make->($_, $_) } qw(org tag member customer global);
+    my %out = map { ent($w, $_) => $make->($_, $_) } qw(org tag member omember customer global);
     $out{ ent($w, $_) } = $make->($_, 'window') for qw(kwin twin);
     $out{ ent($w, $_) } = $make->($_, 'model') for qw(kmodel tmodel omodel umodel cmodel);
     my ($key, $team, $user) = map { $make->($_, $_) } qw(key team user);
@@ -128,8 +129,8 @@ sub policies {
         delete @$user{qw(rpm tpm par)};
         $user->{$_} = $urates->{$_} for grep { defined $urates->{$_} } qw(rpm tpm par);
     }
-    my ($t, $o, $u, $m) = map { ent($w, $_) } qw(team org user member);
-    my %refs = (personal => [$o, $u], team => [$t, $o], service => [$t, $o], member => [$t, $o, $m], master => []);
+    my ($t, $o, $u, $m, $om) = map { ent($w, $_) } qw(team org user member omember);
+    my %refs = (personal => [$o, $u, $om], team => [$t, $o], service => [$t, $o], member => [$t, $o, $m, $om], master => []);
     my @rates = grep { $kind eq 'member' && defined $urates->{$_} } qw(rpm tpm par);
     $key->{refs} = [@{ $refs{$kind} }, @rates ? { e => $u, money => JSON::PP::false() } : (), 'global'];
     $key->{master} = $T if $kind eq 'master';
