@@ -53,7 +53,8 @@ is(ask($case{budget}[0], $chat, at => '/own')->{status}, 429, 'a status of one\'
 
 my $full = sub { my (%p) = @_; return $g->key(refs => ['team:t%201', 'user:u', 'org:o', 'global'], %p) };
 my %zero = ('team:t%201' => qr/^Budget has been exceeded! Team=t 1 Current cost: /, 'user:u' => qr/^ExceededBudget: User=u over budget\. Spend=0\.0, Budget=0\.0$/,
-    'org:o' => qr/^Budget has been exceeded! Organization=o Current cost: /, 'member:t%201/u' => qr/^Budget has been exceeded! User=u in Team=t 1 Current cost: /);
+    'org:o' => qr/^Budget has been exceeded! Organization=o Current cost: /, 'member:t%201/u' => qr/^Budget has been exceeded! User=u in Team=t 1 Current cost: /,
+    'orgmember:o%201/u' => qr/^Budget has been exceeded! User=u in Organization=o 1 Current cost: /);
 for my $level (sort keys %zero) {
     $g->policy(map { $_ => {} } keys %zero);
     $g->policy($level => { limit => 0 });
@@ -62,7 +63,7 @@ for my $level (sort keys %zero) {
     like($r->{json}{error}{message}, $zero{$level}, "$level: words of the budget");
     is($r->{headers}{'x-keytoll-entity'}, $level, "$level: the entity");
     $g->policy($level => { rpm => 0 });
-    my $kind = { team => 'team', user => 'user', org => 'organization', member => 'team_member' }->{ $level =~ /^(\w+)/ && $1 };
+    my $kind = { team => 'team', user => 'user', org => 'organization', member => 'team_member', orgmember => 'organization_member' }->{ $level =~ /^(\w+)/ && $1 };
     soon { ask($key, $chat)->{status} == 429 } 1, "$level: rate limited";
     $r = ask($key, $chat);
     like($r->{json}{error}{message}, qr/^Rate limit exceeded for $kind: \S.*\. Limit type: requests/, "$level: words of the rate limit");
@@ -142,8 +143,8 @@ ok(length $r->{headers}{'x-litellm-call-id'}, 'and has a call id');
 # every level, to the request and to the token, from Redis and from a block
 
 my $rich = $g->key;
-$g->policy('key:' . token($rich) => { refs => [qw(team:r user:r member:r/u org:r global)], rpm => 1000, tpm => 1_000_000, par => 500, sub => [{ m => 'gpt-4o-mini', e => 'key:' . token($rich) . '~m~gpt-4o-mini' }] });
-my %named = ('key:' . token($rich) => 'api_key', 'key:' . token($rich) . '~m~gpt-4o-mini' => 'model_per_key', 'team:r' => 'team', 'user:r' => 'user', 'member:r/u' => 'team_member', 'org:r' => 'organization',
+$g->policy('key:' . token($rich) => { refs => [qw(team:r user:r member:r/u orgmember:r/u org:r global)], rpm => 1000, tpm => 1_000_000, par => 500, sub => [{ m => 'gpt-4o-mini', e => 'key:' . token($rich) . '~m~gpt-4o-mini' }] });
+my %named = ('key:' . token($rich) => 'api_key', 'key:' . token($rich) . '~m~gpt-4o-mini' => 'model_per_key', 'team:r' => 'team', 'user:r' => 'user', 'member:r/u' => 'team_member', 'orgmember:r/u' => 'organization_member', 'org:r' => 'organization',
     'customer:r' => 'end_user', 'tag:r' => 'tag');
 my %limit = map { $_ => [100 + length $_, 100_000 + length $_, 50 + length $_] } keys %named;
 $limit{ 'key:' . token($rich) } = [1000, 1_000_000, 500];
