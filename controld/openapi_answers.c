@@ -61,7 +61,7 @@ static const answer_t  openapi_answers[] = {
                                   " updated_team_memberships" },
     { "POST", "/team/bulk_member_add", "team_id results total_requested"
                                        " successful_additions failed_additions" },
-    { "POST", "/team/member_update", "user_id team_id max_budget_in_team" },
+    { "POST", "/team/member_update", "user_id team_id max_budget_in_team allowed_models" },
     { "POST", "/team/member_delete", "team_id members_with_roles" },
     { "GET", "/team/permissions_list", "team_id team_member_permissions"
                                        " all_available_permissions" },
@@ -77,7 +77,8 @@ static const answer_t  openapi_answers[] = {
     { "POST", "/organization/info", "[]" },
     { "POST", "/organization/member_add", "organization_id updated_users"
                                           " updated_organization_memberships" },
-    { "PATCH", "/organization/member_update", "user_id organization_id user_role" },
+    { "PATCH", "/organization/member_update", "user_id organization_id user_role"
+                                               " litellm_budget_table" },
     { "POST", "/budget/new", "budget_id max_budget budget_duration budget_reset_at" },
     { "POST", "/budget/update", "budget_id max_budget" },
     { "POST", "/budget/info", "[]" },

@@ -31,7 +31,8 @@ CREATE TRIGGER organization_memberships_period BEFORE INSERT OR UPDATE OF budget
     ON organization_memberships FOR EACH ROW EXECUTE FUNCTION kt_linked_period();
 
 -- The keys by which somebody acts in an organization name his membership as long as there
--- is one.  A key that is being made is not seen here: it waits for this, and this for it.
+-- is one.  A key that is being made, or a team that moves, is not seen here: it waits for
+-- this, and this for it.
 CREATE FUNCTION kt_org_members_lock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -68,7 +69,8 @@ BEGIN
         PERFORM 1 FROM users WHERE user_id = NEW.user_id FOR SHARE;
         PERFORM 1 FROM teams WHERE team_id = NEW.team_id FOR SHARE;
     END IF;
-    IF NEW.user_id IS NOT NULL THEN
+    IF NEW.user_id IS NOT NULL AND (TG_OP = 'INSERT' OR (OLD.user_id, OLD.team_id, OLD.organization_id)
+                                    IS DISTINCT FROM (NEW.user_id, NEW.team_id, NEW.organization_id)) THEN
         PERFORM 1 FROM organizations WHERE organization_id = coalesce(NEW.organization_id,
             (SELECT organization_id FROM teams WHERE team_id = NEW.team_id)) FOR SHARE;
     END IF;
@@ -78,6 +80,16 @@ END $$;
 DROP TRIGGER keys_refs ON keys;
 CREATE TRIGGER keys_refs BEFORE INSERT OR UPDATE OF user_id, team_id, organization_id, budget_id ON keys
     FOR EACH ROW EXECUTE FUNCTION kt_keys_refs();
+
+CREATE FUNCTION kt_teams_org() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM organizations WHERE organization_id = NEW.organization_id FOR SHARE;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER teams_org BEFORE UPDATE OF organization_id ON teams FOR EACH ROW
+    WHEN (OLD.organization_id IS DISTINCT FROM NEW.organization_id) EXECUTE FUNCTION kt_teams_org();
+CREATE TRIGGER teams_org_made BEFORE INSERT ON teams FOR EACH ROW
+    WHEN (NEW.organization_id IS NOT NULL) EXECUTE FUNCTION kt_teams_org();
 
 -- Who follows a budget, or the rule of its organization.
 CREATE FUNCTION kt_bump_org_members(org text, budget text) RETURNS void LANGUAGE sql AS $$
