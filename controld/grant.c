@@ -9,17 +9,6 @@
 #include "util.h"
 
 
-/* Who bounds a key. */
-
-typedef struct {
-    bound_t  key;            /* that the caller calls with                     */
-    bound_t  own;            /* that is changed                                */
-    bound_t  owner;          /* the team, or the user of a personal key        */
-    bound_t  holder;         /* whom the key is for, in the team               */
-    bound_t  maker;          /* the caller, where that is another              */
-} bounds_t;
-
-
 static const struct {
     const char  *name;
     int          scale;
@@ -29,112 +18,6 @@ static const struct {
     { "rpm_limit", 0 },
     { "max_parallel_requests", 0 }
 };
-
-
-#define GRANT_KEY                                                             \
-    "SELECT json_build_object('max_budget', kt_usd(coalesce(k.max_budget_nusd," \
-    " b.max_budget_nusd)), 'tpm_limit', coalesce(k.tpm_limit, b.tpm_limit),"  \
-    " 'rpm_limit', coalesce(k.rpm_limit, b.rpm_limit), 'max_parallel_requests'," \
-    " coalesce(k.max_parallel_requests, b.max_parallel_requests), 'models',"  \
-    " kt_models(k.models, k.access_group_ids), 'allowed_routes',"             \
-    " nullif(k.allowed_routes, '{}'), 'expires_s', floor(extract(epoch FROM"  \
-    " k.expires))::bigint, 'budget_duration', coalesce(k.budget_duration,"    \
-    " b.budget_duration), 'model_max_budget', nullif(coalesce(nullif("        \
-    "k.model_max_budget, '{}'), b.model_max_budget), '{}'), 'budget_limits'," \
-    " nullif(k.budget_limits, '[]'), 'enforced_params', nullif("             \
-    "k.metadata->'enforced_params', '[]'), 'throttle', kt_throttle("          \
-    "k.metadata), 'service_account_id', k.metadata->'service_account_id',"    \
-    " 'model_rpm_limit',"                                                     \
-    " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
-    " k.metadata->'model_tpm_limit') FROM keys k LEFT JOIN budgets b USING"   \
-    " (budget_id) WHERE k.token = $1"
-
-#define GRANT_USER                                                            \
-    "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
-    " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
-    " max_parallel_requests, 'models', kt_user_models(models)) FROM users"    \
-    " WHERE user_id = $1"
-
-#define GRANT_TEAM                                                            \
-    "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
-    " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
-    " max_parallel_requests, 'models', kt_allowed(models, access_group_ids,"  \
-    " '{*,all-proxy-models}'), 'names', kt_alias_map(model_aliases,"          \
-    " router_settings)) FROM teams WHERE team_id = $1"
-
-#define GRANT_MEMBER                                                          \
-    "SELECT json_build_object('models', kt_and_meant(kt_allowed("             \
-    "m.allowed_models, '{}', '{*,all-proxy-models,all-team-models}'),"        \
-    " t.model_aliases, t.router_settings)) FROM memberships m LEFT JOIN teams t" \
-    " USING (team_id) WHERE m.team_id = $1 AND m.user_id = $2"
-
-#define GRANT_ORG                                                             \
-    "SELECT json_build_object('max_budget', kt_usd(coalesce(o.max_budget_nusd," \
-    " b.max_budget_nusd)), 'tpm_limit', coalesce(o.tpm_limit, b.tpm_limit),"  \
-    " 'rpm_limit', coalesce(o.rpm_limit, b.rpm_limit), 'models',"             \
-    " kt_allowed(o.models, '{}', '{*,all-proxy-models}')) FROM organizations o" \
-    " LEFT JOIN budgets b USING (budget_id) WHERE o.organization_id = $1"
-
-
-/* `of`: whose place in `id` it is, or NULL. */
-
-static int
-grant_bound(req_t *r, bound_t *b, const char *what, const char *sql, const char *id,
-    const char *of)
-{
-    int          known;
-    PGresult    *res;
-    const char  *err;
-
-    b->what = what;
-    b->closed = strcmp(what, "key") == 0;
-    b->row = NULL;
-    res = db_query(sql, of ? 2 : 1, (const char *const[]){ id, of });
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    if (PQntuples(res)) {
-        b->row = json_parse_big(&r->a, PQgetvalue(res, 0, 0),
-                                (size_t) PQgetlength(res, 0, 0), &err);
-    }
-
-    known = PQntuples(res);
-    PQclear(res);
-
-    if (known && b->row == NULL) {
-        fail_repr(r, 500, "The limits of %s %s can not be read", what, id);
-        return -1;
-    }
-
-    if (!known && strcmp(what, "key") == 0) {
-        fail_proxy(r, 401, "auth_error", NULL, "Authentication Error, the key is gone");
-        return -1;
-    }
-
-    return 0;
-}
-
-
-int
-grant_value(const jv_t *v, int scale, int64_t *n)
-{
-    return !json_is_null(v) && (v->type == J_NUM || v->type == J_STR)
-           && kt_money_parse(v->s, v->len, scale, n) == KT_OK;
-}
-
-
-int
-grant_refuse(req_t *r, const char *name, const char *text, const bound_t *b)
-{
-    fail_proxy(r, 403, "auth_error", name, "%s exceeds what you have: %s is limited"
-               " to %s by your %s", name, name, text, b->what);
-
-    return -1;
-}
 
 
 static int
@@ -166,9 +49,7 @@ grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fi
 }
 
 
-/* models and access_group_ids of the body as an allow-list, NULL: everything. */
-
-static int
+int
 grant_wanted(req_t *r, const jv_t **want)
 {
     size_t       i;
@@ -251,122 +132,6 @@ grant_models(req_t *r, const bound_t *b, int fill)
 
     return rc == 0 ? grant_refuse(r, "models", json_text(&r->a, have), b)
                    : rc > 0 ? 0 : -1;
-}
-
-
-/* What one alias leads to: a name, or an object with a model. */
-
-static int
-grant_alias_targets(req_t *r, const jv_t *map, jv_t *want)
-{
-    const jv_t  *c;
-    const char  *name;
-
-    for (c = map && map->type == J_OBJ ? map->head : NULL; c; c = c->next) {
-        name = c->type == J_STR ? c->s : json_str(c, "model");
-
-        if (name == NULL) {
-            fail_proxy(r, 400, "bad_request_error", "aliases", "The alias %s leads to no"
-                       " model", c->key);
-            return -1;
-        }
-
-        json_push(want, json_string(&r->a, name));
-    }
-
-    return 0;
-}
-
-
-/* 1 when one who is bound like this may go there, and -1 after answering. */
-
-static int
-grant_reach_of(req_t *r, const bound_t *b, const jv_t *list, const jv_t *want)
-{
-    const char  *bad;
-
-    return grant_may(r, list, want, json_get(b->row, "names"), &bad);
-}
-
-
-static int
-grant_reach(req_t *r, const char *name, const jv_t *want, const bounds_t *b)
-{
-    int             rc;
-    size_t          i;
-    const jv_t     *own, *models, *groups;
-    const bound_t  *of[4] = { &b->key, &b->owner, &b->holder, &b->maker };
-
-    if (want->n == 0) {
-        return 0;
-    }
-
-    own = json_get(b->own.row, "models");
-    models = json_get(r->json, "models");
-    groups = json_get(r->json, "access_group_ids");
-
-    if ((models || groups) && grant_wanted(r, &own) != 0) {
-        return -1;
-    }
-
-    rc = grant_reach_of(r, &b->own, own, want);
-
-    for (i = 0; i < 4 && rc > 0; i++) {
-        rc = grant_reach_of(r, of[i], json_get(of[i]->row, "models"), want);
-    }
-
-    if (rc == 0) {
-        fail_proxy(r, 403, "auth_error", name, "%s lead to models that you or the key may"
-                   " not use: %s", name, json_text(&r->a, want));
-    }
-
-    return rc > 0 ? 0 : -1;
-}
-
-
-/*
- * A request for an alias is a request for what it leads to, so an alias may lead only
- * where the caller's key, the owner, the members and the key itself may go.
- */
-
-static int
-grant_aliases(req_t *r, const bounds_t *b)
-{
-    jv_t  *want;
-
-    want = json_arr(&r->a);
-
-    if (grant_alias_targets(r, json_get(r->json, "aliases"), want) != 0
-        || grant_alias_targets(r, json_get(json_get(r->json, "router_settings"),
-                                           "model_group_alias"), want) != 0)
-    {
-        return -1;
-    }
-
-    return grant_reach(r, "aliases", want, b);
-}
-
-
-/* So is one for a model that a cheaper one may stand in for. */
-
-static int
-grant_fallbacks(req_t *r, const bounds_t *b)
-{
-    jv_t        *want;
-    const jv_t  *map, *c, *m;
-
-    want = json_arr(&r->a);
-    map = json_get(r->json, "budget_fallbacks");
-
-    for (c = map && map->type == J_OBJ ? map->head : NULL; c; c = c->next) {
-        json_push(want, json_string(&r->a, c->key));
-
-        for (m = c->head; m; m = m->next) {
-            json_push(want, json_string(&r->a, m->s));
-        }
-    }
-
-    return grant_reach(r, "budget_fallbacks", want, b);
 }
 
 
@@ -496,8 +261,8 @@ grant_secret(req_t *r, const char *token)
         return 0;
     }
 
-    if (grant_bound(r, &key, "key", GRANT_KEY, r->caller_key, NULL) != 0
-        || grant_bound(r, &own, "key", GRANT_KEY, token, NULL) != 0)
+    if (grant_bound(r, &key, BOUND_KEY, r->caller_key, NULL) != 0
+        || grant_bound(r, &own, BOUND_KEY, token, NULL) != 0)
     {
         return -1;
     }
@@ -628,9 +393,7 @@ grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id)
         return 0;
     }
 
-    if (user_id && grant_bound(r, &b->holder, "membership", GRANT_MEMBER, team_id,
-                               user_id) != 0)
-    {
+    if (user_id && grant_bound(r, &b->holder, BOUND_MEMBER, team_id, user_id) != 0) {
         return -1;
     }
 
@@ -641,8 +404,7 @@ grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id)
     rc = access_team_admin(r, team_id);
 
     if (rc == 0) {
-        rc = grant_bound(r, &b->maker, "membership", GRANT_MEMBER, team_id,
-                         r->caller_user);
+        rc = grant_bound(r, &b->maker, BOUND_MEMBER, team_id, r->caller_user);
         b->maker.closed = 1;
     }
 
@@ -662,11 +424,11 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
 
     memset(&b, 0, sizeof(b));
 
-    if (grant_bound(r, &b.key, "key", GRANT_KEY, r->caller_key, NULL) != 0
-        || (token && grant_bound(r, &b.own, "key", GRANT_KEY, token, NULL) != 0)
-        || (team_id && grant_bound(r, &b.owner, "team", GRANT_TEAM, team_id, NULL) != 0)
+    if (grant_bound(r, &b.key, BOUND_KEY, r->caller_key, NULL) != 0
+        || (token && grant_bound(r, &b.own, BOUND_KEY, token, NULL) != 0)
+        || (team_id && grant_bound(r, &b.owner, BOUND_TEAM, team_id, NULL) != 0)
         || (team_id == NULL && user_id
-            && grant_bound(r, &b.owner, "user", GRANT_USER, user_id, NULL) != 0)
+            && grant_bound(r, &b.owner, BOUND_USER, user_id, NULL) != 0)
         || grant_members(r, &b, user_id, team_id) != 0)
     {
         return -1;
@@ -699,7 +461,7 @@ grant_team(req_t *r, const char *org_id)
         return 0;
     }
 
-    if (grant_bound(r, &org, "organization", GRANT_ORG, org_id, NULL) != 0) {
+    if (grant_bound(r, &org, BOUND_ORG, org_id, NULL) != 0) {
         return -1;
     }
 

@@ -1,0 +1,161 @@
+/* Limits of members of teams. */
+
+#include <string.h>
+#include "access.h"
+#include "db.h"
+#include "fields.h"
+#include "owner.h"
+#include "team_member.h"
+#include "tx.h"
+
+
+/* allowed_models of the body: null and [] are no list. */
+
+static const char *
+member_models(req_t *r)
+{
+    size_t        n;
+    const jv_t   *v, *c;
+    const char  **items;
+
+    v = json_get(r->json, "allowed_models");
+
+    if (v == NULL) {
+        return NULL;
+    }
+
+    items = arena_alloc(&r->a, (v->n + 1) * sizeof(char *));
+
+    for (n = 0, c = json_is_null(v) ? NULL : v->head; c; c = c->next) {
+        items[n++] = c->s;
+    }
+
+    return db_array(&r->a, items, n);
+}
+
+
+int
+member_limits(req_t *r, member_limit_t *l)
+{
+    memset(l, 0, sizeof(*l));
+    l->max_nusd = l->rpm = l->tpm = -1;
+    l->duration = json_str(r->json, "budget_duration");
+
+    if (field_usd(r, "max_budget_in_team", &l->max_nusd) < 0
+        || field_int(r, "rpm_limit", &l->rpm) < 0
+        || field_int(r, "tpm_limit", &l->tpm) < 0)
+    {
+        return -1;
+    }
+
+    l->present = l->max_nusd >= 0 || l->rpm >= 0 || l->tpm >= 0;
+    l->models = member_models(r);
+    l->silent = l->models && !json_get(r->json, "max_budget_in_team")
+                && !json_get(r->json, "rpm_limit") && !json_get(r->json, "tpm_limit")
+                && !json_get(r->json, "budget_duration");
+
+    return 0;
+}
+
+
+int
+member_team(req_t *r, const char *team_id, int status, const char *fmt)
+{
+    int        known;
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit FOR NO KEY"
+               " UPDATE", team_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    known = PQntuples(res);
+    PQclear(res);
+
+    if (!known) {
+        access_scoped(r);
+        fail_detail_error(r, status, fmt, team_id);
+        return -1;
+    }
+
+    return 0;
+}
+
+
+int
+member_admin(req_t *r, const char *team_id)
+{
+    int  rc;
+
+    rc = access_team_admin(r, team_id);
+
+    if (rc == 0) {
+        fail_detail_error(r, 403, "Call not allowed. User not proxy admin OR team admin."
+                          " route=%s, team_id=%s", r->path, team_id);
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+int
+member_budget(req_t *r, const char *team_id, const char *user_id,
+    const member_limit_t *l)
+{
+    PGresult    *res;
+    const char  *id;
+
+    id = NULL;
+
+    if (l->present) {
+        id = owner_budget(r, NULL, l->max_nusd, -1, l->rpm, l->tpm, l->duration);
+
+        if (id == NULL) {
+            return -1;
+        }
+    }
+
+    res = tx_q(r, "UPDATE memberships SET budget_id = $3 WHERE team_id = $1 AND user_id"
+               " = $2 RETURNING ent", team_id, user_id, id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+int
+member_set_models(req_t *r, const char *team_id, const char *user_id,
+    const member_limit_t *l)
+{
+    PGresult  *res;
+
+    if (l->models == NULL) {
+        return 0;
+    }
+
+    res = tx_q(r, "UPDATE memberships SET allowed_models = $3::text[] WHERE team_id = $1"
+               " AND user_id = $2 RETURNING ent", team_id, user_id, l->models);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+    }
+
+    PQclear(res);
+
+    return 0;
+}

@@ -1,0 +1,39 @@
+/* What one member of a team is limited to; shared by the handlers of members. */
+
+#ifndef CTL_TEAM_MEMBER_H
+#define CTL_TEAM_MEMBER_H
+
+#include <stdint.h>
+#include "http.h"
+
+
+typedef struct {
+    int64_t      max_nusd;               /* -1: none                           */
+    int64_t      rpm;
+    int64_t      tpm;
+    const char  *duration;
+    const char  *models;                 /* text[], NULL when none was sent    */
+    int          present;                /* any limit was sent                 */
+    int          silent;                 /* a list of models, and no limit     */
+} member_limit_t;
+
+
+/* Limits of the body.  0, or -1 after answering. */
+int member_limits(req_t *r, member_limit_t *l);
+
+/* Locks the team.  0, or -1 after answering `status` with `fmt`, which takes its id. */
+int member_team(req_t *r, const char *team_id, int status, const char *fmt);
+
+/* 0 for who may manage the team's members, -1 after answering 403. */
+int member_admin(req_t *r, const char *team_id);
+
+/* Links a budget of its own to a membership, or none.  0, or -1 after answering. */
+int member_budget(req_t *r, const char *team_id, const char *user_id,
+    const member_limit_t *l);
+
+/* Sets the list of models of a membership, if one was sent.  0, or -1 after answering. */
+int member_set_models(req_t *r, const char *team_id, const char *user_id,
+    const member_limit_t *l);
+
+
+#endif
