@@ -3,6 +3,7 @@
 #include "conf.h"
 #include "db.h"
 #include "settings.h"
+#include "tx.h"
 
 
 typedef struct {
@@ -158,29 +159,15 @@ access_org_member(req_t *r, const char *org_id)
 int
 access_any_org_admin(req_t *r)
 {
-    int        yes;
-    PGresult  *res;
-
     r->scoped = 1;
 
     if (r->caller_user == NULL || r->role == ROLE_NONE) {
         return 0;
     }
 
-    res = db_q("SELECT 1 FROM organization_memberships JOIN organizations USING"
-               " (organization_id) WHERE user_id = $1 AND user_role = 'org_admin' AND"
-               " deleted_at IS NULL LIMIT 1", r->caller_user);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    yes = PQntuples(res);
-    PQclear(res);
-
-    return yes;
+    return db_is(r, "SELECT 1 FROM organization_memberships JOIN organizations USING"
+                 " (organization_id) WHERE user_id = $1 AND user_role = 'org_admin' AND"
+                 " deleted_at IS NULL LIMIT 1", r->caller_user);
 }
 
 

@@ -222,22 +222,18 @@ access_finish(req_t *r, const char *id, const char *before)
 static int
 access_name_free(req_t *r, const char *name, const char *id)
 {
-    int        n;
-    PGresult  *res;
+    int  n;
 
     if (name == NULL) {
         return 0;
     }
 
-    res = tx_q(r, "SELECT 1 FROM access_groups WHERE access_group_name = $1 AND"
-               " access_group_id <> $2", name, id);
+    n = tx_is(r, "SELECT 1 FROM access_groups WHERE access_group_name = $1 AND"
+              " access_group_id <> $2", name, id);
 
-    if (res == NULL) {
+    if (n < 0) {
         return -1;
     }
-
-    n = PQntuples(res);
-    PQclear(res);
 
     if (n) {
         fail_detail_error(r, 409, "Access group '%s' already exists", name);

@@ -49,30 +49,6 @@ customer_region(req_t *r)
 }
 
 
-/* user_id of the body; NULL after answering. */
-
-static const char *
-customer_id(req_t *r)
-{
-    const jv_t  *v;
-
-    v = json_get(r->json, "user_id");
-
-    if (json_is_null(v)) {
-        fail_field(r, "user_id", "missing", "Field required", r->json);
-        return NULL;
-    }
-
-    if (v->type != J_STR || !util_id_ok(v->s)) {
-        fail_field(r, "user_id", "string_type", "Input should be a valid string of 1"
-                   " to 255 bytes", v);
-        return NULL;
-    }
-
-    return v->s;
-}
-
-
 /* The rows of ids as wire objects; a single one has an ETag.  NULL after answering. */
 
 static jv_t *
@@ -192,7 +168,7 @@ api_customer_new(req_t *r)
     const char  *id, *budget;
 
     memset(&rs, 0, sizeof(rs));
-    id = customer_id(r);
+    id = field_own_id(r, "user_id");
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
         || fields_read(r, customer_body, &rs, 1) != 0
@@ -306,7 +282,7 @@ api_customer_update(req_t *r)
 
     memset(&rs, 0, sizeof(rs));
     customer_drop_empty(r);
-    id = customer_id(r);
+    id = field_own_id(r, "user_id");
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
         || fields_read(r, customer_body, &rs, 0) != 0

@@ -216,17 +216,14 @@ rotate_hashes(req_t *r, const char *token, const char *hash, const char *until)
     }
 
     PQclear(res);
-    res = tx_q(r, "INSERT INTO key_tokens (hash, token) SELECT $2, $1 WHERE NOT EXISTS"
-               " (SELECT 1 FROM keys WHERE token = $2 UNION ALL SELECT 1 FROM key_hashes"
-               " WHERE hash = $2) ON CONFLICT DO NOTHING"
-               " RETURNING 1", token, hash);
+    made = tx_is(r, "INSERT INTO key_tokens (hash, token) SELECT $2, $1 WHERE NOT EXISTS"
+                 " (SELECT 1 FROM keys WHERE token = $2 UNION ALL SELECT 1 FROM key_hashes"
+                 " WHERE hash = $2) ON CONFLICT DO NOTHING"
+                 " RETURNING 1", token, hash);
 
-    if (res == NULL) {
+    if (made < 0) {
         return -1;
     }
-
-    made = PQntuples(res);
-    PQclear(res);
 
     if (!made) {
         db_rollback();

@@ -486,31 +486,46 @@ api_model_patch(req_t *r)
 }
 
 
+/* Begins a change of a row that the caller manages.  0, or -1 after answering. */
+
+static int
+model_mine(req_t *r, const char *id, int status, model_row_t *m)
+{
+    int  rc;
+
+    access_scoped(r);
+    r->err_type = "auth_error";
+
+    if (tx_begin(r) != 0) {
+        return -1;
+    }
+
+    rc = model_find(r, id, m);
+
+    if (rc < 0 || model_may(r, rc ? m->team_id : NULL) != 0) {
+        return -1;
+    }
+
+    if (rc == 0) {
+        fail_repr(r, status, "Model with id=%s not found in db", id);
+        return -1;
+    }
+
+    return 0;
+}
+
+
 void
 api_model_delete(req_t *r)
 {
-    int          rc;
     jv_t        *o;
     PGresult    *res;
     model_row_t  m;
     const char  *id;
 
-    access_scoped(r);
-    r->err_type = "auth_error";
     id = json_str(r->json, "id");
 
-    if (tx_begin(r) != 0) {
-        return;
-    }
-
-    rc = model_find(r, id, &m);
-
-    if (rc < 0 || model_may(r, rc ? m.team_id : NULL) != 0) {
-        return;
-    }
-
-    if (rc == 0) {
-        fail_repr(r, 400, "Model with id=%s not found in db", id);
+    if (model_mine(r, id, 400, &m) != 0) {
         return;
     }
 
@@ -540,27 +555,13 @@ api_model_delete(req_t *r)
 static void
 model_block(req_t *r, int blocked)
 {
-    int          rc;
     PGresult    *res;
     model_row_t  m;
     const char  *id, *row;
 
-    access_scoped(r);
-    r->err_type = "auth_error";
     id = json_str(r->json, "model_id");
 
-    if (tx_begin(r) != 0) {
-        return;
-    }
-
-    rc = model_find(r, id, &m);
-
-    if (rc < 0 || model_may(r, rc ? m.team_id : NULL) != 0) {
-        return;
-    }
-
-    if (rc == 0) {
-        fail_repr(r, 404, "Model with id=%s not found in db", id);
+    if (model_mine(r, id, 404, &m) != 0) {
         return;
     }
 

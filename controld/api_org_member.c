@@ -45,21 +45,17 @@ static int
 org_member_begin(req_t *r, const char *org, int status)
 {
     int        known, rc;
-    PGresult  *res;
 
     if (tx_begin(r) != 0) {
         return -1;
     }
 
-    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1 AND deleted_at"
-               " IS NULL FOR NO KEY UPDATE", org);
+    known = tx_is(r, "SELECT 1 FROM organizations WHERE organization_id = $1 AND deleted_at"
+                  " IS NULL FOR NO KEY UPDATE", org);
 
-    if (res == NULL) {
+    if (known < 0) {
         return -1;
     }
-
-    known = PQntuples(res);
-    PQclear(res);
 
     if (!known) {
         access_scoped(r);

@@ -99,30 +99,6 @@ org_reply(req_t *r, const char *id)
 }
 
 
-/* organization_id of the body; NULL after answering. */
-
-static const char *
-org_id(req_t *r)
-{
-    const jv_t  *v;
-
-    v = json_get(r->json, "organization_id");
-
-    if (json_is_null(v)) {
-        fail_field(r, "organization_id", "missing", "Field required", r->json);
-        return NULL;
-    }
-
-    if (v->type != J_STR || !util_id_ok(v->s)) {
-        fail_field(r, "organization_id", "string_type", "Input should be a valid string"
-                   " of 1 to 255 bytes", v);
-        return NULL;
-    }
-
-    return v->s;
-}
-
-
 /* Model limits of metadata and of the budget, audit and commit. */
 
 static int
@@ -176,7 +152,7 @@ api_organization_new(req_t *r)
     }
 
     v = json_get(r->json, "organization_id");
-    id = json_is_null(v) ? util_uuid(&r->a) : org_id(r);
+    id = json_is_null(v) ? util_uuid(&r->a) : field_own_id(r, "organization_id");
 
     if (id == NULL || budget_check(r) != 0
         || fields_read(r, org_body, &rs, 1) != 0
@@ -291,7 +267,7 @@ api_organization_update(req_t *r)
     const char  *id, *ent, *current, *before;
 
     memset(&rs, 0, sizeof(rs));
-    id = org_id(r);
+    id = field_own_id(r, "organization_id");
     org_flatten(r);
 
     if (id == NULL || budget_check(r) != 0

@@ -98,22 +98,18 @@ member_read(req_t *r, const jv_t *v, member_t *m)
 static int
 member_add_one(req_t *r, const char *team_id, member_t *m, const member_limit_t *l)
 {
-    int          there;
-    PGresult    *res;
+    int  there;
 
     if (user_ensure(r, &m->id, m->email) != 0) {
         return -1;
     }
 
-    res = tx_q(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2 AND NOT"
-               " implicit", team_id, m->id);
+    there = tx_is(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2 AND NOT"
+                  " implicit", team_id, m->id);
 
-    if (res == NULL) {
+    if (there < 0) {
         return -1;
     }
-
-    there = PQntuples(res);
-    PQclear(res);
 
     if (there) {
         return 0;

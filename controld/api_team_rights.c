@@ -190,22 +190,18 @@ rights_array(req_t *r, const jv_t *list)
 static int
 rights_team(req_t *r, const char *team)
 {
-    int        known;
-    PGresult  *res;
+    int  known;
 
     if (tx_begin(r) != 0) {
         return -1;
     }
 
-    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit FOR NO KEY"
-               " UPDATE", team);
+    known = tx_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit FOR NO KEY"
+                  " UPDATE", team);
 
-    if (res == NULL) {
+    if (known < 0) {
         return -1;
     }
-
-    known = PQntuples(res);
-    PQclear(res);
 
     if (!known) {
         access_scoped(r);

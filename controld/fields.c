@@ -157,6 +157,28 @@ field_int(req_t *r, const char *name, int64_t *v)
 }
 
 
+const char *
+field_own_id(req_t *r, const char *name)
+{
+    const jv_t  *v;
+
+    v = json_get(r->json, name);
+
+    if (json_is_null(v)) {
+        fail_field(r, name, "missing", "Field required", r->json);
+        return NULL;
+    }
+
+    if (v->type != J_STR || !util_id_ok(v->s)) {
+        fail_field(r, name, "string_type", "Input should be a valid string of 1 to 255"
+                   " bytes", v);
+        return NULL;
+    }
+
+    return v->s;
+}
+
+
 static int
 field_bool_value(req_t *r, const char *name, const jv_t *v, int *out)
 {

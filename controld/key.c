@@ -478,18 +478,14 @@ key_existing(req_t *r, key_new_t *k, const char *user_id, const char *team_id)
 static int
 key_hash_free(req_t *r, const char *hash)
 {
-    int        taken;
-    PGresult  *res;
+    int  taken;
 
-    res = tx_q(r, "SELECT 1 FROM key_hashes WHERE hash = $1 UNION ALL SELECT 1 FROM keys"
-               " WHERE token = $1 AND current_hash IS NOT NULL", hash);
+    taken = tx_is(r, "SELECT 1 FROM key_hashes WHERE hash = $1 UNION ALL SELECT 1 FROM keys"
+                  " WHERE token = $1 AND current_hash IS NOT NULL", hash);
 
-    if (res == NULL) {
+    if (taken < 0) {
         return -1;
     }
-
-    taken = PQntuples(res);
-    PQclear(res);
 
     if (taken) {
         fail_repr(r, 400, "This key is, or was, one that was regenerated. Choose"

@@ -9,6 +9,7 @@
 #include "kt_duration.h"
 #include "kt_money.h"
 #include "settings.h"
+#include "tx.h"
 #include "util.h"
 
 
@@ -170,22 +171,8 @@ policy_team(req_t *r, const jv_t *rules, const char *team_id, const char *user_i
 int
 key_member_of(req_t *r, const char *team_id, const char *user_id)
 {
-    int        yes;
-    PGresult  *res;
-
-    res = db_q("SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2"
-               " AND NOT implicit", team_id, user_id);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    yes = PQntuples(res);
-    PQclear(res);
-
-    return yes;
+    return db_is(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2"
+                 " AND NOT implicit", team_id, user_id);
 }
 
 
@@ -205,51 +192,23 @@ key_team_admin(req_t *r, const char *team_id)
 int
 key_team_is_of(req_t *r, const char *team_id, const char *org_id)
 {
-    int        yes;
-    PGresult  *res;
-
-    res = db_q("SELECT 1 FROM teams WHERE team_id = $1 AND organization_id = $2", team_id,
-               org_id);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    yes = PQntuples(res);
-    PQclear(res);
-
-    return yes;
+    return db_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND organization_id = $2", team_id,
+                 org_id);
 }
 
 
 static int
 policy_team_known(req_t *r, const char *team_id)
 {
-    int        yes;
-    PGresult  *res;
-
-    res = db_q("SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit", team_id);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    yes = PQntuples(res);
-    PQclear(res);
-
-    return yes;
-}
+    return db_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit", team_id);
+                 }
 
 
-int
-key_may_create(req_t *r, const char **user_id, const char *team_id,
-    const char *route)
-{
-    int          known, service;
+                 int
+                 key_may_create(req_t *r, const char **user_id, const char *team_id,
+                 const char *route)
+                 {
+                 int          known, service;
     const jv_t  *rules, *team, *personal, *meta;
 
     rules = settings_get(r, "key_generation_settings");

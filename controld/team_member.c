@@ -61,18 +61,14 @@ member_limits(req_t *r, member_limit_t *l)
 int
 member_team(req_t *r, const char *team_id, int status, const char *fmt)
 {
-    int        known;
-    PGresult  *res;
+    int  known;
 
-    res = tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit FOR NO KEY"
-               " UPDATE", team_id);
+    known = tx_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit FOR NO KEY"
+                  " UPDATE", team_id);
 
-    if (res == NULL) {
+    if (known < 0) {
         return -1;
     }
-
-    known = PQntuples(res);
-    PQclear(res);
 
     if (!known) {
         access_scoped(r);

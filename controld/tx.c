@@ -62,6 +62,43 @@ tx_query(req_t *r, const char *sql, int n, const char *const *params)
 }
 
 
+int
+tx_any(req_t *r, const char *sql, int n, const char *const *params)
+{
+    int        any;
+    PGresult  *res;
+
+    res = tx_query(r, sql, n, params);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    any = PQntuples(res) > 0;
+    PQclear(res);
+
+    return any;
+}
+
+
+int
+db_any(req_t *r, const char *sql, int n, const char *const *params)
+{
+    int        any;
+    PGresult  *res;
+
+    res = db_query(sql, n, params);
+    any = db_ok(res) ? PQntuples(res) > 0 : -1;
+    PQclear(res);
+
+    if (any < 0) {
+        fail_db(r);
+    }
+
+    return any;
+}
+
+
 PGresult *
 tx_dynamic(req_t *r, const char *sql, int n, const char *const *params)
 {

@@ -19,6 +19,18 @@ PGresult *tx_dynamic(req_t *r, const char *sql, int n, const char *const *params
     tx_query(r, sql, (int) (sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *)), \
              (const char *const[]){ __VA_ARGS__ })
 
+/* Whether the statement gives a row, 1 or 0; -1 after answering. */
+int tx_any(req_t *r, const char *sql, int n, const char *const *params);
+#define tx_is(r, sql, ...)                                                     \
+    tx_any(r, sql, (int) (sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *)), \
+           (const char *const[]){ __VA_ARGS__ })
+
+/* The same outside of a transaction. */
+int db_any(req_t *r, const char *sql, int n, const char *const *params);
+#define db_is(r, sql, ...)                                                     \
+    db_any(r, sql, (int) (sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *)), \
+           (const char *const[]){ __VA_ARGS__ })
+
 /* The entity is pushed after the commit. */
 void tx_touch(req_t *r, const char *ent);
 

@@ -262,7 +262,6 @@ int
 user_ensure(req_t *r, const char **id, const char *email)
 {
     int          known;
-    PGresult    *res;
     const char  *other;
 
     other = NULL;
@@ -287,14 +286,11 @@ user_ensure(req_t *r, const char **id, const char *email)
         return -1;
     }
 
-    res = tx_q(r, "SELECT 1 FROM users WHERE user_id = $1 AND NOT implicit", *id);
+    known = tx_is(r, "SELECT 1 FROM users WHERE user_id = $1 AND NOT implicit", *id);
 
-    if (res == NULL) {
+    if (known < 0) {
         return -1;
     }
-
-    known = PQntuples(res);
-    PQclear(res);
 
     return known ? 0 : user_make(r, *id, email);
 }
