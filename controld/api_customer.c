@@ -168,7 +168,7 @@ api_customer_new(req_t *r)
     const char  *id, *budget;
 
     memset(&rs, 0, sizeof(rs));
-    id = field_own_id(r, "user_id");
+    id = field_body_id(r, "user_id");
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
         || fields_read(r, customer_body, &rs, 1) != 0
@@ -282,7 +282,7 @@ api_customer_update(req_t *r)
 
     memset(&rs, 0, sizeof(rs));
     customer_drop_empty(r);
-    id = field_own_id(r, "user_id");
+    id = field_body_id(r, "user_id");
 
     if (id == NULL || customer_region(r) != 0 || budget_check(r) != 0
         || fields_read(r, customer_body, &rs, 0) != 0

@@ -6,6 +6,7 @@
 #include "api.h"
 #include "conf.h"
 #include "key.h"
+#include "query.h"
 #include "kt_key.h"
 #include "kt_money.h"
 #include "owner.h"
@@ -210,30 +211,6 @@ list_hash(req_t *r, filter_t *f, int deleted)
 }
 
 
-/* Text of a user inside a LIKE pattern. */
-
-static const char *
-list_like(arena_t *a, const char *s)
-{
-    buf_t  b;
-
-    buf_init(&b, a);
-    buf_putc(&b, '%');
-
-    for (/* void */; *s; s++) {
-        if (*s == '%' || *s == '_' || *s == '\\') {
-            buf_putc(&b, '\\');
-        }
-
-        buf_putc(&b, *s);
-    }
-
-    buf_putc(&b, '%');
-
-    return b.p;
-}
-
-
 static void
 list_text_filter(req_t *r, filter_t *f, const char *arg, const char *col, int part)
 {
@@ -247,7 +224,7 @@ list_text_filter(req_t *r, filter_t *f, const char *arg, const char *col, int pa
 
     if (part) {
         buf_printf(&f->where, " AND %s ILIKE $%d", col,
-                   list_param(f, list_like(&r->a, v)));
+                   list_param(f, query_pattern(&r->a, v)));
     } else {
         buf_printf(&f->where, " AND %s = $%d", col, list_param(f, v));
     }

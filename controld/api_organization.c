@@ -152,7 +152,7 @@ api_organization_new(req_t *r)
     }
 
     v = json_get(r->json, "organization_id");
-    id = json_is_null(v) ? util_uuid(&r->a) : field_own_id(r, "organization_id");
+    id = json_is_null(v) ? util_uuid(&r->a) : field_body_id(r, "organization_id");
 
     if (id == NULL || budget_check(r) != 0
         || fields_read(r, org_body, &rs, 1) != 0
@@ -267,7 +267,7 @@ api_organization_update(req_t *r)
     const char  *id, *ent, *current, *before;
 
     memset(&rs, 0, sizeof(rs));
-    id = field_own_id(r, "organization_id");
+    id = field_body_id(r, "organization_id");
     org_flatten(r);
 
     if (id == NULL || budget_check(r) != 0

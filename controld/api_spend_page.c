@@ -7,6 +7,7 @@
 #include "access.h"
 #include "api.h"
 #include "kt_money.h"
+#include "query.h"
 #include "spend_logs.h"
 
 
@@ -217,14 +218,14 @@ logs_filters(usage_sql_t *q, const char *user)
     if (alias && *alias) {
         usage_param(q, " AND l.token IN (SELECT unnest(kt_key_hashes(token)) FROM keys"
                     " WHERE key_alias LIKE ",
-                    usage_like(&r->a, alias), ")");
+                    query_pattern(&r->a, alias), ")");
     }
 
     text = http_arg(r, "error_message");
 
     if (text && *text) {
         usage_param(q, " AND coalesce(nullif(l.reason, ''), l.ending) LIKE ",
-                    usage_like(&r->a, text), "");
+                    query_pattern(&r->a, text), "");
     }
 }
 

@@ -158,7 +158,7 @@ field_int(req_t *r, const char *name, int64_t *v)
 
 
 const char *
-field_own_id(req_t *r, const char *name)
+field_body_id(req_t *r, const char *name)
 {
     const jv_t  *v;
 

@@ -103,7 +103,7 @@ int field_int(req_t *r, const char *name, int64_t *v);
 int field_bool(req_t *r, const char *name, int *v);
 
 /* An id that the body must have; NULL after answering. */
-const char *field_own_id(req_t *r, const char *name);
+const char *field_body_id(req_t *r, const char *name);
 
 /* Period columns for a duration; -1 after answering. */
 int field_period(req_t *r, rowset_t *rs, const char *name, const char *text,

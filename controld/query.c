@@ -54,10 +54,31 @@ query_arg(query_t *q, const char *arg, const char *cond)
 }
 
 
+const char *
+query_pattern(arena_t *a, const char *s)
+{
+    buf_t  b;
+
+    buf_init(&b, a);
+    buf_putc(&b, '%');
+
+    for (/* void */; *s; s++) {
+        if (*s == '%' || *s == '_' || *s == '\\') {
+            buf_putc(&b, '\\');
+        }
+
+        buf_putc(&b, *s);
+    }
+
+    buf_putc(&b, '%');
+
+    return b.p;
+}
+
+
 void
 query_like(query_t *q, const char *arg, const char *col)
 {
-    buf_t        b;
     const char  *v;
 
     v = http_arg(q->r, arg);
@@ -66,19 +87,8 @@ query_like(query_t *q, const char *arg, const char *col)
         return;
     }
 
-    buf_init(&b, &q->r->a);
-    buf_putc(&b, '%');
-
-    for (/* void */; *v; v++) {
-        if (*v == '%' || *v == '_' || *v == '\\') {
-            buf_putc(&b, '\\');
-        }
-
-        buf_putc(&b, *v);
-    }
-
-    buf_putc(&b, '%');
-    buf_printf(&q->where, " AND %s ILIKE $%d", col, query_param(q, b.p));
+    buf_printf(&q->where, " AND %s ILIKE $%d", col,
+               query_param(q, query_pattern(&q->r->a, v)));
 }
 
 

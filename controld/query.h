@@ -35,6 +35,9 @@ void query_add(query_t *q, const char *cond, const char *value);
 /* The same if the request has the argument, and it is not empty. */
 void query_arg(query_t *q, const char *arg, const char *cond);
 
+/* A pattern of LIKE that finds `s` anywhere, whatever it holds. */
+const char *query_pattern(arena_t *a, const char *s);
+
 /* A part of the column's text, case ignored, if the request has the argument. */
 void query_like(query_t *q, const char *arg, const char *col);
 

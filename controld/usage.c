@@ -447,28 +447,6 @@ usage_csv_cell(buf_t *b, const char *text, int first)
 
 
 const char *
-usage_like(arena_t *a, const char *s)
-{
-    buf_t  b;
-
-    buf_init(&b, a);
-    buf_putc(&b, '%');
-
-    for (/* void */; *s; s++) {
-        if (*s == '%' || *s == '_' || *s == '\\') {
-            buf_putc(&b, '\\');
-        }
-
-        buf_putc(&b, *s);
-    }
-
-    buf_putc(&b, '%');
-
-    return b.p;
-}
-
-
-const char *
 usage_ids(arena_t *a, const char *list)
 {
     char         *p, *next;

@@ -97,9 +97,6 @@ int usage_csv(req_t *r);
 void usage_csv_cell(buf_t *b, const char *text, int first);
 void usage_csv_number(buf_t *b, const char *text, int first);
 
-/* A pattern that finds `s` anywhere. */
-const char *usage_like(arena_t *a, const char *s);
-
 /* Elements of a comma list, as text of text[]; NULL: none. */
 const char *usage_ids(arena_t *a, const char *list);
 
