@@ -4,9 +4,11 @@
  * and are asked about in bounded numbers, first come, first served: a flood of
  * made-up keys queues here and not in front of clients.
  *
- * While such a flood comes, Redis is first asked with one plain command which
- * of the keys there are, a tenth of what kt_admit costs it.  Those that exist
- * are admitted in the usual way, one round trip later than in quiet times.
+ * While such a flood comes, Redis is first asked in one call of kt_known which
+ * of the keys there are, a fraction of what kt_admit costs it.  Those that
+ * exist are admitted in the usual way, one round trip later than in quiet
+ * times, and so are all when the call says anything else: only a master with
+ * the generation that this worker has can tell that there is no such key.
  */
 
 
@@ -14,9 +16,8 @@
 
 
 #define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
-#define NGX_HTTP_KEYTOLL_SIFTED       128       /* in one plain command      */
+#define NGX_HTTP_KEYTOLL_SIFTED       128       /* in one call               */
 #define NGX_HTTP_KEYTOLL_FLOOD        32        /* unknown keys in 2 s       */
-#define NGX_HTTP_KEYTOLL_NAME         (sizeof(KT_REDIS_ENTITY "key:") - 1)
 
 
 typedef struct {
@@ -210,27 +211,24 @@ ngx_http_keytoll_strangers_sift(void)
 static ngx_int_t
 ngx_http_keytoll_sieve_send(ngx_http_keytoll_sieve_t *sieve)
 {
-    u_char      *p;
-    ngx_str_t    argv[2 + NGX_HTTP_KEYTOLL_SIFTED];
-    ngx_uint_t   i;
-
-    static u_char  names[NGX_HTTP_KEYTOLL_SIFTED
-                         * (NGX_HTTP_KEYTOLL_NAME + KT_KEY_TOKEN_LEN)];
+    ngx_str_t   argv[5 + NGX_HTTP_KEYTOLL_SIFTED];
+    ngx_uint_t  i;
 
     sieve->mark = ngx_http_keytoll_cache_mark();
 
-    ngx_str_set(&argv[0], "MGET");
-    ngx_str_set(&argv[1], KT_REDIS_GEN);
+    ngx_str_set(&argv[0], "FCALL");
+    ngx_str_set(&argv[1], "kt_known");
+    ngx_str_set(&argv[2], "1");
+    ngx_str_set(&argv[3], KT_REDIS_GEN);
+    argv[4] = *ngx_http_keytoll_registry_gen();
 
-    for (i = 0, p = names; i < sieve->n; i++) {
-        argv[2 + i].data = p;
-        argv[2 + i].len = NGX_HTTP_KEYTOLL_NAME + KT_KEY_TOKEN_LEN;
-        p = ngx_cpymem(p, KT_REDIS_ENTITY "key:", NGX_HTTP_KEYTOLL_NAME);
-        p = ngx_cpymem(p, sieve->item[i].ctx->token, KT_KEY_TOKEN_LEN);
+    for (i = 0; i < sieve->n; i++) {
+        argv[5 + i].data = sieve->item[i].ctx->token;
+        argv[5 + i].len = KT_KEY_TOKEN_LEN;
     }
 
     return ngx_http_keytoll_redis_send(ngx_http_keytoll_sieve_reply, sieve,
-                                       argv, 2 + sieve->n);
+                                       argv, 5 + sieve->n);
 }
 
 
@@ -272,17 +270,17 @@ static void
 ngx_http_keytoll_sieve_one(ngx_http_keytoll_sieve_t *sieve,
     ngx_http_keytoll_ctx_t *ctx, redisReply *reply, ngx_uint_t i)
 {
-    if (reply == NULL || reply->type != REDIS_REPLY_ARRAY
-        || reply->elements != 1 + sieve->n)
-    {
+    if (reply == NULL) {
         ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
         return;
     }
 
-    /* a Redis that is not ready knows no keys: kt_admit tells */
-
-    if (reply->element[0]->type == REDIS_REPLY_STRING
-        && reply->element[1 + i]->type == REDIS_REPLY_NIL)
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2
+        && reply->element[0]->type == REDIS_REPLY_INTEGER
+        && reply->element[0]->integer == KT_ADMITTED
+        && reply->element[1]->type == REDIS_REPLY_STRING
+        && reply->element[1]->len == sieve->n
+        && reply->element[1]->str[i] == '0')
     {
         ngx_http_keytoll_stranger_unknown();
         ngx_http_keytoll_cache_deny(ctx, KT_KEY_UNKNOWN, NULL, sieve->mark);

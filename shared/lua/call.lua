@@ -76,12 +76,40 @@ local function answer(g, key, list)
 end
 
 
+-- NOT_READY or STALE, as kt_admit answers them, unless gen is the caller's.
+local function stale(gen, caller, now_ms)
+    if not gen or (gen ~= caller and tonumber(gen) < tonumber(caller)) then
+        return { NOT_READY, fmt("%.0f", now_ms) }
+    elseif gen ~= caller then
+        return { STALE, gen }
+    end
+end
+
+
+-- kt_known: 1 registry gen of the caller, then tokens: {0, "1" or "0" for each, as
+-- there is such a key or not}, or as kt_admit answers for all at once.  It writes
+-- nothing, but must not be asked of a replica, which may be behind.
+local function kt_known(keys, a)
+    local pre, ask, out = prefix(keys), { keys[1] }, {}
+    local _, now_ms = clock()
+    for i = 2, #a do ask[i] = pre .. "e:key:" .. a[i] end
+    local got = call("MGET", unpack(ask))
+    local no = stale(got[1], a[1], now_ms)
+    if no then
+        return no
+    end
+    for i = 2, #a do out[i - 1] = got[i] and "1" or "0" end
+    return { OK, concat(out) }
+end
+
+
 -- kt_admit: 1 registry gen the caller priced with, 2 lease ms, then groups of
 -- requests that differ only in cost: token, model, route class, path, flags
 -- (1 free model, 2 model unknown, 4 no price, 8 a route whose body is not
--- read, 16 the model is what an alias meant, 64 no cheaper model passed; behind
--- a \t what the body was found to have), customer entity, tag entities by \t, the
--- model's provider, n; then n times rid, amounts (hold.lua) and the event should it be lost.  At most 128 requests.  The last
+-- read, 16 the model is what an alias meant, 64 no cheaper model is to be
+-- offered; behind a \t what the body was found to have), customer entity, tag
+-- entities by \t, the model's provider, n; then n times rid, amounts (hold.lua)
+-- and the event should it be lost.  At most 128 requests.  The last
 -- of a group may ask for a block instead: its id, the amounts of all its
 -- requests, "*" and their number; the verdict is {its end, ms, or 0, receipt}.
 -- Returns {0, now ms, group...}, each group {receipt of those admitted, rates,
@@ -99,11 +127,11 @@ local function kt_admit(keys, a)
     local now_s, now_ms = clock()
     local ask, groups, i, n = { keys[1] }, {}, 3, 1
     while a[i] do
-        local flags, seen, q = tonumber(a[i + 4]), nil, {}
-        if not flags then
-            flags, seen = a[i + 4]:match("^(%d+)\t(.*)$")
-            flags = tonumber(flags)
+        local flags, seen, q = a[i + 4], nil, {}
+        if #flags > 3 then
+            flags, seen = flags:match("^(%d+)\t(.*)$")
         end
+        flags = tonumber(flags)
         local g = { name = "key:" .. a[i], model = a[i + 1], class = a[i + 2],
                     path = a[i + 3], customer = a[i + 5], tags = a[i + 6],
                     provider = a[i + 7], q = q,
@@ -129,11 +157,9 @@ local function kt_admit(keys, a)
         end
     end
     local got = call("MGET", unpack(ask))
-    local gen = got[1]
-    if not gen or (gen ~= a[1] and tonumber(gen) < tonumber(a[1])) then
-        return { NOT_READY, fmt("%.0f", now_ms) }
-    elseif gen ~= a[1] then
-        return { STALE, gen }
+    local old = stale(got[1], a[1], now_ms)
+    if old then
+        return old
     end
     local ents, at = {}, 2
     local b = batch_new(pre, ents, now_s, now_ms)

@@ -17,7 +17,7 @@ my $key = $g->key(limit => 1e13, name => 'client');
 is($g->chat($key)->{status}, 200, 'a client passes');
 ok($g->settled, 'settles');
 
-# The tokens of every question, in the order of Redis: [kt_admit or MGET, token...].
+# The tokens of every question, in the order of Redis: [kt_admit or kt_known, token...].
 sub monitor {
     my $s = IO::Socket::UNIX->new(Peer => $g->{sock}) or die $!;
     syswrite $s, "MONITOR\r\n";
@@ -30,7 +30,7 @@ sub calls {
     my ($text, $end) = ('', time + 10);
     $g->{r}->call('ECHO', "end-of-$$");
     while (time < $end && $text !~ /end-of-$$/) { sysread $s, $text, 65536, length $text or last }
-    return map { /"(kt_admit|MGET)"/ ? ["$1", /"(?:kt:\{0000\}:e:key:)?([0-9a-f]{64})"/g] : () } grep { !/ lua\]/ && /"[^"]*\b[0-9a-f]{64}"/ } split /\n/, $text;
+    return map { /"(kt_admit|kt_known)"/ ? ["$1", /"([0-9a-f]{64})"/g] : () } split /\n/, $text;
 }
 
 sub begin { # sends and does not wait
@@ -87,9 +87,9 @@ ok($at, 'Redis was asked about the client');
 cmp_ok($before, '<=', $BOUND, "behind $before of the 300");
 cmp_ok($before, '>', 0, 'which came first');
 is($#$at, 1, 'in a call that no unknown key shares');
-is((grep { $#$_ > ($_->[0] eq 'MGET' ? $SIFTED : $BOUND) } @calls) + 0, 0, "no call asks about more than $BOUND, or $SIFTED by name only");
-is((grep { !/^(?:kt_admit|MGET)$/ && $_ ne token($key) } map { @$_ } @calls) + 0, 300, 'each was asked about once');
-cmp_ok(scalar(grep { $_->[0] eq 'MGET' } @calls), '>=', 1, 'most of them by name only');
+is((grep { $#$_ > ($_->[0] eq 'kt_known' ? $SIFTED : $BOUND) } @calls) + 0, 0, "no call asks about more than $BOUND, or $SIFTED by name only");
+is((grep { !/^(?:kt_admit|kt_known)$/ && $_ ne token($key) } map { @$_ } @calls) + 0, 300, 'each was asked about once');
+cmp_ok(scalar(grep { $_->[0] eq 'kt_known' } @calls), '>=', 1, 'most of them by name only');
 
 my $n_before = one_by_one('in the flood');
 ok($n_before >= 1 && $n_before <= $SIFTED, "one question is under way, about $n_before");
@@ -101,7 +101,7 @@ is($g->chat("sk-made-up-three-$$-$_")->{status}, 401, 'a flood again') for 1 .. 
 $m = monitor();
 my $new = $g->key(limit => 1e13);
 is($g->chat($new)->{status}, 200, 'a new key passes in the flood');
-is(join(' ', map { $_->[0] } grep { $#$_ == 1 && $_->[1] eq token($new) } calls($m)), 'MGET kt_admit', 'one round trip later');
+is(join(' ', map { $_->[0] } grep { $#$_ == 1 && $_->[1] eq token($new) } calls($m)), 'kt_known kt_admit', 'one round trip later');
 $m = monitor();
 is($g->chat($new)->{status}, 200, 'and again');
 is(join(' ', map { $_->[0] } grep { $#$_ == 1 && $_->[1] eq token($new) } calls($m)), 'kt_admit', 'at once');
@@ -110,6 +110,26 @@ is($g->chat($blocked)->{headers}{'x-keytoll-reason'}, 'key_blocked', 'a blocked 
 $m = monitor();
 is($g->chat($blocked)->{headers}{'x-keytoll-reason'}, 'key_blocked', 'and again');
 is(scalar(calls($m)), 0, 'from shared memory');
+
+# a Redis that is behind knows less: nobody is told that there is no such key
+sub said { my $r = shift; return $r->{status} . ' ' . ($r->{headers}{'x-keytoll-reason'} // '') }
+sub flood { $g->chat("sk-behind-$_[0]-$$-$_") for 1 .. 40 }
+my $gen = $g->{r}->call('GET', 'kt:{0000}:gen');
+my ($late, $later) = ($g->key, $g->key);
+for my $when ('quiet', 'flood') {
+    flood('gen') if $when eq 'flood';
+    $g->{r}->call('SET', 'kt:{0000}:gen', $gen - 1);
+    $g->{r}->call('DEL', 'kt:{0000}:e:key:' . token($late));
+    is(said($g->chat($late)), '503 not_ready', "$when: a good key at a Redis of yesterday");
+    $g->{r}->call('SET', 'kt:{0000}:gen', $gen);
+    eventually { said($g->chat("sk-ready-$when-" . rand)) =~ /401/ } 5;
+}
+flood('replica');
+$g->{r}->call('REPLICAOF', '127.0.0.1', Keytoll::Test::free_port());
+$g->{r}->call('CONFIG', 'SET', 'replica-read-only', 'yes');
+is(said($g->chat($later)), '503 redis_unavailable', 'flood: a good key at a Redis that became a replica');
+$g->{r}->call('REPLICAOF', 'NO', 'ONE');
+ok((eventually { $g->chat($later)->{status} == 200 } 5), 'and passes when it is the master again');
 
 # steadily, with clients at work and new keys made meanwhile
 my $f = Keytoll::Flood->start(port => $g->{port}[0], rate => $ENV{KEYTOLL_ASAN} ? 300 : 3000);
