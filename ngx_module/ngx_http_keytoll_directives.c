@@ -243,9 +243,10 @@ ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_keytoll_loc_conf_t *klcf = conf;
 
-    u_char      *dot, *last;
-    ngx_str_t   *value, *name;
-    ngx_uint_t   i;
+    u_char         *dot, *last;
+    ngx_str_t      *value;
+    ngx_uint_t      i;
+    kt_reqparam_t  *name;
 
     if (klcf->enforced_params != NGX_CONF_UNSET_PTR) {
         return "is duplicate";
@@ -259,7 +260,7 @@ ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     klcf->enforced_params = ngx_array_create(cf->pool, cf->args->nelts - 1,
-                                             sizeof(ngx_str_t));
+                                             sizeof(kt_reqparam_t));
     if (klcf->enforced_params == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -284,7 +285,8 @@ ngx_http_keytoll_params(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             return NGX_CONF_ERROR;
         }
 
-        *name = value[i];
+        name->name = (char *) value[i].data;
+        name->len = value[i].len;
     }
 
     return NGX_CONF_OK;

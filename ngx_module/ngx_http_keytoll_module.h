@@ -163,7 +163,7 @@ typedef struct {
     ngx_flag_t                     enforce_user;
     ngx_flag_t                     reject_tags;
     ngx_flag_t                     free_models;
-    ngx_array_t                   *enforced_params; /* of ngx_str_t          */
+    ngx_array_t                   *enforced_params; /* of kt_reqparam_t      */
     ngx_uint_t                     compat;      /* kt_compat_t               */
     ngx_int_t                      budget_status;
     ngx_uint_t                     status;

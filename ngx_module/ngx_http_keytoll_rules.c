@@ -14,8 +14,10 @@
 
 static void ngx_http_keytoll_break(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, const char *why);
-static ngx_uint_t ngx_http_keytoll_has(ngx_http_keytoll_ctx_t *ctx,
-    ngx_str_t *name);
+static ngx_int_t ngx_http_keytoll_rules_names(ngx_http_keytoll_ctx_t *ctx,
+    kt_reqparam_t *name, ngx_uint_t n);
+static ngx_uint_t ngx_http_keytoll_in_form(ngx_http_keytoll_ctx_t *ctx,
+    kt_reqparam_t *name);
 
 
 /* Of a body that has been scanned; sets ctx->why and ctx->why_reason. */
@@ -23,8 +25,6 @@ static ngx_uint_t ngx_http_keytoll_has(ngx_http_keytoll_ctx_t *ctx,
 void
 ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_str_t                    *name;
-    ngx_uint_t                    i;
     ngx_http_keytoll_loc_conf_t  *klcf;
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
@@ -44,19 +44,9 @@ ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return;
     }
 
-    if (klcf->enforced_params == NULL) {
-        return;
-    }
-
-    name = klcf->enforced_params->elts;
-
-    for (i = 0; i < klcf->enforced_params->nelts; i++) {
-
-        if (!ngx_http_keytoll_has(ctx, &name[i])) {
-            ngx_http_keytoll_break(ctx, KT_PARAM_MISSING,
-                                   (char *) name[i].data);
-            return;
-        }
+    if (klcf->enforced_params) {
+        (void) ngx_http_keytoll_rules_names(ctx, klcf->enforced_params->elts,
+                                            klcf->enforced_params->nelts);
     }
 }
 
@@ -69,8 +59,9 @@ ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 ngx_int_t
 ngx_http_keytoll_rules_params(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *names)
 {
-    u_char     *p, *end, *tab, *why;
-    ngx_str_t   name;
+    u_char         *p, *end, *tab;
+    ngx_uint_t      n;
+    kt_reqparam_t  *name;
 
     if (ctx->scan == NULL) {
         return NGX_OK;
@@ -78,7 +69,16 @@ ngx_http_keytoll_rules_params(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *names)
 
     end = names->data + names->len;
 
-    for (p = names->data; p < end; p = tab + 1) {
+    for (p = names->data, n = 1; p < end; p++) {
+        n += *p == '\t';
+    }
+
+    name = ngx_palloc(ctx->request->pool, n * sizeof(kt_reqparam_t));
+    if (name == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (p = names->data, n = 0; p < end; p = tab + 1) {
 
         tab = ngx_strlchr(p, end, '\t');
 
@@ -86,25 +86,49 @@ ngx_http_keytoll_rules_params(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *names)
             tab = end;
         }
 
-        name.data = p;
-        name.len = ngx_min(tab - p, NGX_HTTP_KEYTOLL_PARAM);
-
-        if (ngx_http_keytoll_has(ctx, &name)) {
-            continue;
-        }
-
-        why = ngx_pnalloc(ctx->request->pool, name.len + 1);
-        if (why == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_cpystrn(why, name.data, name.len + 1);
-        ngx_http_keytoll_break(ctx, KT_PARAM_MISSING, (char *) why);
-
-        return NGX_DECLINED;
+        name[n].name = (char *) p;
+        name[n++].len = tab - p;
     }
 
-    return NGX_OK;
+    return ngx_http_keytoll_rules_names(ctx, name, n);
+}
+
+
+/* All of n names, in one pass over the body. */
+
+static ngx_int_t
+ngx_http_keytoll_rules_names(ngx_http_keytoll_ctx_t *ctx, kt_reqparam_t *name,
+    ngx_uint_t n)
+{
+    size_t       len;
+    u_char      *why;
+    ngx_uint_t   i;
+
+    if (ctx->scan->form) {
+        for (i = 0; i < n && ngx_http_keytoll_in_form(ctx, &name[i]); i++) {
+            /* void */
+        }
+
+    } else {
+        i = kt_reqparams(ctx->body, ctx->body_len, name, n);
+    }
+
+    if (i == n) {
+        return NGX_OK;
+    }
+
+    len = ngx_min(name[i].len, NGX_HTTP_KEYTOLL_PARAM);
+
+    why = ngx_pnalloc(ctx->request->pool, len + 1);
+    if (why == NULL) {
+        ngx_http_keytoll_break(ctx, KT_PARAM_MISSING, "what it must have");
+        return NGX_ERROR;
+    }
+
+    ngx_cpystrn(why, (u_char *) name[i].name, len + 1);
+    ngx_http_keytoll_break(ctx, KT_PARAM_MISSING, (char *) why);
+
+    return NGX_DECLINED;
 }
 
 
@@ -120,16 +144,16 @@ ngx_http_keytoll_break(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 /* Of a form only what the gate reads is known. */
 
 static ngx_uint_t
-ngx_http_keytoll_has(ngx_http_keytoll_ctx_t *ctx, ngx_str_t *name)
+ngx_http_keytoll_in_form(ngx_http_keytoll_ctx_t *ctx, kt_reqparam_t *name)
 {
-    if (!ctx->scan->form) {
-        return kt_reqparam(ctx->body, ctx->body_len, (char *) name->data,
-                           name->len);
+    if (name->len != 4 && name->len != 5) {
+        return 0;
     }
 
-    if (ngx_http_keytoll_is(name, "model")) {
+    if (name->len == 5 && ngx_memcmp(name->name, "model", 5) == 0) {
         return ctx->scan->model_len != 0;
     }
 
-    return ngx_http_keytoll_is(name, "user") && ctx->scan->user_len != 0;
+    return name->len == 4 && ngx_memcmp(name->name, "user", 4) == 0
+           && ctx->scan->user_len != 0;
 }

@@ -197,8 +197,10 @@ accepted(const uint8_t *p, size_t len, const kt_reqscan_t *r)
 
 /* yajl's text of a key that has a lone surrogate is another one than ours. */
 
+/* Any copy of a member will do, and any of a member of it. */
+
 static int
-tree_has(yajl_val v, const char *name, yajl_val *member)
+tree_has(yajl_val v, const char *name, const char *inner)
 {
     size_t  i;
 
@@ -207,8 +209,10 @@ tree_has(yajl_val v, const char *name, yajl_val *member)
     }
 
     for (i = 0; i < v->u.object.len; i++) {
-        if (strcmp(v->u.object.keys[i], name) == 0) {
-            *member = v->u.object.values[i];
+        if (strcmp(v->u.object.keys[i], name) == 0
+            && (inner == NULL
+                || tree_has(v->u.object.values[i], inner, NULL)))
+        {
             return 1;
         }
     }
@@ -220,17 +224,19 @@ tree_has(yajl_val v, const char *name, yajl_val *member)
 static void
 params(const uint8_t *p, size_t len)
 {
-    char      *text;
-    size_t     i, n;
-    yajl_val   v, m;
+    char           *text;
+    size_t          i, n, missing;
+    yajl_val        v;
+    kt_reqparam_t   param[16];
 
-    static const char *const  names[] = {
-        "model", "user", "metadata", "tags", "stream_options", "absent"
-    };
-    static const char *const  nested[][3] = {
+    static const char *const  names[][3] = {
+        { "model", "model", NULL }, { "user", "user", NULL },
+        { "metadata", "metadata", NULL }, { "tags", "tags", NULL },
         { "metadata.tags", "metadata", "tags" },
+        { "stream_options", "stream_options", NULL },
         { "stream_options.include_usage", "stream_options", "include_usage" },
-        { "metadata.user_id", "metadata", "user_id" }
+        { "metadata.user_id", "metadata", "user_id" },
+        { "absent", "absent", NULL }
     };
 
     text = malloc(len + 1);
@@ -239,17 +245,19 @@ params(const uint8_t *p, size_t len)
     text[len] = '\0';
 
     v = yajl_tree_parse(text, NULL, 0);
+    n = sizeof(names) / sizeof(names[0]);
 
-    for (i = 0; v && i < sizeof(names) / sizeof(names[0]); i++) {
-        n = strlen(names[i]);
-        must(kt_reqparam(p, len, names[i], n) == tree_has(v, names[i], &m));
+    for (i = 0; i < n; i++) {
+        param[i].name = names[i][0];
+        param[i].len = strlen(names[i][0]);
     }
 
-    for (i = 0; v && i < sizeof(nested) / sizeof(nested[0]); i++) {
-        n = strlen(nested[i][0]);
-        must(kt_reqparam(p, len, nested[i][0], n)
-             == (tree_has(v, nested[i][1], &m)
-                 && tree_has(m, nested[i][2], &m)));
+    missing = kt_reqparams(p, len, param, n);
+
+    for (i = 0; v && i < n; i++) {
+        must(param[i].found == tree_has(v, names[i][1], names[i][2]));
+        must(missing != i || !param[i].found);
+        must(missing <= i || param[i].found);
     }
 
     yajl_tree_free(v);

@@ -2,6 +2,7 @@
  * kt_reqparam: members of a body, and members of members.
  */
 
+#include <stdarg.h>
 #include <string.h>
 
 #include "kt_reqparam.h"
@@ -34,6 +35,37 @@ static const struct {
 };
 
 
+static int
+has(const char *body, size_t len, const char *name, size_t nlen)
+{
+    kt_reqparam_t  param = { name, nlen, 0, 0 };
+
+    return kt_reqparams((const unsigned char *) body, len, &param, 1) == 1;
+}
+
+
+/* Several names at once: the first that is missing. */
+
+static void
+several(const char *body, size_t missing, size_t n, ...)
+{
+    size_t         i;
+    va_list        ap;
+    kt_reqparam_t  param[8];
+
+    va_start(ap, n);
+
+    for (i = 0; i < n; i++) {
+        param[i].name = va_arg(ap, const char *);
+        param[i].len = strlen(param[i].name);
+    }
+
+    va_end(ap);
+    ok(kt_reqparams((const unsigned char *) body, strlen(body), param, n)
+       == missing, "%s: %zu of %zu", body, missing, n);
+}
+
+
 int
 main(void)
 {
@@ -45,8 +77,8 @@ main(void)
         len = strlen(golden[i].body);
         ok(kt_reqscan((const unsigned char *) golden[i].body, len, &scan)
            == KT_OK
-           && kt_reqparam((const unsigned char *) golden[i].body, len,
-                          golden[i].name, strlen(golden[i].name))
+           && has(golden[i].body, len, golden[i].name,
+                  strlen(golden[i].name))
               == golden[i].has,
            "%s %s %s", golden[i].body, golden[i].has ? "has" : "lacks",
            golden[i].name);
@@ -54,11 +86,20 @@ main(void)
 
     memset(name, 'n', sizeof(name));
     len = (size_t) snprintf(body, sizeof(body), "{\"%.64s\":1}", name);
-    ok(kt_reqparam((unsigned char *) body, len, name, KT_REQPARAM_MAX) == 1,
+    ok(has(body, len, name, KT_REQPARAM_MAX) == 1,
        "the longest name");
     len = (size_t) snprintf(body, sizeof(body), "{\"%.65s\":1}", name);
-    ok(kt_reqparam((unsigned char *) body, len, name, KT_REQPARAM_MAX) == 0,
+    ok(has(body, len, name, KT_REQPARAM_MAX) == 0,
        "one byte more is another");
+
+    several("{\"a\":1,\"b\":2,\"m\":{\"x\":1,\"y\":[{\"z\":1}]}}", 4, 4, "m.y",
+            "a", "m.x", "b");
+    several("{\"a\":1,\"m\":{\"x\":1,\"z\":2}}", 1, 3, "m.z", "m.y", "b");
+    several("{\"a\":1,\"m\":{\"x\":1},\"m\":{\"y\":1}}", 3, 3, "m.x", "m.y", "a");
+    several("{\"m\":{\"m\":{\"m\":1}}}", 2, 3, "m", "m.m", "m.x");
+    several("{\"a\":1,\"a\":2}", 2, 2, "a", "a");
+    several("{}", 0, 1, "a");
+    several("{}", 0, 0, "a");
 
     return tap_done();
 }
