@@ -373,6 +373,9 @@ conf_check(conf_t *c)
 
     return conf_check_params(c->enforced_params) != 0
            || conf_check_params(c->service_params) != 0
+           || conf_check_params(json_get(json_get(c->declared,
+                                         "default_key_generate_params"),
+                                         "enforced_params")) != 0
            || conf_check_master(c) != 0 ? -1 : 0;
 }
 

@@ -14,6 +14,7 @@
 #define OPTION_PARAMS  64            /* names that a body must have            */
 #define OPTION_FALLS   64            /* models that have cheaper ones          */
 #define OPTION_CHEAP   8             /* of each; a round trip to Redis for one */
+#define OPTION_BYTES   4096          /* of all names: the gate reads them      */
 
 
 static int
@@ -82,9 +83,11 @@ option_percentage(req_t *r, const jv_t *v)
 
 
 static int
-option_cheaper(req_t *r, const jv_t *list)
+option_cheaper(req_t *r, const jv_t *list, size_t *bytes)
 {
     const jv_t  *c;
+
+    *bytes += strlen(list->key);
 
     if (list->type != J_ARR || list->n == 0 || list->n > OPTION_CHEAP) {
         fail_proxy(r, 400, "bad_request_error", "budget_fallbacks", "budget_fallbacks of"
@@ -99,6 +102,14 @@ option_cheaper(req_t *r, const jv_t *list)
                        " characters", list->key);
             return -1;
         }
+
+        if (strcmp(c->s, list->key) == 0) {
+            fail_proxy(r, 400, "bad_request_error", "budget_fallbacks", "budget_fallbacks"
+                       " of %.255s: it can not stand in for itself", list->key);
+            return -1;
+        }
+
+        *bytes += strlen(c->s);
     }
 
     return 0;
@@ -108,7 +119,10 @@ option_cheaper(req_t *r, const jv_t *list)
 static int
 option_falls(req_t *r, const jv_t *v)
 {
+    size_t       bytes;
     const jv_t  *c;
+
+    bytes = 0;
 
     if (json_is_null(v)) {
         return 0;
@@ -133,9 +147,15 @@ option_falls(req_t *r, const jv_t *v)
             return -1;
         }
 
-        if (option_cheaper(r, c) != 0) {
+        if (option_cheaper(r, c, &bytes) != 0) {
             return -1;
         }
+    }
+
+    if (bytes > OPTION_BYTES) {
+        fail_proxy(r, 400, "bad_request_error", "budget_fallbacks", "budget_fallbacks are"
+                   " at most %d bytes of names", OPTION_BYTES);
+        return -1;
     }
 
     return 0;
@@ -169,6 +189,60 @@ key_options(req_t *r)
 }
 
 
+/*
+ * A request that says nothing of throttling, rates or budget changes nothing of it: a key
+ * whose plan lost its rate, or that was imported so, can still be blocked or regenerated.
+ */
+
+static int
+option_asked(const req_t *r)
+{
+    size_t                    i;
+    static const char *const  names[] = {
+        "metadata", "throttle_on_budget_exceeded", "budget_exceeded_throttle_percentage",
+        "rpm_limit", "tpm_limit", "budget_id", "budget_enforcement"
+    };
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (json_get(r->json, names[i])) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* What a request means is worked out before: no alias of the key is a model here. */
+
+static int
+option_aliases(req_t *r, const jv_t *row)
+{
+    const jv_t  *falls, *aliases, *c, *m;
+
+    falls = json_get(row, "budget_fallbacks");
+    aliases = json_get(row, "aliases");
+
+    if (json_is_null(falls) || json_is_null(aliases)) {
+        return 0;
+    }
+
+    for (c = falls->head; c; c = c->next) {
+        for (m = c->head; m && json_get(aliases, m->s) == NULL; m = m->next) {
+            /* the next one */
+        }
+
+        if (m || json_get(aliases, c->key)) {
+            fail_proxy(r, 400, "bad_request_error", "budget_fallbacks", "budget_fallbacks"
+                       " name models: %.255s is an alias of the key", m ? m->s : c->key);
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
 int
 key_options_fit(req_t *r, const char *token, const jv_t *row)
 {
@@ -176,9 +250,15 @@ key_options_fit(req_t *r, const char *token, const jv_t *row)
     const jv_t  *on;
     const char  *why;
 
+    if ((json_get(r->json, "budget_fallbacks") || json_get(r->json, "aliases"))
+        && option_aliases(r, row) != 0)
+    {
+        return -1;
+    }
+
     on = json_get(json_get(row, "metadata"), "throttle_on_budget_exceeded");
 
-    if (json_is_null(on) || on->type != J_TRUE) {
+    if (json_is_null(on) || on->type != J_TRUE || !option_asked(r)) {
         return 0;
     }
 

@@ -137,7 +137,7 @@ util_param_ok(const char *s)
 
     dot = strchr(s, '.');
 
-    return util_id_ok(s)
+    return util_id_ok(s) && s[strspn(s, " ")] != '\0' && (!dot || !strchr(dot + 1, '.'))
            && (dot ? dot > s && dot - s <= KT_REQPARAM_MAX && dot[1] != '\0'
                      && strlen(dot + 1) <= KT_REQPARAM_MAX
                    : strlen(s) <= KT_REQPARAM_MAX);

@@ -25,7 +25,7 @@ int util_glob(const char *pattern, const char *s);
 /* 1 when s is 1..255 bytes without control characters. */
 int util_id_ok(const char *s);
 
-/* 1 when s names a member of a request body: "a" or "a.b", 1..64 bytes each. */
+/* 1 when s names a member of a request body: "a" or "a.b", 1..64 bytes each, not blank. */
 int util_param_ok(const char *s);
 
 

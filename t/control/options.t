@@ -151,6 +151,36 @@ for my $meta ({ a => 1 }, undef, { service_account_id => undef }) {
     is of($tk)->{service}, $T, 'of a service account';
 }
 
+# names and models that can not be
+
+for my $c ([ { enforced_params => [' '] }, qr/names of 1 to 64 bytes/ ], [ { enforced_params => ['a.b.c'] }, qr/names of 1 to 64 bytes/ ],
+    [ { budget_fallbacks => { a => ['a'] } }, qr/can not stand in for itself/ ],
+    [ { budget_fallbacks => { map { ("m$_" => [ 'x' x 200 ]) } 1 .. 30 } }, qr/at most 4096 bytes/ ],
+    [ { aliases => { low => 'm1' }, budget_fallbacks => { m2 => ['low'] } }, qr/low is an alias of the key/ ],
+    [ { aliases => { low => 'm1' }, budget_fallbacks => { low => ['m2'] } }, qr/low is an alias of the key/ ]) {
+    ($s, $j) = $k->post('/key/generate', $c->[0]);
+    is $s, 400, 'not ' . join ', ', keys %{ $c->[0] };
+    like $k->raw, $c->[1], 'and why';
+}
+my $fell = ($k->post('/key/generate', { budget_fallbacks => { m2 => ['m1'] } }))[1]{key};
+($s) = $k->post('/key/update', { key => $fell, aliases => { m1 => 'm3' } });
+is $s, 400, 'nor an alias of that name later';
+
+# a throttled key that has lost its rate can still be blocked, lowered, renamed and regenerated
+
+$k->post('/budget/new', { budget_id => 'rated', max_budget => 1, rpm_limit => 10 });
+my $lost = ($k->post('/key/generate', { budget_id => 'rated', throttle_on_budget_exceeded => $T }))[1]{key};
+($s) = $k->post('/budget/update', { budget_id => 'rated', rpm_limit => undef });
+is $s, 200, 'the plan loses its rate';
+for my $c ({ key_alias => 'lost' }, { max_budget => 0 }, { duration => '1d' }, { blocked => $T }) {
+    ($s) = $k->post('/key/update', { key => $lost, %$c });
+    is $s, 200, 'update: ' . join ', ', keys %$c or diag $k->raw;
+}
+($s, $j) = $k->post('/key/regenerate', { key => $lost });
+is $s, 200, 'regenerate' or diag $k->raw;
+($s) = $k->post('/key/update', { key => $j->{key}, throttle_on_budget_exceeded => $T });
+is $s, 400, 'but it is not given the option again';
+
 # what came from elsewhere and is odd
 
 $k->sql(q{UPDATE keys SET metadata = '{"enforced_params": ["a\\tb", "", null, 7], "throttle_on_budget_exceeded": true, "budget_exceeded_throttle_percentage": 1000}',
