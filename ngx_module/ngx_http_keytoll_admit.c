@@ -285,7 +285,8 @@ static ngx_int_t
 ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx)
 {
     ctx->flags = ngx_http_keytoll_flags(ctx);
-    ctx->flags |= (ctx->aliased ? 16 : 0) | (ctx->tried ? 64 : 0);
+    ctx->flags |= (ctx->aliased ? 16 : 0)
+                  | (ctx->tried || ctx->why ? 64 : 0);
 
     return ngx_http_keytoll_name_identity(ctx);
 }

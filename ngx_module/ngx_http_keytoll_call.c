@@ -492,6 +492,7 @@ ngx_http_keytoll_refused(ngx_http_keytoll_call_t *call,
     ngx_http_keytoll_ctx_t *ctx, redisReply *verdict, ngx_int_t code)
 {
     if (ctx->trying) {
+        ngx_http_keytoll_cache_other(ctx, code, verdict);
         ngx_http_keytoll_admit_next(ctx);
         return;
     }
@@ -506,7 +507,8 @@ ngx_http_keytoll_refused(ngx_http_keytoll_call_t *call,
 
     case KT_CHEAPER:
         if (ngx_http_keytoll_admit_clamp(ctx, verdict) != NGX_OK
-            && ngx_http_keytoll_admit_cheaper(ctx, verdict) != NGX_OK)
+            && ngx_http_keytoll_admit_cheaper(ctx, verdict, call->mark)
+               != NGX_OK)
         {
             ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
         }

@@ -22,6 +22,8 @@
 
 static ngx_msec_t ngx_http_keytoll_lasts(ngx_uint_t reason,
     redisReply *reply);
+static void ngx_http_keytoll_first_join(ngx_http_keytoll_ctx_t *ctx,
+    ngx_msec_t lasts, uint16_t entity);
 static void ngx_http_keytoll_store(ngx_http_keytoll_denial_t *d,
     redisReply *reply);
 static ngx_int_t ngx_http_keytoll_replay(ngx_http_keytoll_ctx_t *ctx,
@@ -123,6 +125,64 @@ ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* Others will be asked for: what is remembered of the question and its mark. */
+
+void
+ngx_http_keytoll_cache_first(ngx_http_keytoll_ctx_t *ctx, uint64_t mark)
+{
+    ctx->first.mark = mark;
+    ctx->first.flags = ctx->flags;
+    ctx->first.lasts = NGX_HTTP_KEYTOLL_DENY_MS;
+    ctx->first.entity = ngx_http_keytoll_key_slot(ctx->token);
+    ctx->first.lost = mark == 0;
+}
+
+
+/* One of the others is refused, too. */
+
+void
+ngx_http_keytoll_cache_other(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
+    redisReply *reply)
+{
+    ngx_msec_t   lasts;
+    redisReply  *name;
+
+    lasts = ngx_http_keytoll_lasts(reason, reply);
+
+    if (lasts == 0) {
+        ctx->first.lost = 1;
+        return;
+    }
+
+    name = reply->element[NGX_HTTP_KEYTOLL_F_ENTITY];
+
+    ngx_http_keytoll_first_join(ctx, lasts,
+                                ngx_http_keytoll_slot((u_char *) name->str,
+                                                      name->len));
+}
+
+
+/* An entry names one entity besides the key: two can not be kept. */
+
+static void
+ngx_http_keytoll_first_join(ngx_http_keytoll_ctx_t *ctx, ngx_msec_t lasts,
+    uint16_t entity)
+{
+    uint16_t  key;
+
+    key = ngx_http_keytoll_key_slot(ctx->token);
+
+    ctx->first.lasts = ngx_min(ctx->first.lasts, lasts);
+
+    if (ctx->first.entity == key) {
+        ctx->first.entity = entity;
+
+    } else if (entity != key && entity != ctx->first.entity) {
+        ctx->first.lost = 1;
+    }
+}
+
+
 /* mark: from before the question was sent; 0 keeps nothing. */
 
 void
@@ -156,10 +216,23 @@ ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason,
 
     name = reply->element[NGX_HTTP_KEYTOLL_F_ENTITY];
 
-    ngx_http_keytoll_cache_hash(ctx, hash);
-
     key = ngx_http_keytoll_key_slot(ctx->token);
     entity = ngx_http_keytoll_slot((u_char *) name->str, name->len);
+
+    if (ctx->tried) {
+        ngx_http_keytoll_first_join(ctx, lasts, entity);
+
+        if (ctx->first.lost) {
+            return;
+        }
+
+        mark = ctx->first.mark;
+        lasts = ctx->first.lasts;
+        entity = ctx->first.entity;
+        ctx->flags = ctx->first.flags;
+    }
+
+    ngx_http_keytoll_cache_hash(ctx, hash);
 
     set = cache->denials + NGX_HTTP_KEYTOLL_WAYS
                            * ((hash[0]

@@ -174,9 +174,7 @@ typedef struct {
 
 #define NGX_HTTP_KEYTOLL_CHAT          KT_ROUTE_CHAT
 #define NGX_HTTP_KEYTOLL_COMPLETIONS   KT_ROUTE_COMPLETIONS
-#define NGX_HTTP_KEYTOLL_EMBEDDINGS    KT_ROUTE_EMBEDDINGS
 #define NGX_HTTP_KEYTOLL_MESSAGES      KT_ROUTE_MESSAGES
-#define NGX_HTTP_KEYTOLL_OTHER         KT_ROUTE_OTHER
 #define NGX_HTTP_KEYTOLL_CLASSES       KT_ROUTES
 
 
@@ -287,6 +285,20 @@ typedef struct {
 } ngx_http_keytoll_pending_t;
 
 
+/*
+ * The first question of a request that several models were asked for: the last
+ * refusal is kept for it as long as all of them stand.
+ */
+
+typedef struct {
+    uint64_t                       mark;
+    ngx_msec_t                     lasts;
+    ngx_uint_t                     flags;
+    uint16_t                       entity;      /* slot; of the key: any     */
+    unsigned                       lost:1;      /* one can not be kept       */
+} ngx_http_keytoll_first_t;
+
+
 struct ngx_http_keytoll_ctx_s {
     ngx_http_request_t            *request;
     ngx_http_keytoll_state_e       state;
@@ -338,6 +350,7 @@ struct ngx_http_keytoll_ctx_s {
     ngx_uint_t                     lists;       /* of params, looked for     */
     ngx_str_t                      params;      /* found in the body, by tab */
     ngx_str_t                      asked;       /* model before cheaper ones */
+    ngx_http_keytoll_first_t       first;       /* question, with those      */
     ngx_str_t                      cheaper;     /* those left to try, by tab */
 
     ngx_uint_t                     reason;
@@ -538,7 +551,7 @@ void ngx_http_keytoll_strangers_ask(void);
 ngx_int_t ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
     redisReply *verdict);
 ngx_int_t ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict);
+    redisReply *verdict, uint64_t mark);
 void ngx_http_keytoll_admit_next(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_option_found(ngx_http_keytoll_ctx_t *ctx,
     ngx_str_t *flags);
@@ -581,6 +594,10 @@ void ngx_http_keytoll_cache_hash(ngx_http_keytoll_ctx_t *ctx, uint32_t *hash);
 ngx_uint_t ngx_http_keytoll_cache_denied(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_cache_deny(ngx_http_keytoll_ctx_t *ctx,
     ngx_uint_t reason, redisReply *reply, uint64_t mark);
+void ngx_http_keytoll_cache_first(ngx_http_keytoll_ctx_t *ctx,
+    uint64_t mark);
+void ngx_http_keytoll_cache_other(ngx_http_keytoll_ctx_t *ctx,
+    ngx_uint_t reason, redisReply *reply);
 
 /* watch.c */
 

@@ -52,7 +52,7 @@ ngx_http_keytoll_admit_params(ngx_http_keytoll_ctx_t *ctx,
 
 ngx_int_t
 ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
-    redisReply *verdict)
+    redisReply *verdict, uint64_t mark)
 {
     if (ctx->tried || verdict->type != REDIS_REPLY_ARRAY
         || verdict->elements < 14
@@ -65,6 +65,8 @@ ngx_http_keytoll_admit_cheaper(ngx_http_keytoll_ctx_t *ctx,
 
     ctx->asked = ctx->model;
     ctx->trying = 1;
+
+    ngx_http_keytoll_cache_first(ctx, mark);
 
     ngx_http_keytoll_admit_next(ctx);
 

@@ -100,6 +100,7 @@ for my $c (
     [ "general_settings:\n  custom_auth: my.auth\n", qr/"custom_auth" asks/ ],
     [ "general_settings:\n  service_account_settings: {enforced_params: user}\n", qr/:4:47: "enforced_params" must be a list/ ],
     [ "general_settings:\n  service_account_settings: {params: [user]}\n", qr/unknown name "params"/ ],
+    [ "litellm_settings:\n  default_key_generate_params: {enforced_params: [.a]}\n", qr/enforced_params: each is a name of 1 to 64 bytes/ ],
     [ "general_settings:\n  enforced_params: [a, '']\n", qr/enforced_params: each is a name of 1 to 64 bytes/ ],
     [ "general_settings:\n  enforced_params: [" . join(', ', map { "p$_" } 1 .. 65) . "]\n", qr/at most 64 names/ ],
     [ "router_settings:\n  provider_budget_config: {openai: {budget_limit: 1, time_period: 1d}}\n", qr/"provider_budget_config" asks/ ],

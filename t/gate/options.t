@@ -9,6 +9,7 @@ use Keytoll::Test;
 
 my $g = Keytoll::Test->gate(more => <<'END');
     location /hot/   { keytoll_lease on; proxy_pass http://mock/; }
+    location /strict/ { keytoll_enforce_user on; proxy_pass http://mock/; }
     location /clamp/ { keytoll_clamp_max_tokens on; proxy_pass http://mock/; }
 END
 my $T = JSON::PP::true;
@@ -142,6 +143,43 @@ subtest 'cheaper models' => sub {
     is(ask($with->([$cheap]), model => $dear, at => '/clamp')->{json}{model}, $cheap, 'where caps are lowered');
     ok($g->settled, 'settles');
     is($g->state($key)->{held}, 0, 'nothing is held');
+};
+
+sub functions { my ($n) = $g->{r}->call('INFO', 'commandstats') =~ /^cmdstat_fcall:calls=(\d+)/m; return $n }
+
+subtest 'a refusal after all of them' => sub {
+    my %falls = ('gpt-4o-mini' => ['claude-x', 'out-only']);
+    my $key = $g->key(limit => usd(1), used => usd(1), falls => \%falls);
+    is(said(ask($key)), '422 budget_exceeded', 'asked for all of them') for 1 .. 2;
+    my $from = functions();
+    is(said(ask($key)), '422 budget_exceeded', 'again') for 1 .. 10;
+    is(functions() - $from, 0, 'is kept like any other');
+    change($key, limit => usd(2), falls => \%falls);
+    ok((eventually { ask($key)->{status} == 200 } 5), 'and falls when the budget is raised');
+    my $e = 'key:' . token($key) . '~m~claude-x';
+    change($key, limit => usd(1), falls => { 'gpt-4o-mini' => ['claude-x'] }, sub => [{ m => 'claude-x', e => $e }]);
+    $g->policy($e => { limit => usd(1) });
+    ok((eventually { said(ask($key)) eq '422 budget_exceeded' } 5), 'lowered again');
+    ask($key) for 1 .. 3;
+    change($key, limit => usd(9), falls => { 'gpt-4o-mini' => ['claude-x'] }, sub => [{ m => 'claude-x', e => $e }]);
+    ok((eventually { ask($key)->{status} == 200 } 5), 'and raised');
+
+    # each of the models is refused by another level: nothing is kept that another change lifts
+    $g->policy('team:poor' => { limit => usd(1), used => usd(1) });
+    my $two = sprintf 'sk-falls-two-%s', 'x' x 16;
+    my %sub = (sub => [map { { m => $_, e => 'key:' . token($two) . "~m~$_" } } 'gpt-4o-mini', 'claude-x']);
+    $g->policy('key:' . token($two) . "~m~$_" => { limit => usd(1), used => usd(1) }) for 'gpt-4o-mini', 'claude-x';
+    $g->key(key => $two, %sub, falls => { 'gpt-4o-mini' => ['claude-x'] });
+    is(said(ask($two)), '422 budget_exceeded', 'two models, a budget each') for 1 .. 3;
+    $g->policy('key:' . token($two) . '~m~claude-x' => { limit => usd(5), used => usd(1) });
+    ok((eventually { (ask($two)->{json}{model} // '') eq 'claude-x' } 5), 'the cheaper one has money again');
+};
+
+subtest 'a rule is heard of before money' => sub {
+    my $key = $g->key(limit => usd(1), used => usd(1), falls => { 'gpt-4o-mini' => ['claude-x', 'out-only'] });
+    my $from = functions();
+    is(said($g->chat($key, path => '/strict/v1/chat/completions')), '422 budget_exceeded', 'a body that breaks a rule hears of money first');
+    is(functions() - $from, 1, 'and no other model is asked for');
 };
 
 $g->finish;
