@@ -63,19 +63,40 @@ model_set_count(req_t *r, jv_t *o, const char *name, int64_t v)
 }
 
 
+/* A copy without any secret, however deep it stands. */
+
+static jv_t *
+model_public(req_t *r, const jv_t *v)
+{
+    jv_t        *o;
+    const jv_t  *c;
+
+    if (v->type != J_OBJ && v->type != J_ARR) {
+        return json_copy(&r->a, v);
+    }
+
+    o = v->type == J_OBJ ? json_obj(&r->a) : json_arr(&r->a);
+
+    for (c = v->head; c; c = c->next) {
+        if (v->type == J_ARR) {
+            json_push(o, model_public(r, c));
+
+        } else if (!seal_is_secret(c->key)) {
+            json_set(o, c->key, model_public(r, c));
+        }
+    }
+
+    return o;
+}
+
+
 static jv_t *
 model_info_json(req_t *r, const model_t *m, const char *name, const jv_t *groups)
 {
     jv_t        *o, *params, *info;
     const jv_t  *c;
 
-    params = json_obj(&r->a);
-
-    for (c = m->params ? m->params->head : NULL; c; c = c->next) {
-        if (!seal_is_secret(c->key)) {
-            json_set(params, c->key, json_copy(&r->a, c));
-        }
-    }
+    params = m->params ? model_public(r, m->params) : json_obj(&r->a);
 
     if (json_get(params, "model") == NULL) {
         json_set(params, "model", json_string(&r->a, m->name));

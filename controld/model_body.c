@@ -5,35 +5,69 @@
 #include "util.h"
 
 
-jv_t *
-model_seal(req_t *r, const jv_t *params, const char *id)
+/* The sealed text of a secret; NULL after answering. */
+
+static jv_t *
+model_seal_one(req_t *r, const jv_t *v, const char *path)
 {
-    jv_t        *o;
-    const jv_t  *c;
     const char  *text;
 
-    o = json_obj(&r->a);
+    text = seal_text(&r->a, v->type == J_STR ? v->s : json_text(&r->a, v), path);
 
-    for (c = params->head; c; c = c->next) {
-        if (!seal_is_secret(c->key) || json_is_null(c)
+    if (text == NULL) {
+        fail_proxy(r, 500, r->err_type, NULL, "A secret could not be sealed");
+        return NULL;
+    }
+
+    return json_string(&r->a, text);
+}
+
+
+/* A copy in which every secret is sealed, however deep it stands. */
+
+static jv_t *
+model_seal_tree(req_t *r, const jv_t *v, const char *path)
+{
+    jv_t        *o, *n;
+    const jv_t  *c;
+    const char  *at;
+
+    if (v->type != J_OBJ && v->type != J_ARR) {
+        return json_copy(&r->a, v);
+    }
+
+    o = v->type == J_OBJ ? json_obj(&r->a) : json_arr(&r->a);
+
+    for (c = v->head; c; c = c->next) {
+        at = c->key ? arena_printf(&r->a, "%s|%s", path, c->key) : path;
+
+        if (c->key == NULL || !seal_is_secret(c->key) || json_is_null(c)
             || (c->type == J_STR && !strncmp(c->s, "os.environ/", 11)))
         {
-            json_set(o, c->key, json_copy(&r->a, c));
-            continue;
+            n = model_seal_tree(r, c, at);
+        } else {
+            n = model_seal_one(r, c, at);
         }
 
-        text = seal_text(&r->a, c->type == J_STR ? c->s : json_text(&r->a, c),
-                         arena_printf(&r->a, "models|%s|%s", id, c->key));
-
-        if (text == NULL) {
-            fail_proxy(r, 500, r->err_type, NULL, "A secret could not be sealed");
+        if (n == NULL) {
             return NULL;
         }
 
-        json_set(o, c->key, json_string(&r->a, text));
+        if (c->key) {
+            json_set(o, c->key, n);
+        } else {
+            json_push(o, n);
+        }
     }
 
     return o;
+}
+
+
+jv_t *
+model_seal(req_t *r, const jv_t *params, const char *id)
+{
+    return model_seal_tree(r, params, arena_printf(&r->a, "models|%s", id));
 }
 
 
