@@ -112,6 +112,25 @@ budget_create(req_t *r, const char *id)
 
 
 int
+budget_need(req_t *r, rowset_t *rs)
+{
+    int          i;
+    const char  *id;
+
+    for (i = 0; i < rs->n; i++) {
+        if (strcmp(rs->col[i], "budget_id") == 0) {
+            return 0;
+        }
+    }
+
+    id = budget_create(r, NULL);
+    row_set(rs, "budget_id", "text", id);
+
+    return id ? 0 : -1;
+}
+
+
+int
 budget_change(req_t *r, const char *id)
 {
     int          i, known;

@@ -157,7 +157,7 @@ api_organization_new(req_t *r)
     if (id == NULL || budget_check(r) != 0
         || fields_read(r, org_body, &rs, 1) != 0
         || fields_metadata(r, &rs, 1) != 0 || tx_begin(r) != 0
-        || budget_link(r, &rs, NULL, NULL) != 0)
+        || budget_link(r, &rs, NULL, NULL) != 0 || budget_need(r, &rs) != 0)
     {
         return;
     }

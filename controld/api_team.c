@@ -262,6 +262,29 @@ team_row(req_t *r, const char *id, jv_t **row)
 }
 
 
+/* Whoever makes a team gets what names it already: that is for proxy admins. */
+
+static int
+team_adopts(req_t *r, const char *id)
+{
+    int  named;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    named = tx_is(r, "SELECT 1 FROM keys WHERE team_id = $1 UNION ALL SELECT 1 FROM"
+                  " memberships WHERE team_id = $1 LIMIT 1", id);
+
+    if (named > 0) {
+        fail_repr(r, 403, "Team id = %s is that of keys or members already. Only proxy"
+                  " admins can create it. Please use a different team id.", id);
+    }
+
+    return named ? -1 : 0;
+}
+
+
 /* A team without limits of its own may exist because a key named it. */
 
 static int
@@ -287,6 +310,11 @@ team_insert(req_t *r, rowset_t *rs, const char *id, const char **ent)
     }
 
     PQclear(res);
+
+    if (team_adopts(r, id) != 0) {
+        return -1;
+    }
+
     row_set(rs, "team_id", "text", id);
     row_set(rs, "created_by", "text", tx_actor(r));
     row_set(rs, "updated_by", "text", tx_actor(r));

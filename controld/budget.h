@@ -19,6 +19,9 @@ int budget_check(req_t *r);
  */
 const char *budget_create(req_t *r, const char *id);
 
+/* The same, linked to the new row `rs`, unless that has a budget.  0, or -1 after answering. */
+int budget_need(req_t *r, rowset_t *rs);
+
 /* Writes the limits that the body has; 0, or -1 after answering. */
 int budget_change(req_t *r, const char *id);
 

@@ -272,10 +272,12 @@ key_check_alias(req_t *r, const char *token)
 }
 
 
+/* There is such an organization, and a key of a team is of none but the team's. */
+
 static int
-key_check_org(req_t *r)
+key_check_org(req_t *r, const char *token)
 {
-    int          known;
+    int          known, other;
     PGresult    *res;
     const char  *org;
 
@@ -285,22 +287,30 @@ key_check_org(req_t *r)
         return 0;
     }
 
-    res = tx_q(r, "SELECT 1 FROM organizations WHERE organization_id = $1"
-               " AND deleted_at IS NULL", org);
+    res = tx_q(r, "SELECT EXISTS (SELECT 1 FROM organizations WHERE organization_id = $1"
+               " AND deleted_at IS NULL), EXISTS (SELECT 1 FROM teams t WHERE t.team_id ="
+               " CASE WHEN $3::boolean THEN $2 ELSE (SELECT k.team_id FROM keys k WHERE"
+               " k.token = $4) END AND NOT t.implicit AND t.organization_id IS DISTINCT"
+               " FROM $1)", org, json_str(r->json, "team_id"),
+               json_get(r->json, "team_id") ? "true" : "false", token);
 
     if (res == NULL) {
         return -1;
     }
 
-    known = PQntuples(res) > 0;
+    known = *PQgetvalue(res, 0, 0) == 't';
+    other = *PQgetvalue(res, 0, 1) == 't';
     PQclear(res);
 
     if (!known) {
         fail_repr(r, 400, "Organization not found for organization_id=%s", org);
-        return -1;
+
+    } else if (other) {
+        fail_repr(r, 400, "A key of a team is of the organization of the team."
+                  " organization_id=%s is another", org);
     }
 
-    return 0;
+    return known && !other ? 0 : -1;
 }
 
 
@@ -338,7 +348,7 @@ key_check_budget(req_t *r)
 int
 key_check(req_t *r, const char *token)
 {
-    if (key_check_alias(r, token) != 0 || key_check_org(r) != 0) {
+    if (key_check_alias(r, token) != 0 || key_check_org(r, token) != 0) {
         return -1;
     }
 

@@ -119,7 +119,7 @@ is(chat($broke, { model => 'gratis' })->{status}, 200, 'but from a model that co
 
 ok_post('/team/new', { team_id => 'aliased', models => ['flat'], model_aliases => { fast => 'flat', evil => 'other' } });
 my $tk = key(team_id => 'aliased', models => ['all-team-models']);
-my $own = key(models => ['flat'], aliases => { mine => 'flat', 'wrong' => 'nowhere' });
+my $own = key(models => [ 'flat', 'nowhere' ], aliases => { mine => 'flat', wrong => 'nowhere' });
 my $lim = key(models => ['grouped'], aliases => {});
 my @paths = ('/v1/chat/completions', '/chat/completions', '/v1/chat/completions/', '//v1//chat//completions', '/v1/%63hat/completions', '/v1/./chat/completions');
 for my $path (@paths) {
@@ -131,6 +131,16 @@ for my $path (@paths) {
     is(says(call($tk, $path, { model => 'other2', max_tokens => 10, messages => [] })), '403 entity_model_denied', "$path: nor by the team");
 }
 is(says(chat($own, { model => 'wrong' })), '400 model_unknown', 'an alias of nothing');
+my $left = key(models => ['flat'], aliases => { mine => 'flat', other => 'flat' });
+ok_post('/key/update', { key => $left, models => ['other'] });
+is(says(chat($left, { model => $_ })), '403 key_model_denied', "an alias of a key adds nothing to its list: $_") for qw(flat mine other);
+ok_post('/key/update', { key => $left, aliases => {} });
+is(chat($left, { model => 'other' })->{status}, 200, 'what the list has');
+my $team_name = key(team_id => 'aliased', models => ['fast'], aliases => { mine => 'fast' });
+is(chat($team_name, { model => $_ })->{status}, 200, "an alias of the team in the list of a key: $_") for qw(fast mine flat);
+ok_post('/team/update', { team_id => 'aliased', model_aliases => { evil => 'other' } });
+is(says(chat($team_name, { model => $_ })), '403 key_model_denied', "as long as the team has it: $_") for qw(flat);
+ok_post('/team/update', { team_id => 'aliased', model_aliases => { fast => 'flat', evil => 'other' } });
 my $rows = sub { my $r = $s->admin(GET => '/spend/logs?api_key=' . token($own)); return ref $r->{json} eq 'ARRAY' ? map { $_->{model_group} } @{ $r->{json} } : () };
 eventually { $rows->() >= @paths } 15;
 is_deeply([grep { $_ ne 'flat' } $rows->()], [], 'the ledger has the model that was meant');
