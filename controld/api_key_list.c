@@ -12,6 +12,7 @@
 #include "owner.h"
 #include "db.h"
 #include "tx.h"
+#include "user.h"
 
 
 const arg_t  key_aliases_args[] = {
@@ -356,7 +357,6 @@ list_users(req_t *r, jv_t *keys)
 {
     jv_t         *users, *k, *u;
     size_t        n;
-    PGresult     *res;
     const char  **ids, *id;
 
     ids = arena_alloc(&r->a, (keys->n + 1) * sizeof(char *));
@@ -369,17 +369,11 @@ list_users(req_t *r, jv_t *keys)
         }
     }
 
-    res = db_q("SELECT u.ent, kt_user_json(u) FROM users u WHERE user_id = ANY"
-               " ($1::text[])", db_array(&r->a, ids, n));
+    users = user_rows(r, db_array(&r->a, ids, n), 0);
 
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
+    if (users == NULL) {
         return -1;
     }
-
-    users = owner_rows(r, res, 0, 1);
-    PQclear(res);
 
     for (k = keys->head; k; k = k->next) {
         id = json_str(k, "user_id");

@@ -296,7 +296,7 @@ key_set_blocked(req_t *r, int blocked)
         return;
     }
 
-    if (key_row(r, token, &before) != 0) {
+    if (tx_match(r, ref.version) != 0 || key_row(r, token, &before) != 0) {
         return;
     }
 

@@ -12,6 +12,7 @@
 #include "util.h"
 
 
+#define ORG_MEMBERS_MAX  500
 #define ORG_ROLES  "org_admin|internal_user|internal_user_viewer"
 
 
@@ -39,23 +40,29 @@ const field_t  org_member_delete_body[] = {
 };
 
 
-/* The organization, locked, for one of its admins. */
+/* The organization, locked, for one of its admins, as he has seen it. */
 
 static int
 org_member_begin(req_t *r, const char *org, int status)
 {
     int        known, rc;
+    int64_t    version;
+    PGresult  *res;
 
     if (tx_begin(r) != 0) {
         return -1;
     }
 
-    known = tx_is(r, "SELECT 1 FROM organizations WHERE organization_id = $1 AND deleted_at"
-                  " IS NULL FOR NO KEY UPDATE", org);
+    res = tx_q(r, "SELECT version FROM organizations WHERE organization_id = $1 AND"
+               " deleted_at IS NULL FOR NO KEY UPDATE", org);
 
-    if (known < 0) {
+    if (res == NULL) {
         return -1;
     }
+
+    known = PQntuples(res);
+    version = known ? db_int(res, 0, 0) : 0;
+    PQclear(res);
 
     if (!known) {
         access_scoped(r);
@@ -71,7 +78,60 @@ org_member_begin(req_t *r, const char *org, int status)
                    access_role_name(r));
     }
 
-    return rc > 0 ? 0 : -1;
+    return rc > 0 ? tx_match(r, version) : -1;
+}
+
+
+/* A membership as the audit has it, NULL when there is none.  -1 after answering. */
+
+static int
+org_member_seen(req_t *r, const char *org, const char *id, const char **seen)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT kt_org_member_json(m) FROM organization_memberships m WHERE"
+               " organization_id = $1 AND user_id = $2", org, id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    *seen = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : NULL;
+    PQclear(res);
+
+    return 0;
+}
+
+
+/*
+ * Writes what became of a membership that was `before`, and gives the organization, of
+ * which it is a part, another version.  0, or -1 after answering.
+ */
+
+static int
+org_member_audit(req_t *r, const char *org, const char *id, const char *before)
+{
+    PGresult    *res;
+    const char  *after, *ent;
+
+    if (org_member_seen(r, org, id, &after) != 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "UPDATE organizations SET version = version WHERE organization_id = $1"
+               " RETURNING ent, 'orgmember:' || kt_encode($1) || '/' || kt_encode($2)", org,
+               id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    tx_touch(r, PQgetvalue(res, 0, 0));
+    ent = arena_str(&r->a, PQgetvalue(res, 0, 1));
+    PQclear(res);
+
+    return tx_audit(r, before == NULL ? "created" : after == NULL ? "deleted" : "updated",
+                    "LiteLLM_OrganizationMembership", ent, before, after);
 }
 
 
@@ -170,34 +230,38 @@ org_member_put(req_t *r, const char *org, const jv_t *v, const char **id)
         return -1;
     }
 
-    return org_member_budget(r, org, *id);
+    return org_member_budget(r, org, *id) != 0
+           || org_member_audit(r, org, *id, NULL) != 0 ? -1 : 0;
 }
 
 
 static void
 org_member_reply(req_t *r, const char *org, const char *ids)
 {
-    jv_t      *out;
-    PGresult  *u, *m;
+    jv_t      *out, *users;
+    PGresult  *m;
 
-    u = db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
-             " ORDER BY user_id", ids);
+    users = user_rows(r, ids, 1);
+
+    if (users == NULL) {
+        return;
+    }
+
     m = db_q("SELECT ent, kt_org_member_json(m) FROM organization_memberships m WHERE"
              " organization_id = $1 AND user_id = ANY ($2::text[]) ORDER BY user_id", org,
              ids);
 
-    if (!db_ok(u) || !db_ok(m)) {
+    if (!db_ok(m)) {
         fail_db(r);
 
     } else {
         out = json_obj(&r->a);
         json_set(out, "organization_id", json_string(&r->a, org));
-        json_set(out, "updated_users", owner_rows(r, u, 0, 1));
+        json_set(out, "updated_users", users);
         json_set(out, "updated_organization_memberships", owner_rows(r, m, 0, 1));
         reply_json(r, 200, out);
     }
 
-    PQclear(u);
     PQclear(m);
 }
 
@@ -212,6 +276,11 @@ api_org_member_add(req_t *r)
 
     org = json_str(r->json, "organization_id");
     v = json_get(r->json, "member");
+
+    if (v->type == J_ARR && (v->n == 0 || v->n > ORG_MEMBERS_MAX)) {
+        fail_field(r, "member", "too_long", "Value error, 1 to 500 members at once", NULL);
+        return;
+    }
 
     if (v->type == J_ARR) {
         list = v;
@@ -232,10 +301,7 @@ api_org_member_add(req_t *r)
         }
     }
 
-    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL,
-                 json_text(&r->a, list)) == 0
-        && tx_commit(r) == 0)
-    {
+    if (tx_commit(r) == 0) {
         org_member_reply(r, org, db_array(&r->a, ids, n));
     }
 }
@@ -291,11 +357,9 @@ org_member_run(req_t *r, const char *sql, const char *org, const char *id,
 /* Writes down what became of it, and answers. */
 
 static void
-org_member_done(req_t *r, const char *org, jv_t *row)
+org_member_done(req_t *r, const char *org, const char *id, const char *before, jv_t *row)
 {
-    if (tx_audit(r, "updated", "LiteLLM_OrganizationTable", org, NULL,
-                 row ? json_text(&r->a, row) : NULL) == 0
-        && tx_commit(r) == 0)
+    if ((before == NULL || org_member_audit(r, org, id, before) == 0) && tx_commit(r) == 0)
     {
         reply_json(r, 200, row ? row : json_null(&r->a));
     }
@@ -306,7 +370,7 @@ void
 api_org_member_update(req_t *r)
 {
     jv_t        *row;
-    const char  *org, *id;
+    const char  *org, *id, *was;
 
     org = json_str(r->json, "organization_id");
 
@@ -316,7 +380,7 @@ api_org_member_update(req_t *r)
 
     id = org_member_named(r);
 
-    if (id == NULL
+    if (id == NULL || org_member_seen(r, org, id, &was) != 0
         || org_member_run(r, "UPDATE organization_memberships m SET user_role ="
                           " coalesce($3, user_role), updated_at = now() WHERE"
                           " organization_id = $1 AND user_id = $2 RETURNING ent,"
@@ -336,7 +400,7 @@ api_org_member_update(req_t *r)
                           " organization_memberships m WHERE organization_id = $1 AND"
                           " user_id = $2 AND $3::text IS NULL", org, id, NULL, &row) == 0)
     {
-        org_member_done(r, org, row);
+        org_member_done(r, org, id, was, row);
     }
 }
 
@@ -345,7 +409,7 @@ void
 api_org_member_delete(req_t *r)
 {
     jv_t        *row;
-    const char  *org, *id;
+    const char  *org, *id, *was;
 
     org = json_str(r->json, "organization_id");
 
@@ -355,11 +419,12 @@ api_org_member_delete(req_t *r)
 
     id = org_member_named(r);
 
-    if (id && org_member_run(r, "DELETE FROM organization_memberships m WHERE"
-                             " organization_id = $1 AND user_id = $2 AND $3::text IS NULL"
-                             " RETURNING ent, kt_org_member_json(m)", org, id, NULL,
-                             &row) == 0)
+    if (id && org_member_seen(r, org, id, &was) == 0
+        && org_member_run(r, "DELETE FROM organization_memberships m WHERE"
+                          " organization_id = $1 AND user_id = $2 AND $3::text IS NULL"
+                          " RETURNING ent, kt_org_member_json(m)", org, id, NULL,
+                          &row) == 0)
     {
-        org_member_done(r, org, row);
+        org_member_done(r, org, id, was, row);
     }
 }

@@ -55,6 +55,25 @@ team_managed(req_t *r, const char *id)
 }
 
 
+int
+team_match(req_t *r, const char *id)
+{
+    int64_t    version;
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT version FROM teams WHERE team_id = $1", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    version = PQntuples(res) ? db_int(res, 0, 0) : 0;
+    PQclear(res);
+
+    return tx_match(r, version);
+}
+
+
 static void
 team_set_blocked(req_t *r, int blocked)
 {
@@ -68,7 +87,9 @@ team_set_blocked(req_t *r, int blocked)
         return;
     }
 
-    if (team_managed(r, id) != 0 || team_row(r, id, &before) != 0) {
+    if (team_managed(r, id) != 0 || team_match(r, id) != 0
+        || team_row(r, id, &before) != 0)
+    {
         return;
     }
 

@@ -118,7 +118,8 @@ member_add_one(req_t *r, const char *team_id, member_t *m, const member_limit_t 
     if (owner_member(r, team_id, m->id, m->role, m->email, 0) != 0
         || user_joined(r, m->id, team_id) != 0
         || (l->present && member_budget(r, team_id, m->id, l) != 0)
-        || member_set_models(r, team_id, m->id, l) != 0)
+        || member_set_models(r, team_id, m->id, l) != 0
+        || member_audit(r, team_id, m->id, NULL) != 0)
     {
         return -1;
     }
@@ -134,24 +135,26 @@ member_rows(req_t *r, const char *team_id, const char *ids, jv_t **users,
     jv_t **places)
 {
     int        ok;
-    PGresult  *u, *m;
+    PGresult  *m;
 
-    u = db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
-             " ORDER BY user_id", ids);
+    *users = user_rows(r, ids, 0);
+
+    if (*users == NULL) {
+        return -1;
+    }
+
     m = db_q("SELECT ent, kt_membership_json(m) FROM memberships m WHERE team_id = $1 AND"
              " user_id = ANY ($2::text[]) AND NOT implicit ORDER BY user_id", team_id,
              ids);
 
-    ok = db_ok(u) && db_ok(m);
+    ok = db_ok(m);
 
     if (ok) {
-        *users = owner_rows(r, u, 0, 1);
         *places = owner_rows(r, m, 0, 1);
     } else {
         fail_db(r);
     }
 
-    PQclear(u);
     PQclear(m);
 
     return ok ? 0 : -1;
@@ -217,7 +220,7 @@ member_list(req_t *r)
 void
 api_team_member_add(req_t *r)
 {
-    int              rc;
+    int              rc, joins;
     jv_t            *row, *before;
     size_t           n, added;
     member_limit_t   l;
@@ -236,8 +239,16 @@ api_team_member_add(req_t *r)
         return;
     }
 
-    if (!member_self_join(r, team, list) && member_admin(r, team) != 0) {
+    joins = member_self_join(r, team, list);
+
+    if (r->status || (!joins && member_admin(r, team) != 0)
+        || team_match(r, team) != 0)
+    {
         return;
+    }
+
+    if (joins && !access_admin(r)) {
+        l.models = NULL;                 /* null is no way around the team's default */
     }
 
     if ((l.models && grant_member_models(r, team, l.models) != 0)
@@ -276,16 +287,61 @@ api_team_member_add(req_t *r)
 }
 
 
-/* Everybody there is, as users of the team. */
+/* The organization of the team for its admins, *org NULL for proxy admins. */
 
-static jv_t *
-member_everybody(req_t *r)
+static int
+member_everybody_of(req_t *r, const char *team, const char **org)
 {
-    int        i;
-    jv_t      *list, *o;
+    int        rc;
     PGresult  *res;
 
-    res = db_q0("SELECT user_id FROM users WHERE NOT implicit ORDER BY user_id LIMIT 501");
+    *org = NULL;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    res = db_q("SELECT organization_id FROM teams WHERE team_id = $1 AND NOT implicit", team);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    *org = PQntuples(res) ? arena_str(&r->a, db_str(res, 0, 0)) : NULL;
+    PQclear(res);
+    rc = *org ? access_org_admin(r, *org) : 0;
+
+    if (rc == 0) {
+        fail_detail_error(r, 403, "all_users is for proxy admins and admins of the team's"
+                          " organization. team_id=%s", team);
+    }
+
+    return rc > 0 ? 0 : -1;
+}
+
+
+/*
+ * Everybody there is, as users of the team; of its organization, for an admin of that.
+ * NULL after answering.
+ */
+
+static jv_t *
+member_everybody(req_t *r, const char *team)
+{
+    int          i;
+    jv_t        *list, *o;
+    PGresult    *res;
+    const char  *org;
+
+    if (member_everybody_of(r, team, &org) != 0) {
+        return NULL;
+    }
+
+    res = db_q("SELECT user_id FROM users u WHERE NOT implicit AND ($1::text IS NULL OR"
+               " EXISTS (SELECT 1 FROM organization_memberships m WHERE m.organization_id ="
+               " $1 AND m.user_id = u.user_id)) ORDER BY user_id LIMIT 501", org);
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -329,9 +385,7 @@ member_bulk_one(req_t *r, const char *team, const jv_t *v, const member_limit_t 
         rc = -1;
     }
 
-    if (rc > 0 && (tx_audit(r, "updated", "LiteLLM_TeamTable", team, NULL, NULL) != 0
-                   || tx_commit(r) != 0))
-    {
+    if (rc > 0 && tx_commit(r) != 0) {
         rc = -1;
     }
 
@@ -377,7 +431,11 @@ api_team_member_bulk_add(req_t *r)
         return;
     }
 
-    list = all ? member_everybody(r) : json_get(r->json, "members");
+    list = all ? member_everybody(r, team) : json_get(r->json, "members");
+
+    if (r->status) {
+        return;
+    }
 
     if (list == NULL || list->n == 0 || list->n > MEMBER_BULK_MAX) {
         fail_detail_error(r, 400, "Pass 1 to 500 members, or all_users with at most 500"

@@ -91,13 +91,13 @@ api_team_member_delete(req_t *r)
     int          admin, rc;
     jv_t        *before, *row;
     PGresult    *res;
-    const char  *team, *id;
+    const char  *team, *id, *was;
 
     team = json_str(r->json, "team_id");
 
     if (tx_begin(r) != 0
         || member_team(r, team, 400, "Team id=%s does not exist in db") != 0
-        || member_admin(r, team) != 0)
+        || member_admin(r, team) != 0 || team_match(r, team) != 0)
     {
         return;
     }
@@ -109,7 +109,9 @@ api_team_member_delete(req_t *r)
         fail_detail_error(r, 400, "User not found in team. user_id=%s", id);
     }
 
-    if (rc <= 0 || team_row(r, team, &before) != 0) {
+    if (rc <= 0 || team_row(r, team, &before) != 0
+        || member_seen(r, team, id, &was) != 0)
+    {
         return;
     }
 
@@ -125,7 +127,7 @@ api_team_member_delete(req_t *r)
 
     if (rc != 0 || user_left(r, id, team) != 0
         || keys_delete(r, "team_id = $1::text AND user_id = $2::text", team, id) < 0
-        || team_row(r, team, &row) != 0
+        || member_audit(r, team, id, was) != 0 || team_row(r, team, &row) != 0
         || tx_audit(r, "updated", "LiteLLM_TeamTable", team,
                     json_text(&r->a, before), json_text(&r->a, row)) != 0
         || tx_commit(r) != 0)
@@ -155,6 +157,21 @@ member_set_role(req_t *r, const char *team, const char *id)
     PQclear(res);
 
     return res ? 0 : -1;
+}
+
+
+/* Without any, those of others end; who sends a role of his own keeps what he has. */
+
+static int
+member_set_limits(req_t *r, const char *team, const char *id, const member_limit_t *l)
+{
+    if (access_self(r, id) && !member_sends_limits(r)) {
+        return 0;
+    }
+
+    return member_not_self(r, team, id) != 0
+           || (!l->silent && member_budget(r, team, id, l) != 0)
+           || member_set_models(r, team, id, l) != 0 ? -1 : 0;
 }
 
 
@@ -193,13 +210,13 @@ api_team_member_update(req_t *r)
     int              admin, rc;
     jv_t            *before, *row;
     member_limit_t   l;
-    const char      *team, *id;
+    const char      *team, *id, *was;
 
     team = json_str(r->json, "team_id");
 
     if (member_limits(r, &l) != 0 || tx_begin(r) != 0
         || member_team(r, team, 400, "Team id=%s does not exist in db") != 0
-        || member_admin(r, team) != 0)
+        || member_admin(r, team) != 0 || team_match(r, team) != 0)
     {
         return;
     }
@@ -213,10 +230,10 @@ api_team_member_update(req_t *r)
     }
 
     if (rc <= 0 || (l.models && grant_member_models(r, team, l.models) != 0)
-        || team_row(r, team, &before) != 0
+        || team_row(r, team, &before) != 0 || member_seen(r, team, id, &was) != 0
         || member_set_role(r, team, id) != 0
-        || (!l.silent && member_budget(r, team, id, &l) != 0)
-        || member_set_models(r, team, id, &l) != 0 || team_row(r, team, &row) != 0
+        || member_set_limits(r, team, id, &l) != 0
+        || member_audit(r, team, id, was) != 0 || team_row(r, team, &row) != 0
         || tx_audit(r, "updated", "LiteLLM_TeamTable", team,
                     json_text(&r->a, before), json_text(&r->a, row)) != 0
         || tx_commit(r) != 0)

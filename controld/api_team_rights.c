@@ -143,7 +143,7 @@ rights_write(req_t *r, const char *team, const char *sql, const char *value)
     jv_t      *before, *row;
     PGresult  *res;
 
-    if (team_row(r, team, &before) != 0) {
+    if (team_match(r, team) != 0 || team_row(r, team, &before) != 0) {
         return;
     }
 

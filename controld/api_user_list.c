@@ -254,6 +254,7 @@ user_list_scope(req_t *r, query_t *q)
 void
 api_user_list(req_t *r)
 {
+    int          viewer;
     jv_t        *rows;
     query_t      q;
     PGresult    *res;
@@ -301,11 +302,13 @@ api_user_list(req_t *r)
     query_arg(&q, "role", "u.user_role = $%d");
     query_like(&q, "user_email", "u.user_email");
     query_arg(&q, "team", "u.teams @> ARRAY[$%d]::text[]");
+    viewer = query_param(&q, access_reads_all(r) ? NULL : r->caller_user);
     res = query_page(&q, arena_printf(&r->a, "SELECT count(*) OVER (), u.ent,"
-                     " kt_user_json(u)::jsonb || jsonb_build_object('key_count', (SELECT"
+                     " (CASE WHEN $%d::text IS NULL THEN kt_user_json(u) ELSE"
+                     " kt_user_seen(u, $%d) END)::jsonb || jsonb_build_object('key_count', (SELECT"
                      " count(*) FROM keys k WHERE k.user_id = u.user_id AND k.team_id IS"
                      " DISTINCT FROM 'litellm-dashboard')) FROM users u WHERE true%%s ORDER"
-                     " BY %s", order));
+                     " BY %s", viewer, viewer, order));
 
     if (res) {
         rows = owner_rows(r, res, 1, 2);

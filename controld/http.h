@@ -70,6 +70,7 @@ typedef struct {
     const char             *idem_request;
     int                     idem_claimed;
     int                     committed;   /* a transaction took place          */
+    int                     matched;     /* If-Match was looked at            */
 
     jv_t                   *settings;    /* of the database, once they were asked */
     const char             *delivered;   /* rows of the outbox that may go    */

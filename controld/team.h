@@ -21,6 +21,12 @@ void team_spend(req_t *r, const char *id, jv_t *row);
  */
 int team_managed(req_t *r, const char *id);
 
+/*
+ * If-Match of the team, which is locked; its members are a part of it.  0, or -1 after
+ * answering 412.
+ */
+int team_match(req_t *r, const char *id);
+
 /* Deletes a team with its keys and memberships, inside the open transaction. */
 int team_delete(req_t *r, const char *id);
 

@@ -155,3 +155,83 @@ member_set_models(req_t *r, const char *team_id, const char *user_id,
 
     return 0;
 }
+
+
+int
+member_not_self(req_t *r, const char *team_id, const char *user_id)
+{
+    int  above;
+
+    if (!access_self(r, user_id) || access_admin(r)) {
+        return 0;
+    }
+
+    above = tx_is(r, "SELECT 1 FROM teams JOIN organization_memberships m USING"
+                  " (organization_id) WHERE team_id = $1 AND m.user_id = $2 AND m.user_role"
+                  " = 'org_admin'", team_id, user_id);
+
+    if (above == 0) {
+        fail_detail_error(r, 403, "A team admin can not change his own limits. Ask a proxy"
+                          " admin or an admin of the organization.");
+    }
+
+    return above > 0 ? 0 : -1;
+}
+
+
+int
+member_sends_limits(req_t *r)
+{
+    return json_get(r->json, "max_budget_in_team") || json_get(r->json, "budget_duration")
+           || json_get(r->json, "rpm_limit") || json_get(r->json, "tpm_limit")
+           || json_get(r->json, "allowed_models");
+}
+
+
+int
+member_seen(req_t *r, const char *team_id, const char *user_id, const char **seen)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "SELECT kt_member_audit($1, $2)", team_id, user_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    *seen = arena_str(&r->a, db_str(res, 0, 0));
+    PQclear(res);
+
+    return 0;
+}
+
+
+int
+member_audit(req_t *r, const char *team_id, const char *user_id, const char *before)
+{
+    PGresult    *res;
+    const char  *after, *ent;
+
+    if (member_seen(r, team_id, user_id, &after) != 0) {
+        return -1;
+    }
+
+    res = tx_q(r, "UPDATE teams SET version = version WHERE team_id = $1 RETURNING ent,"
+               " 'member:' || kt_encode($1) || '/' || kt_encode($2)", team_id, user_id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    ent = "";
+
+    if (PQntuples(res)) {
+        tx_touch(r, PQgetvalue(res, 0, 0));
+        ent = arena_str(&r->a, PQgetvalue(res, 0, 1));
+    }
+
+    PQclear(res);
+
+    return tx_audit(r, before == NULL ? "created" : after == NULL ? "deleted" : "updated",
+                    "LiteLLM_TeamMembership", ent, before, after);
+}

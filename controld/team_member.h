@@ -27,6 +27,24 @@ int member_team(req_t *r, const char *team_id, int status, const char *fmt);
 /* 0 for who may manage the team's members, -1 after answering 403. */
 int member_admin(req_t *r, const char *team_id);
 
+/*
+ * An admin of the team, and nothing more, sets no limits of his own.  0, or -1 after
+ * answering 403.
+ */
+int member_not_self(req_t *r, const char *team_id, const char *user_id);
+
+/* The body has one of the limits, or a null in place of one. */
+int member_sends_limits(req_t *r);
+
+/* A membership as the audit has it, NULL when there is none.  -1 after answering. */
+int member_seen(req_t *r, const char *team_id, const char *user_id, const char **seen);
+
+/*
+ * Writes what became of a membership that was `before`, and gives the team, of which it is
+ * a part, another version.  0, or -1 after answering.
+ */
+int member_audit(req_t *r, const char *team_id, const char *user_id, const char *before);
+
 /* Links a budget of its own to a membership, or none.  0, or -1 after answering. */
 int member_budget(req_t *r, const char *team_id, const char *user_id,
     const member_limit_t *l);

@@ -181,6 +181,7 @@ tx_match(req_t *r, int64_t version)
 {
     const char  *want;
 
+    r->matched = 1;
     want = http_header(r, "If-Match");
 
     if (want == NULL || strcmp(want, "*") == 0
@@ -351,6 +352,23 @@ tx_unscoped(req_t *r)
 }
 
 
+/* A handler that has no version to compare: If-Match must not seem to hold. */
+
+static int
+tx_unmatched(req_t *r)
+{
+    if (r->matched || http_header(r, "If-Match") == NULL) {
+        return 0;
+    }
+
+    db_rollback();
+    fail_proxy(r, 501, "not_implemented", "If-Match", "If-Match is not supported by this"
+               " request. Nothing was changed. Send it without.");
+
+    return 1;
+}
+
+
 int
 tx_commit(req_t *r)
 {
@@ -363,7 +381,7 @@ tx_commit(req_t *r)
         n++;
     }
 
-    if (tx_unscoped(r) || tx_outbox(r, &n, &ids, &left) != 0) {
+    if (tx_unscoped(r) || tx_unmatched(r) || tx_outbox(r, &n, &ids, &left) != 0) {
         return -1;
     }
 

@@ -53,7 +53,8 @@ int tx_commit(req_t *r);
 
 /*
  * If-Match of a client that changes only what it has seen: 0, or -1 after
- * answering 412 because the version is another.
+ * answering 412 because the version is another.  tx_commit() answers 501 to If-Match
+ * that no handler has asked about.
  */
 int tx_match(req_t *r, int64_t version);
 

@@ -36,6 +36,62 @@ user_by_email(req_t *r, const char *email, const char **id)
 }
 
 
+static jv_t *
+user_stranger(req_t *r, const jv_t *row)
+{
+    jv_t                     *o;
+    size_t                    i;
+    static const char *const  names[] = { "user_id", "user_email", "user_role" };
+
+    o = json_obj(&r->a);
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        json_set(o, names[i], json_copy(&r->a, json_get(row, names[i])));
+    }
+
+    return o;
+}
+
+
+jv_t *
+user_rows(req_t *r, const char *ids, int stranger)
+{
+    int        all;
+    jv_t      *rows, *list, *c, *next;
+    PGresult  *res;
+
+    all = access_reads_all(r);
+    res = all ? db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY"
+                     " ($1::text[]) ORDER BY user_id", ids)
+              : db_q("SELECT ent, kt_user_seen(u, $2) FROM users u WHERE user_id = ANY"
+                     " ($1::text[]) ORDER BY user_id", ids,
+                     r->caller_user ? r->caller_user : "");
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    rows = owner_rows(r, res, 0, 1);
+    PQclear(res);
+
+    if (all) {
+        return rows;
+    }
+
+    list = json_arr(&r->a);
+
+    for (c = rows->head; c; c = next) {
+        next = c->next;
+        json_push(list, stranger || json_get(c, "organization_memberships") == NULL
+                        ? user_stranger(r, c) : c);
+    }
+
+    return list;
+}
+
+
 int
 user_row(req_t *r, const char *id, jv_t **row)
 {

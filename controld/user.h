@@ -21,6 +21,14 @@ int user_left(req_t *r, const char *user_id, const char *team_id);
 /* Wire JSON, NULL when there is none or only an implicit row; -1 after answering. */
 int user_row(req_t *r, const char *id, jv_t **row);
 
+/*
+ * Users with these ids, a text[], as the caller may see them: admins all of it, others what
+ * is of an organization that both are of, and of other people id, address and role.  That
+ * alone is what `stranger` gives to all but admins: they may have come to the organization
+ * by this very request.  NULL after answering.
+ */
+jv_t *user_rows(req_t *r, const char *ids, int stranger);
+
 /* The id of an address, NULL when nobody has it.  -1 after answering. */
 int user_by_email(req_t *r, const char *email, const char **id);
 

@@ -46,6 +46,29 @@ BEGIN
 END $$;
 
 
+-- A user as somebody else may see him who is no proxy admin: all of it in an organization
+-- that both are of, without what he is elsewhere.
+CREATE FUNCTION kt_user_seen(u users, viewer text) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    orgs text[] := ARRAY(SELECT a.organization_id FROM organization_memberships a
+                           JOIN organization_memberships m USING (organization_id)
+                          WHERE a.user_id = viewer AND m.user_id = u.user_id);
+    seen jsonb;
+BEGIN
+    IF u.user_id = viewer THEN
+        RETURN kt_user_json(u);
+    ELSIF orgs = '{}' THEN
+        RETURN json_build_object('user_id', u.user_id, 'user_email', u.user_email, 'user_role', u.user_role);
+    END IF;
+    seen := kt_user_json(u)::jsonb;
+    RETURN seen || jsonb_build_object('teams', (SELECT coalesce(jsonb_agg(x), '[]') FROM unnest(u.teams) x WHERE EXISTS (
+                       SELECT 1 FROM teams t WHERE t.team_id = x AND (t.organization_id = ANY (orgs)
+                           OR EXISTS (SELECT 1 FROM memberships m WHERE m.team_id = x AND m.user_id = viewer AND NOT m.implicit)))),
+                   'organization_memberships', (SELECT coalesce(jsonb_agg(m), '[]')
+                       FROM jsonb_array_elements(seen->'organization_memberships') m
+                      WHERE m->>'organization_id' = ANY (orgs)));
+END $$;
+
 -- What the audit shows of a member.
 CREATE FUNCTION kt_member_audit(team text, member text) RETURNS json LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('user_id', m.user_id, 'team_id', m.team_id, 'role', m.role,

@@ -50,6 +50,8 @@ my $loose = $w->ok(POST => '/key/generate', { team_id => $t, organization_id => 
 $w->ok(POST => '/team/update', { team_id => $t, organization_id => undef });
 is_deeply [ org_of($loose), refs($loose) ], [ '', '' ], 'a team that leaves takes them, too';
 
+$w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-B', user_id => 'user-TA' });
+
 # --- a team id that keys name already
 
 my $dangling = $w->ok(POST => '/key/generate', { team_id => 'nobodys', user_id => 'user-CU', organization_id => 'org-B' });
@@ -72,5 +74,76 @@ is $j->{litellm_budget_table}{max_budget}, undef, 'that limits nothing';
 my $budget = $j->{budget_id};
 admin(PATCH => '/organization/update', { organization_id => $j->{organization_id}, max_budget => 5 });
 is_deeply [ $s, $j->{budget_id}, $j->{litellm_budget_table}{max_budget} ], [ 200, $budget, 5 ], 'a limit that comes later is in it';
+
+# --- people of others
+
+my $ob = $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'user', user_email => 'ob@example.com' } })->{updated_users}[0];
+is_deeply [ $ob->{user_id}, map { $_->{organization_id} } @{ $ob->{organization_memberships} } ], [ 'user-OB', 'org-B' ], 'a proxy admin sees all of a user';
+my @brief = qw(user_email user_id user_role);
+my @adds = ([ TA => '/team/member_add', { team_id => 'alpha', member => { role => 'user', user_email => 'ob@example.com' } } ],
+            [ OA => '/team/member_add', { team_id => $w->team('org-A'), member => { role => 'user', user_email => 'ob@example.com' } } ],
+            [ OA => '/organization/member_add', { organization_id => 'org-A', member => { role => 'internal_user', user_email => 'pa@example.com' } } ]);
+for my $c (@adds) {
+    is as($c->[0], POST => $c->[1], $c->[2]), 200, "$c->[0] adds somebody else's by $c->[1]" or diag $k->raw;
+    is_deeply [ sort keys %{ $j->{updated_users}[0] } ], \@brief, 'and learns who it is, no more';
+}
+is as(TA => POST => '/team/bulk_member_add', { team_id => 'alpha', members => [ { role => 'user', user_email => 'pa@example.com' }, { role => 'user', user_id => 'user-CU' } ] }), 200, 'many at once';
+is_deeply [ sort keys %{ $j->{results}[1]{updated_user} } ], \@brief, 'of another organization: who it is';
+$w->ok(POST => '/organization/member_add', { organization_id => 'org-B', member => { role => 'internal_user', user_id => 'user-OW' } });
+is as(TA => POST => '/team/member_delete', { team_id => 'alpha', user_id => 'user-OW' }), 200, 'a colleague';
+as(TA => POST => '/team/member_add', { team_id => 'alpha', member => { role => 'user', user_id => 'user-OW' } });
+is_deeply [ map { $_->{organization_id} } @{ $j->{updated_users}[0]{organization_memberships} } ], ['org-A'], 'of a colleague what he is in the same organization';
+as(OA => GET => '/user/list?user_ids=user-OW');
+is_deeply [ map { $_->{organization_id} } @{ $j->{users}[0]{organization_memberships} } ], ['org-A'], 'an admin of one of them sees that one';
+as(TA => GET => '/key/list?team_id=alpha&return_full_object=true&expand=user&size=100');
+my ($cu) = map { $_->{user} } grep { ($_->{user_id} // '') eq 'user-CU' } @{ $j->{keys} };
+ok !$cu || !exists $cu->{metadata}, 'lists of keys show no more';
+for my $who (qw(TA IU)) {
+    my $n = $k->sql("SELECT count(*) FROM memberships WHERE team_id = 'alpha'");
+    is as($who, POST => '/team/bulk_member_add', { team_id => 'alpha', all_users => JSON::PP::true }), 403, "$who does not add everybody";
+    is $k->sql("SELECT count(*) FROM memberships WHERE team_id = 'alpha'"), $n, 'nobody was added';
+}
+my $all = $w->team('org-A');
+is as(OA => POST => '/team/bulk_member_add', { team_id => $all, all_users => JSON::PP::true }), 200, 'an admin of the organization does' or diag $k->raw;
+is $k->sql("SELECT count(*) FROM memberships m WHERE team_id = '$all' AND user_id <> 'default_user_id' AND NOT EXISTS (SELECT 1 FROM organization_memberships o WHERE o.organization_id = 'org-A' AND o.user_id = m.user_id)"), 0, 'with everybody of it';
+cmp_ok $j->{successful_additions}, '>', 3, 'all of them';
+cmp_ok $w->ok(POST => '/team/bulk_member_add', { team_id => $all, all_users => JSON::PP::true })->{successful_additions}, '>', 0, 'a proxy admin with everybody';
+
+# --- oneself
+
+my $member = sub { return $k->sql("SELECT allowed_models::text || ' ' || coalesce(budget_id, '-') FROM memberships WHERE team_id = 'alpha' AND user_id = 'user-TA'") };
+$w->ok(POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-TA', allowed_models => ['gpt-4o'], max_budget_in_team => 1 });
+my $was = $member->();
+for my $b ({ allowed_models => [] }, { allowed_models => undef }, { max_budget_in_team => 9 }, { max_budget_in_team => undef }, { rpm_limit => 1 }, { budget_duration => '1d' }, { tpm_limit => undef, role => 'admin' }) {
+    for my $me ({ user_id => 'user-TA' }, { user_email => 'ta@example.com' }) {
+        is as(TA => POST => '/team/member_update', { team_id => 'alpha', %$me, %$b }), 403, 'a team admin sets nothing of his own: ' . join ' ', sort keys %$b;
+        is $member->(), $was, 'nothing changed';
+    }
+}
+like $k->raw, qr/can not change his own limits/, 'with the reason';
+is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-TA', role => 'admin' }), 200, 'his role he may send';
+is $member->(), $was, 'which leaves his limits';
+is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-IU', max_budget_in_team => 2 }), 200, 'those of others too' or diag $k->raw;
+$w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
+is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', max_budget_in_team => 2 }), 200, 'an admin of the organization his own' or diag $k->raw;
+
+# --- the audit of members
+
+sub audit { return map { JSON::PP->new->utf8->decode($_) } split /\n/, $k->sql("SELECT json_build_array(action, object_id, before, after) FROM audit WHERE object_type = 'LiteLLM_$_[0]' AND object_id LIKE '%:$_[1]' ORDER BY id") }
+my $x = $w->team('org-A');
+$w->ok(POST => '/team/member_add', { team_id => $x, member => { role => 'user', user_id => 'aud' }, max_budget_in_team => 1 });
+$w->ok(POST => '/team/member_update', { team_id => $x, user_id => 'aud', role => 'admin', max_budget_in_team => 2, allowed_models => ['gpt-4o'] });
+$w->ok(POST => '/team/member_delete', { team_id => $x, user_id => 'aud' });
+$w->ok(POST => '/team/bulk_member_add', { team_id => $x, members => [ { role => 'user', user_id => 'aud' } ], max_budget_in_team => 3 });
+my $short = sub { my $m = shift; return $m && join '/', $m->{role}, $m->{max_budget_in_team} // '-', @{ $m->{allowed_models} } };
+is_deeply [ map { [ $_->[0], map { $short->($_) } @$_[ 2, 3 ] ] } audit('TeamMembership', "$x/aud") ],
+    [ [ 'created', undef, 'user/1' ], [ 'updated', 'user/1', 'admin/2/gpt-4o' ], [ 'deleted', 'admin/2/gpt-4o', undef ], [ 'created', undef, 'user/3' ] ], 'members of teams: before and after';
+$w->ok(POST => '/organization/member_add', { organization_id => 'org-A', member => { role => 'internal_user', user_id => 'aud' } });
+$w->ok(PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'aud', role => 'org_admin', max_budget_in_organization => 2 });
+$w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => 'aud' });
+$short = sub { my $m = shift; return $m && join '/', $m->{user_role}, ($m->{litellm_budget_table} // {})->{max_budget} // '-' };
+is_deeply [ map { [ $_->[0], map { $short->($_) } @$_[ 2, 3 ] ] } audit('OrganizationMembership', 'org-A/aud') ],
+    [ [ 'created', undef, 'internal_user/-' ], [ 'updated', 'internal_user/-', 'org_admin/2' ], [ 'deleted', 'org_admin/2', undef ] ], 'of organizations too';
+is admin(POST => '/organization/member_add', { organization_id => 'org-A', member => [] }), 422, 'nobody is no member';
 
 done_testing;

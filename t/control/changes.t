@@ -99,6 +99,40 @@ for my $c ([ 'organization', [ GET => '/organization/info?organization_id=m' ], 
 }
 is $k->sql(q{SELECT string_agg(kt_usd(max_budget_nusd)::text, ' ') FROM budgets WHERE budget_id = 'm'}), '5.0', 'refused ones changed nothing';
 
+# of members, rights and blocks of a team, and of blocks of a key: nothing is ignored
+
+my $kept = $w->ok(POST => '/key/generate', { user_id => 'user-IU' })->{key};
+my @of_team = map { [ GET => '/team/info?team_id=alpha', @$_ ] }
+    [ POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-IU', max_budget_in_team => 3 } ],
+    [ POST => '/team/member_add', { team_id => 'alpha', member => { role => 'user', user_id => 'late' } } ],
+    [ POST => '/team/member_delete', { team_id => 'alpha', user_id => 'late' } ],
+    [ POST => '/team/permissions_update', { team_id => 'alpha', team_member_permissions => ['/key/update'] } ],
+    [ POST => '/team/block', { team_id => 'alpha' } ], [ POST => '/team/unblock', { team_id => 'alpha' } ];
+push @of_team, map { [ GET => '/team/info?team_id=gamma', POST => "/team/model/$_", { team_id => 'gamma', models => ['gpt-4o'] } ] } qw(add delete);
+my @of_org = map { [ GET => '/organization/info?organization_id=org-A', @$_ ] }
+    [ PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'user-IU', role => 'internal_user' } ],
+    [ POST => '/organization/member_add', { organization_id => 'org-A', member => { role => 'internal_user', user_id => 'late' } } ],
+    [ DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => 'late' } ];
+for my $c (@of_team, @of_org, map { [ GET => "/key/info?key=$kept", POST => $_, { key => $kept } ] } '/key/block', '/key/unblock') {
+    my ($read, $info, @write) = @$c;
+    my $tag = sub { ($s, $j, $h) = $k->request($read, $info); return $h->{etag} };
+    my $old = $tag->();
+    ($s) = $k->request(@write, headers => { 'If-Match' => '"1"' });
+    is $s, 412, "$write[1]: not who has not seen it";
+    is $tag->(), $old, 'nothing changed';
+    ($s) = $k->request(@write, headers => { 'If-Match' => $old });
+    is $s, 200, 'who has' or diag $k->raw;
+    isnt $tag->(), $old, 'and it is another one now';
+}
+my $rows = $k->sql('SELECT count(*) FROM audit');
+for my $c ([ POST => '/key/generate', {} ], [ POST => '/team/new', {} ], [ POST => '/team/delete', { team_ids => ['gamma'] } ], [ POST => '/key/delete', { keys => [$kept] } ],
+           [ POST => '/user/new', { user_id => 'm9' } ], [ POST => '/organization/new', { organization_alias => 'x' } ], [ POST => '/model/new', { model_name => 'x', litellm_params => { model => 'openai/x' } } ]) {
+    ($s, $j) = $k->request(@$c, headers => { 'If-Match' => '"1"' });
+    is $s, 501, "$c->[1] knows no If-Match" or diag $k->raw;
+    is $j->{error}{param}, 'If-Match', 'and says so';
+}
+is $k->sql('SELECT count(*) FROM audit'), $rows, 'and nothing was done';
+
 # models that the organization lacks
 
 $w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => [ 'gpt-4o-mini', 'claude-*' ] });
