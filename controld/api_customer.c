@@ -20,7 +20,7 @@ const field_t  customer_body[] = {
     { "blocked", F_BOOL, "blocked", 1 },
     { "allowed_model_region", F_STR, "allowed_model_region", 0 },
     { "default_model", F_NAME, "default_model", 0 },
-    { "object_permission", F_EXTRA, NULL, 0 },
+    { "object_permission", F_EXTRA, NULL, F_REFUSED, "models" },
     { NULL, 0, NULL, 0 }
 };
 

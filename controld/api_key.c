@@ -52,9 +52,9 @@
     { "temp_budget_expiry", F_META, NULL, F_ADMIN },                          \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
-    { "mcp_rpm_limit", F_META, NULL, 0 },                                     \
-    { "tag_rpm_limit", F_META, NULL, 0 },                                     \
-    { "object_permission", F_EXTRA, NULL, 0 },                                \
+    { "mcp_rpm_limit", F_META, NULL, F_REFUSED },                             \
+    { "tag_rpm_limit", F_META, NULL, F_REFUSED },                             \
+    { "object_permission", F_EXTRA, NULL, F_REFUSED, "models" },              \
     { "agent_id", F_EXTRA, NULL, 0 },                                         \
     { "project_id", F_EXTRA, NULL, 0 },                                       \
     { "budget_fallbacks", F_EXTRA, NULL, 0 },                                 \
@@ -183,9 +183,12 @@ key_organization(req_t *r, const char *team_id)
 static void
 key_generate(req_t *r, const char *route)
 {
+    int          silent;
     jv_t        *out;
     key_new_t    k;
     const char  *user_id, *team_id;
+
+    silent = json_is_null(json_get(r->json, "duration"));
 
     if (key_defaults(r, 1) != 0 || key_temp_budget(r) != 0 || key_options(r) != 0
         || key_body_id(r, "user_id", &user_id) != 0
@@ -194,6 +197,7 @@ key_generate(req_t *r, const char *route)
         || key_may_create(r, &user_id, team_id, route) != 0
         || key_organization(r, team_id) != 0
         || grant_key(r, NULL, user_id, team_id, 1) != 0
+        || key_team_duration(r, team_id, NULL, silent) != 0
         || key_guaranteed(r, team_id, "") != 0
         || key_create(r, key_generate_body, user_id, team_id, &k) != 0
         || tx_commit(r) != 0)
@@ -460,6 +464,20 @@ key_keeps_organization(req_t *r, const key_ref_t *ref)
 }
 
 
+/* The body takes the key to another team, and says nothing about its end. */
+
+static int
+key_joins(req_t *r, const key_ref_t *ref)
+{
+    const char  *team;
+
+    team = json_str(r->json, "team_id");
+
+    return team && (ref->team_id == NULL || strcmp(team, ref->team_id) != 0)
+           && json_get(r->json, "duration") == NULL;
+}
+
+
 /* One key of r->json inside the open transaction. */
 
 int
@@ -487,6 +505,8 @@ key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
         || key_move(r, ref) != 0 || key_defaults(r, 0) != 0
         || key_keeps_organization(r, ref) != 0
         || grant_key(r, ref->token, ref->user_id, team ? team : ref->team_id, 0) != 0
+        || key_team_duration(r, team ? team : ref->team_id, ref->token,
+                             key_joins(r, ref)) != 0
         || key_guaranteed(r, team ? team : ref->team_id, ref->token) != 0
         || fields_read(r, key_update_body, &rs, 0) != 0
         || fields_metadata(r, &rs, 0) != 0)

@@ -113,7 +113,7 @@ key_delete_rows(req_t *r, PGresult *res)
 }
 
 
-/* Own keys, keys of teams that the caller administers; else nothing is deleted. */
+/* Own keys, keys of teams that let the caller; else nothing is deleted. */
 
 static int
 key_may_delete(req_t *r, const char *list, const char *by)
@@ -143,7 +143,7 @@ key_may_delete(req_t *r, const char *list, const char *by)
         team = db_str(res, i, 1);
 
         if (!access_self(r, db_str(res, i, 0))) {
-            rc = team ? key_team_admin(r, team) : 0;
+            rc = team ? access_team_permits(r, team, "/key/delete") : 0;
         }
     }
 
@@ -284,7 +284,8 @@ key_set_blocked(req_t *r, int blocked)
     }
 
     token = ref.token;
-    rc = access_admin(r) ? 1 : ref.team_id ? key_team_admin(r, ref.team_id) : 0;
+    rc = access_admin(r) ? 1 : ref.team_id
+         ? access_team_permits(r, ref.team_id, blocked ? "/key/block" : "/key/unblock") : 0;
 
     if (rc <= 0) {
         if (rc == 0) {

@@ -297,6 +297,7 @@ api_key_regenerate(req_t *r)
         || key_keeps_organization(r, &ref) != 0
         || key_temp_budget(r) != 0 || key_options(r) != 0 || grant_secret(r, ref.token) != 0
         || grant_key(r, ref.token, ref.user_id, ref.team_id, 0) != 0
+        || key_team_duration(r, ref.team_id, ref.token, 0) != 0
         || rotate_expired(r, ref.token) != 0)
     {
         return;
@@ -381,7 +382,8 @@ api_key_reset_spend(req_t *r)
         return;
     }
 
-    rc = access_admin(r) ? 1 : ref.team_id ? key_team_admin(r, ref.team_id) : 0;
+    rc = access_admin(r) ? 1 : ref.team_id
+         ? access_team_permits(r, ref.team_id, "/key/{key_id}/reset_spend") : 0;
     access_scoped(r);
 
     if (rc == 0) {

@@ -34,7 +34,7 @@ const field_t  org_body[] = {
     { "models", F_STRS, "models", 1 },
     { "model_rpm_limit", F_META, NULL, 0 },
     { "model_tpm_limit", F_META, NULL, 0 },
-    { "object_permission", F_EXTRA, NULL, 0 },
+    { "object_permission", F_EXTRA, NULL, F_REFUSED, "models" },
     { NULL, 0, NULL, 0 }
 };
 

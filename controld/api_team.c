@@ -5,6 +5,7 @@
 #include "db.h"
 #include "grant.h"
 #include "key.h"
+#include "kt_duration.h"
 #include "kt_money.h"
 #include "owner.h"
 #include "policy.h"
@@ -48,15 +49,15 @@ const field_t  team_body[] = {
     { "prompts", F_META, NULL, 0 },
     { "model_rpm_limit", F_META, NULL, 0 },
     { "model_tpm_limit", F_META, NULL, 0 },
-    { "mcp_rpm_limit", F_META, NULL, 0 },
+    { "mcp_rpm_limit", F_META, NULL, F_REFUSED },
     { "rpm_limit_type", F_META, NULL, 0 },
     { "tpm_limit_type", F_META, NULL, 0 },
     { "allowed_passthrough_routes", F_META, NULL, 0 },
     { "allowed_vector_store_indexes", F_META, NULL, 0 },
     { "disable_global_guardrails", F_META, NULL, 0 },
-    { "default_team_member_models", F_META, NULL, 0 },
+    { "default_team_member_models", F_TAGS, NULL, 0 },
     { "team_member_key_duration", F_META, NULL, 0 },
-    { "object_permission", F_EXTRA, NULL, 0 },
+    { "object_permission", F_EXTRA, NULL, F_REFUSED, "models" },
     { NULL, 0, NULL, 0 }
 };
 
@@ -123,6 +124,31 @@ team_check_soft(req_t *r, int64_t max, int64_t soft)
 }
 
 
+/* team_member_key_duration, wherever it stands. */
+
+static int
+team_key_duration(req_t *r)
+{
+    size_t          i;
+    const jv_t     *o, *v;
+    kt_duration_t   d;
+
+    for (i = 0; i < 2; i++) {
+        o = i ? json_get(r->json, "metadata") : r->json;
+        v = o && o->type == J_OBJ ? json_get(o, "team_member_key_duration") : NULL;
+
+        if (!json_is_null(v) && (v->type != J_STR || (v->len && kt_duration_parse(v->s,
+                                                      v->len, &d) != KT_OK)))
+        {
+            fail_repr(r, 400, "team_member_key_duration must be a duration, such as 30d");
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
 static int
 team_member_limits(req_t *r, member_limits_t *m)
 {
@@ -135,7 +161,7 @@ team_member_limits(req_t *r, member_limits_t *m)
     m->duration = json_str(r->json, "team_member_budget_duration");
     m->present = a > 0 || b > 0 || c > 0 || m->duration;
 
-    return c < 0 ? -1 : 0;
+    return c < 0 ? -1 : team_key_duration(r);
 }
 
 

@@ -552,6 +552,47 @@ field_is_column(const field_t *f)
 }
 
 
+static int
+field_is_empty(const jv_t *v)
+{
+    return json_is_null(v) || v->type == J_FALSE || (v->type == J_STR && v->len == 0)
+           || ((v->type == J_ARR || v->type == J_OBJ) && v->n == 0);
+}
+
+
+/* What would do nothing is not taken as if it did. */
+
+static int
+field_refused(req_t *r, const field_t *f, const jv_t *v)
+{
+    size_t       n;
+    const char  *p, *name;
+
+    if (!(f->flags & F_REFUSED)) {
+        return 0;
+    }
+
+    if (f->values == NULL && !field_is_empty(v)) {
+        fail_proxy(r, 400, "bad_request_error", f->name, "%s is not supported: it would have"
+                   " no effect", f->name);
+        return -1;
+    }
+
+    for (p = f->values; p && *p; p += n + (p[n] == '|')) {
+        n = strcspn(p, "|");
+        name = arena_dup(&r->a, p, n);
+
+        if (!field_is_empty(json_get(v, name))) {
+            fail_proxy(r, 400, "bad_request_error", f->name, "%s.%s is not supported: it"
+                       " would have no effect", f->name, name);
+            return -1;
+        }
+    }
+
+    return 0;
+}
+
+
 int
 fields_check(req_t *r, const field_t *table)
 {
@@ -573,7 +614,7 @@ fields_check(req_t *r, const field_t *table)
 
         memset(&rs, 0, sizeof(rs));
 
-        if (field_one(r, &rs, f, v, 1) != 0) {
+        if (field_refused(r, f, v) != 0 || field_one(r, &rs, f, v, 1) != 0) {
             return -1;
         }
     }

@@ -37,6 +37,8 @@ typedef enum {
 #define F_REQUIRED  0x2          /* absent or null: 422                        */
 #define F_ADMIN     0x4          /* only proxy admins may send it              */
 #define F_ZERO      0x8          /* but 0 or {} says nothing                   */
+#define F_REFUSED   0x10         /* nothing is behind it, or behind these members */
+                                 /* ("a|b") of it: 400 when it says something  */
 
 /*
  * A row without a column, of a type that is not moved elsewhere, is an argument of
@@ -47,7 +49,7 @@ typedef struct {
     ftype_t      type;
     const char  *col;
     unsigned     flags;
-    const char  *values;         /* of F_ENUM: "a|b|c"                         */
+    const char  *values;         /* of F_ENUM, of F_REFUSED: "a|b|c"           */
 } field_t;
 
 typedef struct {

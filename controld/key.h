@@ -69,6 +69,13 @@ int key_may_create(req_t *r, const char **user_id, const char *team_id,
 
 /* default_key_generate_params and upperbound_key_generate_params. */
 int key_defaults(req_t *r, int create);
+
+/*
+ * team_member_key_duration of the team bounds `duration` of the body for all but proxy
+ * admins.  fill: the caller has not asked for one, and gets that of the team, unless the
+ * key `token` (NULL: a new one) ends before.  0, or -1 after answering.
+ */
+int key_team_duration(req_t *r, const char *team_id, const char *token, int fill);
 int key_guaranteed(req_t *r, const char *team_id, const char *token);
 
 /* Writes the columns of rs to the row and keeps owners, meters and audit in step. */

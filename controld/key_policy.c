@@ -201,14 +201,14 @@ static int
 policy_team_known(req_t *r, const char *team_id)
 {
     return db_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit", team_id);
-                 }
+}
 
 
-                 int
-                 key_may_create(req_t *r, const char **user_id, const char *team_id,
-                 const char *route)
-                 {
-                 int          known, service;
+int
+key_may_create(req_t *r, const char **user_id, const char *team_id,
+    const char *route)
+{
+    int          known, service;
     const jv_t  *rules, *team, *personal, *meta;
 
     rules = settings_get(r, "key_generation_settings");
@@ -397,6 +397,88 @@ key_defaults(req_t *r, int create)
 {
     return (create && policy_defaults(r) != 0) || policy_upper(r, create) != 0
            ? -1 : 0;
+}
+
+
+/* team_member_key_duration of a team, NULL for none.  -1 after answering. */
+
+static int
+policy_team_duration(req_t *r, const char *team_id, const jv_t **max)
+{
+    jv_t       *o;
+    PGresult   *res;
+
+    *max = NULL;
+    res = db_q("SELECT metadata->>'team_member_key_duration' FROM teams WHERE team_id = $1",
+               team_id);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    if (PQntuples(res) && db_str(res, 0, 0)) {
+        o = json_obj(&r->a);
+        json_set(o, "duration", json_string(&r->a, arena_str(&r->a, db_str(res, 0, 0))));
+        *max = o->head;
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
+/* Does the key end within these seconds anyway?  -1 after answering. */
+
+static int
+policy_ends(req_t *r, const char *token, int64_t most)
+{
+    return db_is(r, "SELECT 1 FROM keys WHERE token = $1 AND expires <= now() + $2::bigint *"
+                 " interval '1 second'", token, arena_printf(&r->a, "%" PRId64, most));
+}
+
+
+int
+key_team_duration(req_t *r, const char *team_id, const char *token, int fill)
+{
+    int          rc;
+    int64_t      most, asked;
+    const jv_t  *v, *max;
+
+    if (team_id == NULL || access_admin(r)) {
+        return 0;
+    }
+
+    if (policy_team_duration(r, team_id, &max) != 0) {
+        return -1;
+    }
+
+    v = json_get(r->json, "duration");
+
+    if (max == NULL || policy_duration(max, &most) != 0 || (v == NULL && !fill)) {
+        return 0;
+    }
+
+    if (!json_is_null(v) && policy_duration(v, &asked) == 0 && asked <= most) {
+        return 0;
+    }
+
+    if (fill) {
+        rc = token ? policy_ends(r, token, most) : 0;
+
+        if (rc == 0) {
+            json_set(r->json, "duration", json_string(&r->a, max->s));
+        }
+
+        return rc < 0 ? -1 : 0;
+    }
+
+    fail_proxy(r, 403, "auth_error", "duration", "Keys of members of team %s end after %s"
+               " (team_member_key_duration)", team_id, max->s);
+
+    return -1;
 }
 
 

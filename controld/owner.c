@@ -80,6 +80,24 @@ owner_team(req_t *r, const char *team_id)
 }
 
 
+/* default_team_member_models of the team, for a member who is no admin of it. */
+
+static int
+owner_member_models(req_t *r, const char *team_id, const char *user_id)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "UPDATE memberships m SET allowed_models = ARRAY(SELECT"
+               " jsonb_array_elements_text(t.metadata->'default_team_member_models')) FROM"
+               " teams t WHERE t.team_id = m.team_id AND m.team_id = $1 AND m.user_id = $2"
+               " AND m.role = 'user' AND m.allowed_models = '{}' AND jsonb_typeof("
+               "t.metadata->'default_team_member_models') = 'array'", team_id, user_id);
+    PQclear(res);
+
+    return res ? 0 : -1;
+}
+
+
 int
 owner_member(req_t *r, const char *team_id, const char *user_id,
     const char *role, const char *email, int implicit)
@@ -98,7 +116,8 @@ owner_member(req_t *r, const char *team_id, const char *user_id,
                  : "ON CONFLICT (team_id, user_id) DO UPDATE SET"
                    " role = EXCLUDED.role, user_email = EXCLUDED.user_email,"
                    " implicit = false, created_at = clock_timestamp()"
-                   " RETURNING ent"), rs.n, rs.val)) != 0)
+                   " RETURNING ent"), rs.n, rs.val)) != 0
+        || (!implicit && owner_member_models(r, team_id, user_id) != 0))
     {
         return -1;
     }

@@ -72,6 +72,6 @@ const char *user_trim(arena_t *a, const char *s);
     { "model_tpm_limit", F_META, NULL, 0 },                                   \
     { "guardrails", F_META, NULL, 0 },                                        \
     { "prompts", F_META, NULL, 0 },                                           \
-    { "object_permission", F_EXTRA, NULL, 0 }
+    { "object_permission", F_EXTRA, NULL, F_REFUSED, "models" }
 
 #endif

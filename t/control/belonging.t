@@ -127,6 +127,67 @@ is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'use
 $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
 is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', max_budget_in_team => 2 }), 200, 'an admin of the organization his own' or diag $k->raw;
 
+# --- what a team gives to its members: models, the life of keys, permissions
+
+my $g = 'given';
+$w->ok(POST => '/team/new', { team_id => $g, organization_id => 'org-A', default_team_member_models => ['gpt-4o-mini'], team_member_key_duration => '1d', team_member_permissions => [ '/key/generate', '/key/update', '/key/regenerate' ],
+                              members_with_roles => [ { role => 'user', user_id => 'user-IU' }, { role => 'admin', user_id => 'user-TA' } ] });
+my $models = sub { return $k->sql("SELECT allowed_models FROM memberships WHERE team_id = '$g' AND user_id = '$_[0]'") };
+is $models->('user-IU'), '{gpt-4o-mini}', 'new members have the models of the team for them';
+is $models->('user-TA'), '{}', 'not its admins';
+$w->ok(POST => '/team/member_add', { team_id => $g, member => { role => 'user', user_id => 'user-OW' } });
+$w->ok(POST => '/team/member_add', { team_id => $g, member => { role => 'user', user_id => 'user-US' }, allowed_models => ['gpt-4o'] });
+is_deeply [ map { $models->("user-$_") } qw(OW US) ], [ '{gpt-4o-mini}', '{gpt-4o}' ], 'who comes later too, unless it is said otherwise';
+is admin(POST => '/team/update', { team_id => $g, default_team_member_models => 'gpt-4o' }), 422, 'a list';
+is admin(POST => '/team/update', { team_id => $g, @$_ }), 400, 'a duration' for [ team_member_key_duration => 'long' ], [ metadata => { team_member_key_duration => 7 } ];
+my $left = sub { return $k->sql("SELECT coalesce(round(extract(epoch FROM expires - now()) / 3600)::text, 'never') FROM keys WHERE token = '$_[0]'") };
+my $mint = sub { my ($who, %b) = @_; return as($who, POST => '/key/generate', { team_id => $g, %b }) };
+is $mint->('IU'), 200, 'a key of a member' or diag $k->raw;
+is $left->($j->{token}), 24, 'ends as the team says';
+my $mine = $j->{key};
+is $mint->('IU', duration => '2h'), 200, 'before that' or diag $k->raw;
+is $left->($j->{token}), 2, 'if he says so';
+for my $d ('25h', '-1') {
+    is $mint->('IU', duration => $d), 403, "not $d";
+    like $k->raw, qr/end after 1d \(team_member_key_duration\)/, 'with the reason';
+}
+is as(IU => POST => '/key/update', { key => $mine, duration => $_ }), 403, 'not by a change' for '30d', undef;
+is as(IU => POST => '/key/regenerate', { key => $mine, duration => '30d' }), 403, 'nor with another secret';
+is as(IU => POST => '/key/update', { key => $mine, duration => '3h' }), 200, 'less' or diag $k->raw;
+$w->ok(POST => '/team/new', { team_id => 'before', organization_id => 'org-A', team_member_permissions => [ '/key/generate', '/key/update' ], members_with_roles => [ { role => 'user', user_id => 'user-IU' } ] });
+for my $c ([ undef, 24 ], [ '40h', 24 ], [ '4h', 4 ]) {
+    as(IU => POST => '/key/generate', { team_id => 'before', defined $c->[0] ? (duration => $c->[0]) : () });
+    my $moved = $j->{token};
+    is as(IU => POST => '/key/update', { key => $moved, team_id => $g }), 200, 'a key that comes from another team' or diag $k->raw;
+    is $left->($moved), $c->[1], 'ends no later';
+}
+$mint->('PA', user_id => 'user-IU');
+is $left->($j->{token}), 'never', 'a proxy admin is not bound';
+
+my $of_ow = $w->ok(POST => '/key/generate', { team_id => $g, user_id => 'user-OW' })->{token};
+for my $c ([ '/key/block', { key => $of_ow } ], [ '/key/unblock', { key => $of_ow } ], [ "/key/$of_ow/reset_spend", { reset_to => 0 } ], [ '/key/delete', { keys => [$of_ow] } ]) {
+    (my $right = $c->[0]) =~ s{/[0-9a-f]{64}/}{/{key_id}/};
+    $w->ok(POST => '/team/permissions_update', { team_id => $g, team_member_permissions => ['/key/info'] });
+    is as(IU => POST => @$c), 403, "$right is not for members";
+    $w->ok(POST => '/team/permissions_update', { team_id => $g, team_member_permissions => [$right] });
+    is as(IU => POST => @$c), 200, 'but by permission' or diag $k->raw;
+    is as(CU => POST => @$c), $right eq '/key/delete' ? 404 : 403, 'of members alone' or diag $k->raw;
+}
+
+# --- what would do nothing
+
+my %nothing = (tag_rpm_limit => { t => 1 }, mcp_rpm_limit => { m => 1 }, object_permission => { models => ['gpt-4o'] });
+for my $f (sort keys %nothing) {
+    my $some = $w->ok(POST => '/key/generate', {})->{key};
+    my @at = ([ POST => '/key/generate', {} ], [ POST => '/key/update', { key => $some } ], $f eq 'tag_rpm_limit' ? () : [ POST => '/team/new', {} ],
+              $f eq 'object_permission' ? [ POST => '/organization/new', { organization_alias => 'x' } ] : ());
+    for my $c (@at) {
+        is admin($c->[0], $c->[1], { %{ $c->[2] }, $f => $nothing{$f} }), 400, "$c->[1]: $f is refused";
+        like $k->raw, qr/\Q$f\E.*is not supported/, 'by name';
+        is admin($c->[0], $c->[1], { %{ $c->[2] }, $f => $_ }), 200, 'but for nothing' or diag $k->raw for undef, {}, $f eq 'object_permission' ? { models => [], vector_stores => ['v'] } : ();
+    }
+}
+
 # --- the audit of members
 
 sub audit { return map { JSON::PP->new->utf8->decode($_) } split /\n/, $k->sql("SELECT json_build_array(action, object_id, before, after) FROM audit WHERE object_type = 'LiteLLM_$_[0]' AND object_id LIKE '%:$_[1]' ORDER BY id") }
