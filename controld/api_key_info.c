@@ -46,11 +46,45 @@ info_visible(req_t *r, const char *token, const char *user_id, const char *team_
 }
 
 
+/* What of each model's budget is spent, by model; NULL after answering. */
+
+static jv_t *
+info_models(req_t *r, const char *ent)
+{
+    jv_t      *out, *list, *o, *c;
+    PGresult  *res;
+
+    res = db_q("SELECT ent, json_build_object('model', model, 'budget_limit', kt_usd("
+               "limit_nusd), 'time_period', budget_duration) FROM submeters WHERE owner = $1"
+               " AND kind = 'model' AND limit_nusd IS NOT NULL ORDER BY model", ent);
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    out = json_obj(&r->a);
+    list = owner_rows(r, res, 0, 1);
+    PQclear(res);
+
+    for (c = list->head; c; c = c->next) {
+        o = json_obj(&r->a);
+        json_set(o, "current_spend", json_copy(&r->a, json_get(c, "spend")));
+        json_set(o, "budget_limit", json_copy(&r->a, json_get(c, "budget_limit")));
+        json_set(o, "time_period", json_copy(&r->a, json_get(c, "time_period")));
+        json_set(out, json_str(c, "model"), o);
+    }
+
+    return out;
+}
+
+
 void
 api_key_info(req_t *r)
 {
     int          rc;
-    jv_t        *rows, *out;
+    jv_t        *rows, *out, *models;
     PGresult    *res;
     const char  *sent;
 
@@ -75,8 +109,11 @@ api_key_info(req_t *r)
     rc = info_visible(r, PQgetvalue(res, 0, 2), arena_str(&r->a, db_str(res, 0, 3)),
                       arena_str(&r->a, db_str(res, 0, 4)));
 
-    if (rc > 0) {
+    models = rc > 0 ? info_models(r, PQgetvalue(res, 0, 0)) : NULL;
+
+    if (models) {
         rows = owner_rows(r, res, 0, 1);
+        json_set(rows->head, "model_max_budget_usage", models);
         tx_etag(r, db_int(res, 0, 5));
         json_del(rows->head, "token");
         out = json_obj(&r->a);

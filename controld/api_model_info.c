@@ -185,7 +185,7 @@ info_name(req_t *r, const model_view_t *v, const model_t *m)
     const char  *name;
 
     if (!v->all) {
-        return model_seen(v, m);
+        return model_usable(v, m);
     }
 
     name = json_str(m->info, "team_public_model_name");

@@ -13,6 +13,8 @@ typedef struct {
     int          all;            /* every model                                */
     jv_t        *allowed;        /* names and patterns; NULL: every model      */
     jv_t        *member;         /* and within these, of a member of a team    */
+    jv_t        *user;           /* of the user of a personal key              */
+    jv_t        *org;            /* of the organization                        */
     jv_t        *aliases;        /* names of its own, by what they stand for   */
     const char  *team_id;        /* whose own models are seen                  */
     jv_t        *groups;         /* names in `allowed` that are groups: members */
@@ -34,6 +36,9 @@ int model_member(const model_view_t *v, const char *name);
 
 /* What the model is called there; NULL: it is not seen. */
 const char *model_seen(const model_view_t *v, const model_t *m);
+
+/* The same where the lists of the user and of the organization have it, too. */
+const char *model_usable(const model_view_t *v, const model_t *m);
 
 /* model_name, litellm_params and model_info of the body.  0, or -1 after answering. */
 int model_check_body(req_t *r, const char **name, jv_t **params, jv_t **info);

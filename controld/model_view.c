@@ -5,11 +5,20 @@
 #include "util.h"
 
 
-static int
-model_view_row(req_t *r, model_view_t *v, PGresult *res)
+static jv_t *
+model_view_json(req_t *r, PGresult *res, int col)
 {
     const char  *text, *err;
 
+    text = db_str(res, 0, col);
+
+    return text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
+}
+
+
+static int
+model_view_row(req_t *r, model_view_t *v, PGresult *res)
+{
     if (!db_ok(res)) {
         db_log("the models of a caller are not known", res);
         PQclear(res);
@@ -18,15 +27,13 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
     }
 
     if (PQntuples(res)) {
-        text = db_str(res, 0, 0);
-        v->allowed = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
-        text = db_str(res, 0, 1);
-        v->aliases = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
+        v->allowed = model_view_json(r, res, 0);
+        v->aliases = model_view_json(r, res, 1);
         v->listed = arena_str(&r->a, db_str(res, 0, 2));
-        text = db_str(res, 0, 3);
-        v->groups = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
-        text = db_str(res, 0, 4);
-        v->member = text ? json_parse_big(&r->a, text, strlen(text), &err) : NULL;
+        v->groups = model_view_json(r, res, 3);
+        v->member = model_view_json(r, res, 4);
+        v->org = model_view_json(r, res, 5);
+        v->user = model_view_json(r, res, 6);
     }
 
     PQclear(res);
@@ -46,6 +53,11 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
     " t.model_aliases, t.router_settings) END"
 
 
+#define MODEL_ORG                                                             \
+    "CASE WHEN o.organization_id IS NOT NULL THEN kt_allowed(o.models, '{}',"  \
+    " '{*,all-proxy-models}') END"
+
+
 int
 model_view(req_t *r, model_view_t *v)
 {
@@ -62,9 +74,13 @@ model_view(req_t *r, model_view_t *v)
         " k.access_group_ids), CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
         " t.access_group_ids) END), kt_aliases(k.aliases, k.router_settings,"
         " t.model_aliases, t.router_settings), CASE WHEN cardinality(k.models) > 0 THEN"
-        " k.models ELSE t.models END, " MODEL_GROUPS ", " MODEL_MEMBER " FROM keys k LEFT"
+        " k.models ELSE t.models END, " MODEL_GROUPS ", " MODEL_MEMBER ", " MODEL_ORG ","
+        " CASE WHEN u.user_id IS NOT NULL THEN kt_user_models(u.models) END FROM keys k LEFT"
         " JOIN teams t ON t.team_id = k.team_id LEFT JOIN memberships m ON m.team_id ="
-        " k.team_id AND m.user_id = k.user_id WHERE k.token = $1", r->caller_key));
+        " k.team_id AND m.user_id = k.user_id LEFT JOIN organizations o ON"
+        " o.organization_id = coalesce(k.organization_id, t.organization_id) LEFT JOIN users"
+        " u ON u.user_id = k.user_id AND k.team_id IS NULL WHERE k.token = $1",
+        r->caller_key));
 }
 
 
@@ -88,8 +104,9 @@ model_view_team(req_t *r, model_view_t *v, const char *team_id)
 
     return model_view_row(r, v, db_q("SELECT kt_models(t.models, t.access_group_ids),"
         " kt_aliases('{}', NULL, t.model_aliases, t.router_settings), t.models, "
-        MODEL_GROUPS ", " MODEL_MEMBER " FROM teams t LEFT JOIN memberships m ON m.team_id"
-        " = t.team_id AND m.user_id = $2 WHERE t.team_id = $1", team_id,
+        MODEL_GROUPS ", " MODEL_MEMBER ", " MODEL_ORG ", NULL FROM teams t LEFT JOIN"
+        " memberships m ON m.team_id = t.team_id AND m.user_id = $2 LEFT JOIN organizations"
+        " o ON o.organization_id = t.organization_id WHERE t.team_id = $1", team_id,
         access_reads_all(r) ? NULL : r->caller_user));
 }
 
@@ -188,4 +205,16 @@ model_seen(const model_view_t *v, const model_t *m)
 
     return v->all || (model_listed(v->allowed, m, name)
                       && model_listed(v->member, m, name)) ? name : NULL;
+}
+
+
+const char *
+model_usable(const model_view_t *v, const model_t *m)
+{
+    const char  *name;
+
+    name = model_seen(v, m);
+
+    return name && (v->all || (model_listed(v->user, m, name)
+                               && model_listed(v->org, m, name))) ? name : NULL;
 }

@@ -188,6 +188,30 @@ for my $f (sort keys %nothing) {
     }
 }
 
+# --- lists of models with prices: what the gate would let through
+
+my $priced = sub { my $key = shift; ($s, $j) = $k->get('/model/info', key => $key); return join ' ', sort map { $_->{model_name} } @{ $j->{data} } };
+my $grouped = sub { my $key = shift; ($s, $j) = $k->get('/model_group/info', key => $key); return join ' ', sort map { $_->{model_group} } @{ $j->{data} } };
+my $personal = $w->fresh('SA');
+my $teams = $w->fresh('SA', 'alpha');
+like $_->($personal), qr/claude.* gpt-4o gpt/, 'without a list all' for $priced, $grouped;
+$w->ok(POST => '/user/update', { user_id => 'user-SA', models => ['gpt-4o-mini'] });
+is $_->($personal), 'gpt-4o-mini', 'the list of the user, for a personal key' for $priced, $grouped;
+like $_->($teams), qr/claude.* gpt-4o gpt/, 'not for one of a team' for $priced, $grouped;
+$w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => ['gpt-4o'] });
+is $_->($teams), 'gpt-4o', 'that the list of the organization binds' for $priced, $grouped;
+($s, $j) = $k->get('/model/info?teamId=alpha', key => $teams);
+is_deeply [ map { $_->{model_name} } @{ $j->{data} } ], ['gpt-4o'], 'of the team too';
+$w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => [] });
+$w->ok(POST => '/user/update', { user_id => 'user-SA', models => ['no-default-models'] });
+is $priced->($personal), '', 'no-default-models';
+
+# --- budgets of models
+
+my $budgeted = $w->ok(POST => '/key/generate', { model_max_budget => { 'gpt-4o' => { budget_limit => 2, time_period => '1d' }, 'gpt-4o-mini' => { rpm_limit => 3 } } })->{key};
+is_deeply $w->ok(GET => "/key/info?key=$budgeted")->{info}{model_max_budget_usage}, { 'gpt-4o' => { current_spend => 0, budget_limit => 2, time_period => '1d' } }, 'what is spent of each';
+is_deeply $w->ok(GET => "/key/info?key=$personal")->{info}{model_max_budget_usage}, {}, 'none';
+
 # --- the audit of members
 
 sub audit { return map { JSON::PP->new->utf8->decode($_) } split /\n/, $k->sql("SELECT json_build_array(action, object_id, before, after) FROM audit WHERE object_type = 'LiteLLM_$_[0]' AND object_id LIKE '%:$_[1]' ORDER BY id") }
