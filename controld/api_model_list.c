@@ -118,6 +118,17 @@ list_granted(req_t *r, const model_view_t *v, const jv_t *names, jv_t *list)
 }
 
 
+static jv_t *
+list_find(jv_t *list, const char *name)
+{
+    jv_t  *c;
+
+    for (c = list->head; c && strcmp(json_str(c, "id"), name); c = c->next) { /* void */ }
+
+    return c;
+}
+
+
 static void
 list_names(req_t *r, const model_view_t *v, const model_t *m, jv_t *list)
 {
@@ -139,7 +150,9 @@ list_names(req_t *r, const model_view_t *v, const model_t *m, jv_t *list)
     list_granted(r, v, v->member, list);
 
     for (c = v->aliases ? v->aliases->head : NULL; c; c = c->next) {
-        if (model_member(v, c->type == J_STR ? c->s : c->key)) {
+        name = c->type == J_STR ? c->s : c->key;
+
+        if (model_member(v, name) && (!v->own || list_find(list, name))) {
             list_add(r, list, c->key);
         }
     }
@@ -230,17 +243,6 @@ api_models(req_t *r)
         json_set(out, "object", json_string(&r->a, "list"));
         reply_json(r, 200, out);
     }
-}
-
-
-static jv_t *
-list_find(jv_t *list, const char *name)
-{
-    jv_t  *c;
-
-    for (c = list->head; c && strcmp(json_str(c, "id"), name); c = c->next) { /* void */ }
-
-    return c;
 }
 
 

@@ -16,6 +16,7 @@ typedef struct {
     jv_t        *user;           /* of the user of a personal key              */
     jv_t        *org;            /* of the organization                        */
     jv_t        *aliases;        /* names of its own, by what they stand for   */
+    int          own;            /* `allowed` is the key's own list            */
     const char  *team_id;        /* whose own models are seen                  */
     jv_t        *groups;         /* names in `allowed` that are groups: members */
     const char  *listed;         /* the list as it was given, as text[]        */

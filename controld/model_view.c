@@ -34,6 +34,7 @@ model_view_row(req_t *r, model_view_t *v, PGresult *res)
         v->member = model_view_json(r, res, 4);
         v->org = model_view_json(r, res, 5);
         v->user = model_view_json(r, res, 6);
+        v->own = *PQgetvalue(res, 0, 7) == 't';
     }
 
     PQclear(res);
@@ -70,13 +71,14 @@ model_view(req_t *r, model_view_t *v)
         return 0;
     }
 
-    return model_view_row(r, v, db_q("SELECT coalesce(kt_models(k.models,"
-        " k.access_group_ids), CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
+    return model_view_row(r, v, db_q("SELECT coalesce(kt_and_meant(l.models,"
+        " t.model_aliases, t.router_settings), CASE WHEN t.team_id IS NOT NULL THEN kt_models(t.models,"
         " t.access_group_ids) END), kt_aliases(k.aliases, k.router_settings,"
         " t.model_aliases, t.router_settings), CASE WHEN cardinality(k.models) > 0 THEN"
         " k.models ELSE t.models END, " MODEL_GROUPS ", " MODEL_MEMBER ", " MODEL_ORG ","
-        " CASE WHEN u.user_id IS NOT NULL THEN kt_user_models(u.models) END FROM keys k LEFT"
-        " JOIN teams t ON t.team_id = k.team_id LEFT JOIN memberships m ON m.team_id ="
+        " CASE WHEN u.user_id IS NOT NULL THEN kt_user_models(u.models) END, l.models IS NOT"
+        " NULL FROM keys k CROSS JOIN LATERAL (SELECT kt_models(k.models, k.access_group_ids)"
+        " AS models) l LEFT JOIN teams t ON t.team_id = k.team_id LEFT JOIN memberships m ON m.team_id ="
         " k.team_id AND m.user_id = k.user_id LEFT JOIN organizations o ON"
         " o.organization_id = coalesce(k.organization_id, t.organization_id) LEFT JOIN users"
         " u ON u.user_id = k.user_id AND k.team_id IS NULL WHERE k.token = $1",
@@ -104,7 +106,7 @@ model_view_team(req_t *r, model_view_t *v, const char *team_id)
 
     return model_view_row(r, v, db_q("SELECT kt_models(t.models, t.access_group_ids),"
         " kt_aliases('{}', NULL, t.model_aliases, t.router_settings), t.models, "
-        MODEL_GROUPS ", " MODEL_MEMBER ", " MODEL_ORG ", NULL FROM teams t LEFT JOIN"
+        MODEL_GROUPS ", " MODEL_MEMBER ", " MODEL_ORG ", NULL, false FROM teams t LEFT JOIN"
         " memberships m ON m.team_id = t.team_id AND m.user_id = $2 LEFT JOIN organizations"
         " o ON o.organization_id = t.organization_id WHERE t.team_id = $1", team_id,
         access_reads_all(r) ? NULL : r->caller_user));

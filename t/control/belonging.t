@@ -75,6 +75,21 @@ my $budget = $j->{budget_id};
 admin(PATCH => '/organization/update', { organization_id => $j->{organization_id}, max_budget => 5 });
 is_deeply [ $s, $j->{budget_id}, $j->{litellm_budget_table}{max_budget} ], [ 200, $budget, 5 ], 'a limit that comes later is in it';
 
+# --- what was there before
+
+my ($there) = $k->slurp("$Keytoll::Control::ROOT/sql/028_belonging.sql") =~ /(-- Keys and organizations that are there\..*)/s;
+my $old = $w->ok(POST => '/key/generate', { team_id => 'alpha', user_id => 'user-IU', organization_id => 'org-A' })->{token};
+my $own = $w->ok(POST => '/key/generate', { user_id => 'user-IU', organization_id => 'org-B' })->{token};
+$k->sql("ALTER TABLE keys DISABLE TRIGGER keys_refs; UPDATE keys SET organization_id = 'org-B' WHERE token = '$old'; ALTER TABLE keys ENABLE TRIGGER keys_refs;"
+      . "UPDATE organizations SET budget_id = NULL, max_budget_nusd = 7, version = version WHERE organization_id = 'org-B'");
+like refs($old), qr/^org:org-B/, 'a key that was left behind';
+$k->sql($there);
+is_deeply [ org_of($old), refs($old) ], [ 'org-A', 'org:org-A orgmember:org-A/user-IU' ], 'is where its team is';
+is org_of($own), 'org-B', 'a personal one stays';
+like $k->sql("SELECT budget_id || ' ' || max_budget_nusd FROM organizations WHERE organization_id = 'org-B'"), qr/^[0-9a-f-]{36} 7$/, 'an organization without a budget has one, and its own limit';
+is $k->sql("SELECT count(*) FROM organizations WHERE budget_id IS NULL AND deleted_at IS NULL"), 0, 'so have all';
+$k->sql("UPDATE organizations SET max_budget_nusd = NULL WHERE organization_id = 'org-B'");
+
 # --- people of others
 
 my $ob = $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'user', user_email => 'ob@example.com' } })->{updated_users}[0];

@@ -136,6 +136,9 @@ $w->ok(PATCH => '/organization/update', { organization_id => 'org-A', models => 
 sub policy { return JSON::PP->new->utf8->decode($k->sql("SELECT policy FROM kt_policy WHERE name = '$_[0]'")) }
 mint('IU', models => ['quick']);
 my $quick = $j->{token};
+my $named = $w->ok(POST => '/key/generate', { models => ['gpt-4o'], aliases => { mine => 'gpt-4o', far => 'elsewhere' } })->{key};
+($s, $j) = $k->get('/v1/models', key => $named);
+is_deeply [ sort map { $_->{id} } @{ $j->{data} } ], [ 'gpt-4o', 'mine' ], 'a name of the key is shown where it may be called';
 is_deeply policy("key:$quick")->{models}, [ 'quick', 'served' ], 'a second name means what the team says';
 my $v = $k->state("key:$quick")->{v};
 $w->ok(POST => '/team/update', { team_id => 'alpha', model_aliases => {} });
