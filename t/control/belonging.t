@@ -142,6 +142,14 @@ is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'use
 $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
 is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', max_budget_in_team => 2 }), 200, 'an admin of the organization his own' or diag $k->raw;
 
+# --- what the proxy's admins decide of a team
+
+for my $f ([ budget_enforcement => 'last_call' ], [ allowed_passthrough_routes => ['/x'] ]) {
+    is as(OA => POST => '/team/update', { team_id => 'gamma', @$f }), 403, "$f->[0] of a team is not for an admin of its organization" or diag $k->raw;
+    is as(OA => POST => '/team/new', { organization_id => 'org-A', @$f }), 403, 'nor of a new one';
+    is as(PA => POST => '/team/update', { team_id => 'gamma', @$f }), 200, 'but for a proxy admin' or diag $k->raw;
+}
+
 # --- what a team gives to its members: models, the life of keys, permissions
 
 my $g = 'given';
