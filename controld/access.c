@@ -553,6 +553,30 @@ access_refuse(req_t *r)
 }
 
 
+/*
+ * A secret that was replaced works for its grace period, but whoever is left with it
+ * changes nothing: not even the key, to lock out who has the one after.
+ */
+
+static int
+access_replaced(req_t *r, const access_t *row)
+{
+    const char  *now;
+
+    now = json_str(r->caller_row, "token");
+
+    if ((row->groups & G_READ) || now == NULL || strcmp(now, r->caller_token) == 0) {
+        return 0;
+    }
+
+    fail_proxy(r, 403, "auth_error", NULL, "This key was regenerated. Until the end of its"
+               " grace period it may read, and call models: use the key that replaced it"
+               " for %s", r->path);
+
+    return 1;
+}
+
+
 int
 access_gate(req_t *r, const access_t *row)
 {
@@ -570,7 +594,7 @@ access_gate(req_t *r, const access_t *row)
         return -1;
     }
 
-    if (access_key_routes(r, row->groups) != 0) {
+    if (access_key_routes(r, row->groups) != 0 || access_replaced(r, row)) {
         return -1;
     }
 
@@ -596,15 +620,22 @@ access_gate(req_t *r, const access_t *row)
 static int
 access_says_nothing(const jv_t *v)
 {
-    return v->type == J_OBJ ? v->n == 0
+    return v->type == J_NULL ? 1 : v->type == J_OBJ ? v->n == 0
            : v->type == J_NUM && v->s[strspn(v->s, "0.")] == '\0';
+}
+
+
+static int
+access_says(const field_t *f, const jv_t *v)
+{
+    return v && !((f->flags & F_ZERO) && access_says_nothing(v));
 }
 
 
 int
 access_fields(req_t *r, const field_t *table)
 {
-    const jv_t     *meta, *v;
+    const jv_t     *meta, *v, *in;
     const field_t  *f;
 
     if (r->master || r->role == ROLE_ADMIN) {
@@ -619,12 +650,9 @@ access_fields(req_t *r, const field_t *table)
         }
 
         v = json_get(r->json, f->name);
+        in = f->type == F_META || f->type == F_TAGS ? json_get(meta, f->name) : NULL;
 
-        if (json_is_null(v) && (f->type == F_META || f->type == F_TAGS)) {
-            v = json_get(meta, f->name);
-        }
-
-        if (!json_is_null(v) && !((f->flags & F_ZERO) && access_says_nothing(v))) {
+        if (access_says(f, v) || (!json_is_null(in) && access_says(f, in))) {
             fail_proxy(r, 403, "auth_error", f->name, "Only proxy admins can set %s."
                        " Your role=%s", f->name, access_role_name(r));
             return -1;

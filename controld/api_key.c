@@ -12,9 +12,12 @@
 #include "util.h"
 
 
-/* Shared by generate and update; owners, expiry and spend are handled apart. */
+/*
+ * Shared by generate and update; owners, expiry and spend are handled apart.  `zero` is
+ * F_ZERO where a value that says nothing changes nothing.
+ */
 
-#define KEY_FIELDS                                                            \
+#define KEY_FIELDS(zero)                                                      \
     { "key_alias", F_NAME, "key_alias", 0 },                                  \
     { "models", F_STRS, "models", 1 },                                        \
     { "max_budget", F_USD, "max_budget_nusd", 0 },                            \
@@ -23,15 +26,15 @@
     { "rpm_limit", F_INT, "rpm_limit", 0 },                                   \
     { "budget_duration", F_PERIOD, NULL, 0 },                                 \
     { "budget_limits", F_LIST, "budget_limits", 1 },                          \
-    { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN },       \
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN | zero }, \
     { "duration", F_EXPIRES, "expires", 0 },                                  \
     { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },        \
-    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN | F_ZERO },              \
-    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN | F_ZERO },    \
+    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN | zero },                \
+    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN | zero },      \
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },                     \
     { "aliases", F_OBJ, "aliases", 1 },                                       \
     { "blocked", F_BOOL, "blocked", 0 },                                      \
-    { "budget_id", F_ID, "budget_id", F_ADMIN },                              \
+    { "budget_id", F_ID, "budget_id", F_ADMIN | zero },                       \
     { "organization_id", F_ID, "organization_id", 0 },                        \
     { "allowed_routes", F_STRS, "allowed_routes", 1 },                        \
     { "policies", F_STRS, "policies", 1 },                                    \
@@ -47,9 +50,9 @@
     { "prompts", F_META, NULL, 0 },                                           \
     { "tags", F_TAGS, NULL, 0 },                                              \
     { "enforced_params", F_TAGS, NULL, 0 },                                   \
-    { "allowed_passthrough_routes", F_META, NULL, F_ADMIN },                  \
-    { "temp_budget_increase", F_META, NULL, F_ADMIN },                        \
-    { "temp_budget_expiry", F_META, NULL, F_ADMIN },                          \
+    { "allowed_passthrough_routes", F_META, NULL, F_ADMIN | zero },           \
+    { "temp_budget_increase", F_META, NULL, F_ADMIN | zero },                 \
+    { "temp_budget_expiry", F_META, NULL, F_ADMIN | zero },                   \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
     { "mcp_rpm_limit", F_META, NULL, F_REFUSED },                             \
@@ -62,7 +65,7 @@
     { "budget_exceeded_throttle_percentage", F_META, NULL, 0 }
 
 const field_t  key_generate_body[] = {
-    KEY_FIELDS,
+    KEY_FIELDS(F_ZERO),
     { "key", F_STR, NULL, 0 },
     { "user_id", F_ID, NULL, 0 },
     { "team_id", F_ID, NULL, 0 },
@@ -75,7 +78,7 @@ const field_t  key_generate_body[] = {
 };
 
 const field_t  key_update_body[] = {
-    KEY_FIELDS,
+    KEY_FIELDS(0),
     { "key", F_STR, NULL, 0 },
     { "spend", F_USD, NULL, F_ADMIN },
     { "metadata", F_OBJ, NULL, 0 },
@@ -86,7 +89,7 @@ const field_t  key_update_body[] = {
 };
 
 const field_t  key_regenerate_body[] = {
-    KEY_FIELDS,
+    KEY_FIELDS(0),
     { "key", F_STR, NULL, 0 },
     { "new_key", F_STR, NULL, 0 },
     { "new_master_key", F_STR, NULL, F_ADMIN },
@@ -190,7 +193,8 @@ key_generate(req_t *r, const char *route)
 
     silent = json_is_null(json_get(r->json, "duration"));
 
-    if (key_defaults(r, 1) != 0 || key_temp_budget(r) != 0 || key_options(r) != 0
+    if (key_type(r) != 0 || key_defaults(r, 1) != 0 || key_type(r) != 0
+        || key_temp_budget(r) != 0 || key_options(r) != 0
         || key_body_id(r, "user_id", &user_id) != 0
         || key_body_id(r, "team_id", &team_id) != 0 || owner_check_limits(r) != 0
         || tx_begin(r) != 0 || key_hold_owners(r, user_id, team_id) != 0
@@ -319,6 +323,15 @@ key_temp_budget(req_t *r)
 }
 
 
+static int
+key_unknown(req_t *r)
+{
+    fail_repr(r, 404, "Team not found, passed team_id=None");
+
+    return -1;
+}
+
+
 /* Who may change this key; litellm-api 8A. */
 
 int
@@ -333,6 +346,10 @@ key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
     user_id = json_str(r->json, "user_id");
 
     if (!key_is_own(r, ref)) {
+        if (ref->by_alias) {
+            return key_unknown(r);       /* it may have been guessed           */
+        }
+
         fail_repr(r, 403, "User can only create keys for themselves. Got user_id=%s,"
                   " Your ID=%s", ref->user_id ? ref->user_id : "None",
                   r->caller_user ? r->caller_user : "None");
@@ -348,7 +365,7 @@ key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
         return -1;
     }
 
-    if (!json_is_null(json_get(r->json, "blocked"))
+    if (json_get(r->json, "blocked")
         && (ref->team_id == NULL || key_team_admin(r, ref->team_id) != 1))
     {
         fail_repr(r, 403, "Only proxy admins and admins of the key's team can block or"
@@ -367,6 +384,60 @@ key_may_update(req_t *r, const key_ref_t *ref, const char *sent)
     }
 
     return 0;
+}
+
+
+/* Keys of the team `team`, all at once: its admins change whatever others own of them. */
+
+static int
+key_may_update_in(req_t *r, const key_ref_t *ref, const char *sent, const char *team)
+{
+    int  rc;
+
+    if (team == NULL || ref->team_id == NULL || strcmp(team, ref->team_id)
+        || json_get(r->json, "user_id") || key_is_own(r, ref))
+    {
+        return key_may_update(r, ref, sent);
+    }
+
+    rc = access_admin(r) ? 1 : key_team_admin(r, team);
+
+    return rc ? (rc > 0 ? 0 : -1) : key_may_update(r, ref, sent);
+}
+
+
+/* The team that a key moves to has what the key has, or gets by the same request. */
+
+static int
+key_move_models(req_t *r, const key_ref_t *ref, const char *team)
+{
+    int          rc;
+    bound_t      own, to;
+    const jv_t  *want, *have;
+    const char  *bad;
+
+    if (grant_bound(r, &own, BOUND_KEY, ref->token, NULL) != 0
+        || grant_bound(r, &to, BOUND_TEAM, team, NULL) != 0
+        || grant_wanted(r, &own, &want) != 0)
+    {
+        return -1;
+    }
+
+    have = json_get(to.row, "models");
+
+    if (want == NULL) {
+        return 0;                        /* whatever its team may              */
+    }
+
+    rc = grant_may(r, have, want, json_get(to.row, "names"), &bad);
+
+    if (rc == 0) {
+        fail_proxy(r, 401, "team_model_access_denied", "model", "Team=%s is not allowed to"
+                   " access model. This team can only access models=%s. Tried to access %s",
+                   team, json_text(&r->a, have), bad);
+    }
+
+    return rc > 0 ? 0 : -1;
 }
 
 
@@ -427,7 +498,7 @@ key_move(req_t *r, const key_ref_t *ref)
         fail_repr(r, 403, "The limits of this key are above those of team=%s", team);
     }
 
-    return rc ? -1 : 0;
+    return rc ? -1 : key_move_models(r, ref, team);
 }
 
 
@@ -481,7 +552,7 @@ key_joins(req_t *r, const key_ref_t *ref)
 /* One key of r->json inside the open transaction. */
 
 int
-key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
+key_update_one(req_t *r, const char *in, key_ref_t *ref, const char **sent, jv_t **row)
 {
     rowset_t     rs;
     const char  *team;
@@ -495,13 +566,12 @@ key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row)
     }
 
     if (ref->token == NULL) {
-        fail_repr(r, 404, "Team not found, passed team_id=None");
-        return -1;
+        return key_unknown(r);
     }
 
     team = json_str(r->json, "team_id");
 
-    if (key_may_update(r, ref, *sent) != 0 || tx_match(r, ref->version) != 0
+    if (key_may_update_in(r, ref, *sent, in) != 0 || tx_match(r, ref->version) != 0
         || key_move(r, ref) != 0 || key_defaults(r, 0) != 0
         || key_keeps_organization(r, ref) != 0
         || grant_key(r, ref->token, ref->user_id, team ? team : ref->team_id, 0) != 0
@@ -547,7 +617,7 @@ api_key_update(req_t *r)
     rc = field_usd(r, "spend", &spend);
 
     if (rc < 0 || owner_check_limits(r) != 0 || tx_begin(r) != 0
-        || key_update_one(r, &ref, &sent, &row) != 0
+        || key_update_one(r, NULL, &ref, &sent, &row) != 0
         || tx_commit(r) != 0
         || (rc > 0 && owner_adjust(r, arena_printf(&r->a, "key:%s", ref.token),
                                    spend) != 0))

@@ -51,7 +51,7 @@ key_taken_error(req_t *r)
 /* Each item in a transaction of its own: one that fails stops no other. */
 
 static void
-key_bulk_item(req_t *r, jv_t *item, jv_t *good, jv_t *bad)
+key_bulk_item(req_t *r, const char *team, jv_t *item, jv_t *good, jv_t *bad)
 {
     jv_t        *row, *o;
     key_ref_t    ref;
@@ -64,7 +64,7 @@ key_bulk_item(req_t *r, jv_t *item, jv_t *good, jv_t *bad)
 
     if (access_fields(r, key_update_body) == 0
         && fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
-        && tx_begin(r) == 0 && key_update_one(r, &ref, &sent, &row) == 0
+        && tx_begin(r) == 0 && key_update_one(r, team, &ref, &sent, &row) == 0
         && tx_commit(r) == 0)
     {
         key_spend(r, ref.token, row);
@@ -84,7 +84,7 @@ key_bulk_item(req_t *r, jv_t *item, jv_t *good, jv_t *bad)
 
 
 static void
-key_bulk(req_t *r, jv_t *items)
+key_bulk(req_t *r, const char *team, jv_t *items)
 {
     jv_t    *out, *good, *bad, *c, *next;
     size_t   n;
@@ -99,7 +99,7 @@ key_bulk(req_t *r, jv_t *items)
         r->touch_end = &r->touched;
 
         if (c->type == J_OBJ) {
-            key_bulk_item(r, c, good, bad);
+            key_bulk_item(r, team, c, good, bad);
         }
     }
 
@@ -150,7 +150,7 @@ api_key_bulk_update(req_t *r)
     }
 
     if (key_bulk_size(r, items->n) == 0) {
-        key_bulk(r, items);
+        key_bulk(r, NULL, items);
     }
 }
 
@@ -218,6 +218,6 @@ api_team_key_bulk_update(req_t *r)
     PQclear(res);
 
     if (key_bulk_size(r, items->n) == 0) {
-        key_bulk(r, items);
+        key_bulk(r, team, items);
     }
 }

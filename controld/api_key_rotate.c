@@ -46,47 +46,6 @@ rotate_target(req_t *r)
 }
 
 
-/*
- * Who has the secret of a key has the rights of its user: it goes to nobody who has
- * fewer himself.
- */
-
-static int
-rotate_rights(req_t *r, const key_ref_t *ref)
-{
-    int        more;
-    PGresult  *res;
-
-    if (ref->user_id == NULL || key_is_own(r, ref)) {
-        return 0;
-    }
-
-    res = db_q("SELECT 1 FROM users WHERE user_id = $1 AND user_role NOT IN"
-               " ('internal_user', 'internal_user_viewer') UNION ALL SELECT 1 FROM"
-               " organization_memberships WHERE user_id = $1 AND user_role = 'org_admin'"
-               " UNION ALL SELECT 1 FROM memberships m WHERE user_id = $1 AND role ="
-               " 'admin' AND NOT implicit AND NOT EXISTS (SELECT 1 FROM memberships x WHERE"
-               " x.team_id = m.team_id AND x.user_id = $2 AND x.role = 'admin' AND NOT"
-               " x.implicit) LIMIT 1", ref->user_id, r->caller_user);
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
-
-    more = PQntuples(res);
-    PQclear(res);
-
-    if (more) {
-        fail_repr(r, 403, "You are not authorized to regenerate this key: its user has"
-                  " rights that you do not have");
-    }
-
-    return more ? -1 : 0;
-}
-
-
 static int
 rotate_allowed(req_t *r, const key_ref_t *ref)
 {
@@ -95,8 +54,7 @@ rotate_allowed(req_t *r, const key_ref_t *ref)
     }
 
     if (ref->team_id) {
-        return key_member_permits(r, ref->team_id, "/key/regenerate") != 0
-               || rotate_rights(r, ref) != 0 ? -1 : 0;
+        return key_member_permits(r, ref->team_id, "/key/regenerate");
     }
 
     if (!key_is_own(r, ref)) {
@@ -295,7 +253,7 @@ api_key_regenerate(req_t *r)
         || tx_match(r, ref.version) != 0
         || key_defaults(r, 0) != 0
         || key_keeps_organization(r, &ref) != 0
-        || key_temp_budget(r) != 0 || key_options(r) != 0 || grant_secret(r, ref.token) != 0
+        || key_temp_budget(r) != 0 || key_options(r) != 0 || grant_secret(r, &ref) != 0
         || grant_key(r, ref.token, ref.user_id, ref.team_id, 0) != 0
         || key_team_duration(r, ref.team_id, ref.token, 0) != 0
         || rotate_expired(r, ref.token) != 0)

@@ -9,10 +9,7 @@
 #include "util.h"
 
 
-static const struct {
-    const char  *name;
-    int          scale;
-} grant_numbers[] = {
+const grant_number_t  grant_numbers[GRANT_NUMBERS] = {
     { "max_budget", KT_MONEY_USD },
     { "tpm_limit", 0 },
     { "rpm_limit", 0 },
@@ -49,8 +46,21 @@ grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fi
 }
 
 
+/* What the key has of a list after this request. */
+
+static const jv_t *
+grant_list(req_t *r, const bound_t *own, const char *name, const char *was)
+{
+    const jv_t  *l;
+
+    l = json_get(r->json, name);
+
+    return l ? l : json_get(own->row, was);
+}
+
+
 int
-grant_wanted(req_t *r, const jv_t **want)
+grant_wanted(req_t *r, const bound_t *own, const jv_t **want)
 {
     size_t       i;
     PGresult    *res;
@@ -58,7 +68,8 @@ grant_wanted(req_t *r, const jv_t **want)
     const char  *err, *text[2], **names;
 
     for (i = 0; i < 2; i++) {
-        l = json_get(r->json, i ? "access_group_ids" : "models");
+        l = i ? grant_list(r, own, "access_group_ids", "own_groups")
+              : grant_list(r, own, "models", "own_models");
         names = arena_alloc(&r->a, (l ? l->n + 1 : 1) * sizeof(char *));
         text[i] = "{}";
 
@@ -91,17 +102,18 @@ grant_wanted(req_t *r, const jv_t **want)
 
 
 static int
-grant_models(req_t *r, const bound_t *b, int fill)
+grant_models(req_t *r, const bound_t *b, const bound_t *now, int fill)
 {
-    int          rc, own;
+    int          rc, own, said;
     const jv_t  *have, *want, *models, *groups;
     const char  *bad;
 
     have = json_get(b->row, "models");
-    models = json_get(r->json, "models");
-    groups = json_get(r->json, "access_group_ids");
+    models = grant_list(r, now, "models", "own_models");
+    groups = grant_list(r, now, "access_group_ids", "own_groups");
+    said = json_get(r->json, "models") || json_get(r->json, "access_group_ids");
 
-    if (json_is_null(have)) {
+    if (json_is_null(have) || (!said && !fill)) {
         return 0;
     }
 
@@ -116,11 +128,11 @@ grant_models(req_t *r, const bound_t *b, int fill)
 
         /* empty is "whatever the user or team may": bounded at use */
 
-        return own && !fill && models
+        return own && !fill
                ? grant_refuse(r, "models", json_text(&r->a, have), b) : 0;
     }
 
-    if (grant_wanted(r, &want) != 0) {
+    if (grant_wanted(r, now, &want) != 0) {
         return -1;
     }
 
@@ -135,23 +147,14 @@ grant_models(req_t *r, const bound_t *b, int fill)
 }
 
 
-/* Limits that are no single numbers can not be compared: they are the same or not. */
+/* Limits that are no single numbers. */
 
-static const char *const  grant_wholes[] = {
+const char *const  grant_wholes[GRANT_WHOLES] = {
     "model_rpm_limit", "model_tpm_limit", "enforced_params", "model_max_budget",
     "budget_limits", "budget_duration"
 };
 
-#define GRANT_WHOLES  (sizeof(grant_wholes) / sizeof(grant_wholes[0]))
-#define GRANT_META    3                  /* the first are part of the metadata   */
-
-
-static int
-grant_equal(req_t *r, const jv_t *x, const jv_t *y)
-{
-    return !json_is_null(x) && !json_is_null(y)
-           && strcmp(json_text(&r->a, x), json_text(&r->a, y)) == 0;
-}
+#define GRANT_META  3                    /* the first are part of the metadata   */
 
 
 /* A key that has such limits passes them on, and does not change its own. */
@@ -184,93 +187,9 @@ grant_same(req_t *r, const bound_t *b, const bound_t *own, int create)
         if (create && json_is_null(want)) {
             json_set(r->json, grant_wholes[i], json_copy(&r->a, have));
 
-        } else if (want && !grant_equal(r, want, have)) {
+        } else if (want && !grant_tighter(r, grant_wholes[i], have, want)) {
             return grant_refuse(r, grant_wholes[i], json_text(&r->a, have), b);
         }
-    }
-
-    return 0;
-}
-
-
-static int
-grant_less(req_t *r, const bound_t *have, const bound_t *want, const char **name)
-{
-    size_t       i;
-    int64_t      x, y;
-    const jv_t  *h, *w;
-
-    for (i = 0; i < sizeof(grant_numbers) / sizeof(grant_numbers[0]); i++) {
-        *name = grant_numbers[i].name;
-        h = json_get(have->row, *name);
-        w = json_get(want->row, *name);
-
-        if (grant_value(h, grant_numbers[i].scale, &x)
-            && (!grant_value(w, grant_numbers[i].scale, &y) || y > x))
-        {
-            return 0;
-        }
-    }
-
-    for (i = 0; i < GRANT_WHOLES; i++) {
-        *name = grant_wholes[i];
-        h = json_get(have->row, *name);
-
-        if (!json_is_null(h) && !grant_equal(r, json_get(want->row, *name), h)) {
-            return 0;
-        }
-    }
-
-    *name = "throttle_on_budget_exceeded";
-    h = json_get(have->row, "throttle");
-    w = json_get(want->row, "throttle");
-
-    if (!json_is_null(json_get(have->row, "max_budget")) && grant_value(w, 0, &y)
-        && (!grant_value(h, 0, &x) || y > x))
-    {
-        return 0;
-    }
-
-    *name = "expires";
-    h = json_get(have->row, "expires_s");
-    w = json_get(want->row, "expires_s");
-
-    if (grant_value(h, 0, &x) && (!grant_value(w, 0, &y) || y > x)) {
-        return 0;
-    }
-
-    *name = "models";
-
-    if (!grant_covers(json_get(have->row, *name), json_get(want->row, *name))) {
-        return 0;
-    }
-
-    *name = "allowed_routes";
-
-    return grant_covers(json_get(have->row, *name), json_get(want->row, *name));
-}
-
-
-int
-grant_secret(req_t *r, const char *token)
-{
-    bound_t      key, own;
-    const char  *name;
-
-    if (access_admin(r) || strcmp(token, r->caller_key) == 0) {
-        return 0;
-    }
-
-    if (grant_bound(r, &key, BOUND_KEY, r->caller_key, NULL) != 0
-        || grant_bound(r, &own, BOUND_KEY, token, NULL) != 0)
-    {
-        return -1;
-    }
-
-    if (!grant_less(r, &key, &own, &name)) {
-        fail_proxy(r, 403, "auth_error", name, "This key may do more than yours: %s",
-                   name);
-        return -1;
     }
 
     return 0;
@@ -290,16 +209,12 @@ grant_routes(req_t *r, const bound_t *b, int fill)
     }
 
     if (json_is_null(want) || want->n == 0) {
-        if (fill && json_is_null(json_get(r->json, "key_type"))) {
+        if (fill) {
             json_set(r->json, "allowed_routes", json_copy(&r->a, have));
             return 0;
         }
 
-        if (fill || want) {
-            return grant_refuse(r, "allowed_routes", json_text(&r->a, have), b);
-        }
-
-        return 0;
+        return want ? grant_refuse(r, "allowed_routes", json_text(&r->a, have), b) : 0;
     }
 
     for (c = want->head; c; c = c->next) {
@@ -358,7 +273,7 @@ grant_expiry(req_t *r, const bound_t *b, int fill)
 
 
 static int
-grant_within(req_t *r, const bound_t *b, int fill)
+grant_within(req_t *r, const bound_t *b, const bound_t *now, int fill)
 {
     size_t  i;
 
@@ -366,7 +281,7 @@ grant_within(req_t *r, const bound_t *b, int fill)
         return 0;
     }
 
-    for (i = 0; i < sizeof(grant_numbers) / sizeof(grant_numbers[0]); i++) {
+    for (i = 0; i < GRANT_NUMBERS; i++) {
         if (grant_one_number(r, b, grant_numbers[i].name, grant_numbers[i].scale,
                              fill) != 0)
         {
@@ -374,7 +289,7 @@ grant_within(req_t *r, const bound_t *b, int fill)
         }
     }
 
-    return grant_models(r, b, fill) != 0 || grant_routes(r, b, fill) != 0
+    return grant_models(r, b, now, fill) != 0 || grant_routes(r, b, fill) != 0
            || grant_expiry(r, b, fill) != 0 ? -1 : 0;
 }
 
@@ -436,10 +351,10 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
 
     grant_service(r, &b.own);
 
-    return grant_within(r, &b.key, create) != 0
-           || grant_within(r, &b.owner, 0) != 0
-           || grant_within(r, &b.holder, 0) != 0
-           || grant_within(r, &b.maker, create) != 0
+    return grant_within(r, &b.key, &b.own, create) != 0
+           || grant_within(r, &b.owner, &b.own, 0) != 0
+           || grant_within(r, &b.holder, &b.own, 0) != 0
+           || grant_within(r, &b.maker, &b.own, create) != 0
            || grant_same(r, &b.key, &b.own, create) != 0
            || grant_aliases(r, &b) != 0
            || grant_fallbacks(r, &b) != 0

@@ -7,7 +7,9 @@
 #define CTL_GRANT_H
 
 #include "fields.h"
+#include "grant_bound.h"
 #include "http.h"
+#include "key.h"
 
 
 /*
@@ -20,10 +22,17 @@ int grant_key(req_t *r, const char *token, const char *user_id, const char *team
     int create);
 
 /*
- * The caller gets the secret of another key: it may do no more than his own.  0, or -1
- * after answering 403.
+ * The caller gets the secret of another key, and with it the rights of its user: neither
+ * has more than he and the key he calls with.  0, or -1 after answering 403.
  */
-int grant_secret(req_t *r, const char *token);
+int grant_secret(req_t *r, const key_ref_t *ref);
+
+/*
+ * A key as it is before a change, and after: for who is no proxy admin it does no more
+ * than before.  In the transaction of the change.  0, or -1 after answering.
+ */
+int grant_now(req_t *r, const char *token, bound_t *b);
+int grant_kept(req_t *r, const char *token, const bound_t *before);
 
 /* A team has no more than its organization, whoever asks: 400. */
 int grant_team(req_t *r, const char *org_id);

@@ -56,7 +56,7 @@ grant_reach(req_t *r, const char *name, const jv_t *want, const bounds_t *b)
     models = json_get(r->json, "models");
     groups = json_get(r->json, "access_group_ids");
 
-    if ((models || groups) && grant_wanted(r, &own) != 0) {
+    if ((models || groups) && grant_wanted(r, &b->own, &own) != 0) {
         return -1;
     }
 

@@ -11,7 +11,8 @@
     " 'rpm_limit', coalesce(k.rpm_limit, b.rpm_limit), 'max_parallel_requests'," \
     " coalesce(k.max_parallel_requests, b.max_parallel_requests), 'models',"  \
     " kt_models(k.models, k.access_group_ids), 'allowed_routes',"             \
-    " nullif(k.allowed_routes, '{}'), 'expires_s', floor(extract(epoch FROM"  \
+    " nullif(k.allowed_routes, '{}'), 'own_models', to_json(k.models),"      \
+    " 'own_groups', to_json(k.access_group_ids), 'expires_s', floor(extract(epoch FROM"  \
     " k.expires))::bigint, 'budget_duration', coalesce(k.budget_duration,"    \
     " b.budget_duration), 'model_max_budget', nullif(coalesce(nullif("        \
     "k.model_max_budget, '{}'), b.model_max_budget), '{}'), 'budget_limits'," \
@@ -20,13 +21,23 @@
     "k.metadata), 'service_account_id', k.metadata->'service_account_id',"    \
     " 'model_rpm_limit',"                                                     \
     " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
-    " k.metadata->'model_tpm_limit') FROM keys k LEFT JOIN budgets b USING"   \
+    " k.metadata->'model_tpm_limit', 'strict', kt_strict(coalesce("           \
+    "k.budget_enforcement, b.budget_enforcement)), 'permissions', nullif("    \
+    "k.permissions, '{}'), 'config', nullif(k.config, '{}'),"                 \
+    " 'allowed_passthrough_routes', k.metadata->'allowed_passthrough_routes'," \
+    " 'temp', kt_usd(kt_temp_nusd(k.metadata)::bigint), 'reach', (SELECT"     \
+    " json_agg(x) FROM (SELECT value FROM jsonb_each_text(kt_alias_map("      \
+    "k.aliases, k.router_settings)) UNION SELECT jsonb_array_elements_text("  \
+    "value) FROM jsonb_each(kt_falls(k.extra->'budget_fallbacks'))) y(x)))"   \
+    " FROM keys k LEFT JOIN budgets b USING"                                  \
     " (budget_id) WHERE k.token = $1"
 
 #define BOUND_SQL_USER                                                            \
     "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \
     " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
-    " max_parallel_requests, 'models', kt_user_models(models)) FROM users"    \
+    " max_parallel_requests, 'models', kt_user_models(models), 'budget_duration'," \
+    " budget_duration, 'model_max_budget', nullif(model_max_budget, '{}'),"   \
+    " 'budget_limits', nullif(budget_limits, '[]')) FROM users"               \
     " WHERE user_id = $1"
 
 #define BOUND_SQL_TEAM                                                            \

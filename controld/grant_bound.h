@@ -49,8 +49,33 @@ int grant_value(const jv_t *v, int scale, int64_t *n);
 /* Answers 403: `name` exceeds `text` that b has.  -1. */
 int grant_refuse(req_t *r, const char *name, const char *text, const bound_t *b);
 
-/* models and access_group_ids of the body as an allow-list, NULL: everything. */
-int grant_wanted(req_t *r, const jv_t **want);
+/*
+ * models and access_group_ids of the body, and of the key where it is silent, as an
+ * allow-list; NULL: everything.  0, or -1 after answering.
+ */
+int grant_wanted(req_t *r, const bound_t *own, const jv_t **want);
+
+/* Limits of rows by wire name: numbers at a scale, and what is no single number. */
+
+#define GRANT_NUMBERS  4
+#define GRANT_WHOLES   6
+
+typedef struct {
+    const char  *name;
+    int          scale;
+} grant_number_t;
+
+extern const grant_number_t  grant_numbers[GRANT_NUMBERS];
+extern const char *const     grant_wholes[GRANT_WHOLES];
+
+/* 1 when the limit `want` of this name in grant_wholes lets no more through than `have`. */
+int grant_tighter(req_t *r, const char *name, const jv_t *have, const jv_t *want);
+
+/*
+ * 1 when what is bound like `want` may do no more than what is bound like `have`: limits,
+ * models, routes, aliases, rights of the key.  0 and *name when it may, -1 after answering.
+ */
+int grant_less(req_t *r, const bound_t *have, const bound_t *want, const char **name);
 
 /*
  * A request for an alias is a request for what it leads to, so an alias may lead only

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "access.h"
 #include "conf.h"
+#include "grant.h"
 #include "key.h"
 #include "kt_key.h"
 #include "kt_schema.h"
@@ -94,7 +95,13 @@ key_find_body(req_t *r, key_ref_t *ref, const char **sent)
     *sent = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "";
     PQclear(res);
 
-    return key_find(r, *sent, ref);
+    if (key_find(r, *sent, ref) != 0) {
+        return -1;
+    }
+
+    ref->by_alias = 1;
+
+    return 0;
 }
 
 
@@ -356,11 +363,18 @@ key_check(req_t *r, const char *token)
 }
 
 
-static int
-key_type(req_t *r, rowset_t *rs)
+int
+key_type(req_t *r)
 {
-    const char  *type, *routes;
-    const jv_t  *v;
+    jv_t                     *list;
+    size_t                    i;
+    const jv_t               *v, *said;
+    static const char *const  types[][2] = {
+        { "llm_api", "llm_api_routes" },
+        { "management", "management_routes" },
+        { "read_only", "info_routes" },
+        { "default", NULL }
+    };
 
     v = json_get(r->json, "key_type");
 
@@ -368,38 +382,49 @@ key_type(req_t *r, rowset_t *rs)
         return 0;
     }
 
-    type = v->type == J_STR ? v->s : "";
+    for (i = 0; i < 4 && (v->type != J_STR || strcmp(v->s, types[i][0])); i++) { /* void */ }
 
-    if (strcmp(type, "default") == 0) {
-        return 0;
-    }
-
-    if (strcmp(type, "llm_api") == 0) {
-        routes = "llm_api_routes";
-    } else if (strcmp(type, "management") == 0) {
-        routes = "management_routes";
-    } else if (strcmp(type, "read_only") == 0) {
-        routes = "info_routes";
-    } else {
+    if (i == 4) {
         fail_field(r, "key_type", "enum", "Input should be 'llm_api', 'management',"
                    " 'read_only' or 'default'", v);
         return -1;
     }
 
-    row_set(rs, "allowed_routes", "text[]", db_array(&r->a, &routes, 1));
+    if (types[i][1] == NULL) {
+        return 0;
+    }
+
+    list = json_arr(&r->a);
+    json_push(list, json_string(&r->a, types[i][1]));
+    said = json_get(r->json, "allowed_routes");
+
+    if (!json_is_null(said) && said->n
+        && strcmp(json_text(&r->a, said), json_text(&r->a, list)) != 0)
+    {
+        fail_proxy(r, 400, "bad_request_error", "key_type", "key_type %s stands for"
+                   " allowed_routes %s: pass one of the two", v->s,
+                   json_text(&r->a, list));
+        return -1;
+    }
+
+    json_set(r->json, "allowed_routes", list);
 
     return 0;
 }
 
 
-/* soft_budget makes a budgets row of its own and links it. */
+/*
+ * soft_budget makes a budgets row of its own and links it; the limits of the budget that
+ * the key was to have, by itself or by default, go on in that row.
+ */
 
 static int
 key_soft_budget(req_t *r, rowset_t *rs)
 {
     int          rc;
     int64_t      soft;
-    const char  *id;
+    PGresult    *res;
+    const char  *id, *of;
 
     rc = field_usd(r, "soft_budget", &soft);
 
@@ -407,10 +432,25 @@ key_soft_budget(req_t *r, rowset_t *rs)
         return rc;
     }
 
+    of = json_str(r->json, "budget_id");
     id = owner_budget(r, NULL, -1, soft, -1, -1, NULL);
-    row_set(rs, "budget_id", "text", id);
 
-    return id ? 0 : -1;
+    if (id == NULL) {
+        return -1;
+    }
+
+    row_set(rs, "budget_id", "text", id);
+    res = of ? tx_q(r, "UPDATE budgets n SET max_budget_nusd = o.max_budget_nusd,"
+                    " max_parallel_requests = o.max_parallel_requests, tpm_limit ="
+                    " o.tpm_limit, rpm_limit = o.rpm_limit, model_max_budget ="
+                    " o.model_max_budget, budget_duration = o.budget_duration,"
+                    " period_kind = o.period_kind, period_len_s = o.period_len_s,"
+                    " period_id = o.period_id, period_end_s = o.period_end_s,"
+                    " budget_enforcement = o.budget_enforcement FROM budgets o WHERE"
+                    " n.budget_id = $1 AND o.budget_id = $2 RETURNING 1", id, of) : NULL;
+    PQclear(res);
+
+    return of && res == NULL ? -1 : 0;
 }
 
 
@@ -554,7 +594,7 @@ key_create(req_t *r, const field_t *table, const char *user_id,
     k->text = key_text(r, "key");
 
     if (k->text == NULL || fields_read(r, table, &rs, 1) != 0
-        || fields_metadata(r, &rs, 1) != 0 || key_type(r, &rs) != 0)
+        || fields_metadata(r, &rs, 1) != 0)
     {
         return -1;
     }
@@ -694,12 +734,14 @@ key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
     jv_t **row)
 {
     jv_t        *before;
+    bound_t      was;
     const char  *ent;
 
     ent = arena_printf(&r->a, "key:%s", ref->token);
 
-    if (key_row(r, ref->token, &before) != 0 || key_check(r, ref->token) != 0
-        || key_write(r, rs, ref->token) != 0 || key_row(r, ref->token, row) != 0
+    if (key_row(r, ref->token, &before) != 0 || grant_now(r, ref->token, &was) != 0
+        || key_check(r, ref->token) != 0 || key_write(r, rs, ref->token) != 0
+        || grant_kept(r, ref->token, &was) != 0 || key_row(r, ref->token, row) != 0
         || owner_submeters(r, ent, *row) != 0
         || key_options_fit(r, ref->token, *row) != 0
         || tx_audit(r, action, "LiteLLM_VerificationToken", ref->token,

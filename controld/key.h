@@ -34,6 +34,7 @@ typedef struct {
     const char  *user_id;
     const char  *team_id;
     int64_t      version;
+    int          by_alias;       /* found by its alias alone                   */
 } key_ref_t;
 
 int key_find(req_t *r, const char *sent, key_ref_t *ref);
@@ -66,6 +67,12 @@ const char *key_taken_error(req_t *r);
  */
 int key_may_create(req_t *r, const char **user_id, const char *team_id,
     const char *route);
+
+/*
+ * key_type of the body is allowed_routes, which is put there.  0, or -1 after refusing one
+ * that says something else than allowed_routes.
+ */
+int key_type(req_t *r);
 
 /* default_key_generate_params and upperbound_key_generate_params. */
 int key_defaults(req_t *r, int create);
@@ -101,8 +108,12 @@ int key_keeps_organization(req_t *r, const key_ref_t *ref);
 /* 1 when the team is of this organization. */
 int key_team_is_of(req_t *r, const char *team_id, const char *org_id);
 
-/* /key/update of r->json inside the open transaction.  0, or -1 after answering. */
-int key_update_one(req_t *r, key_ref_t *ref, const char **sent, jv_t **row);
+/*
+ * /key/update of r->json inside the open transaction.  in: the team whose keys are changed
+ * all at once, NULL for one key.  0, or -1 after answering.
+ */
+int key_update_one(req_t *r, const char *in, key_ref_t *ref, const char **sent,
+    jv_t **row);
 
 /* The row with its spend, after the commit. */
 void key_spend(req_t *r, const char *token, jv_t *row);

@@ -290,6 +290,12 @@ policy_defaults(req_t *r)
     for (c = params && params->type == J_OBJ ? params->head : NULL; c; c = c->next) {
         v = json_get(r->json, c->key);
 
+        if (strcmp(c->key, "key_type") == 0
+            && !json_is_null(json_get(r->json, "allowed_routes")))
+        {
+            continue;
+        }
+
         if (json_is_null(v)
             || ((v->type == J_ARR || v->type == J_OBJ) && v->n == 0
                 && (strcmp(c->key, "models") == 0
