@@ -11,7 +11,7 @@ my $T = JSON::PP::true;
 my $g = Keytoll::Test->gate(workers => 2, nginx => 2);
 
 sub ask { my ($key, %o) = @_; return http_call($g->{port}[$o{nginx} // 0], 'POST', $o{path} // '/v1/chat/completions', ['Authorization', "Bearer $key", @{ $o{headers} // [] }], chat_body(%{ $o{body} // {} })) }
-sub calls { my $s = $g->status; return ($s->{redis_calls_total}, $s->{cache_hits_total}) }
+sub calls { return ($g->{r}->functions, $g->status->{cache_hits_total}) }
 sub kept { # the refusal stays, without a question to Redis
     my ($key, $reason, $what, %o) = @_;
     my $first = ask($key, %o);
