@@ -109,6 +109,16 @@ ngx_http_keytoll_admit_flush(void)
 }
 
 
+/* Whether requests wait for the next flush, though Redis could be asked. */
+
+ngx_uint_t
+ngx_http_keytoll_admit_waits(void)
+{
+    return !ngx_queue_empty(&ngx_http_keytoll_waiting)
+           && !ngx_http_keytoll_redis_starting();
+}
+
+
 /* Answers the request if Redis need not, or can not, be asked: NGX_DONE. */
 
 ngx_int_t

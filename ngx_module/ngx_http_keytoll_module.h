@@ -515,6 +515,7 @@ ngx_int_t ngx_http_keytoll_name_identity(ngx_http_keytoll_ctx_t *ctx);
 
 void ngx_http_keytoll_admit(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_admit_flush(void);
+ngx_uint_t ngx_http_keytoll_admit_waits(void);
 ngx_int_t ngx_http_keytoll_answered(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_ask(ngx_http_keytoll_ctx_t *ctx);
 u_char *ngx_http_keytoll_amount(u_char *p, int64_t v);

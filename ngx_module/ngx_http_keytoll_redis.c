@@ -347,7 +347,9 @@ ngx_http_keytoll_redis_flush(ngx_event_t *ev)
     ngx_http_keytoll_settle_flush();
     ngx_http_keytoll_admit_flush();
 
-    if (rc->flush.posted) {
+    /* what began to wait meanwhile has posted it for itself */
+
+    if (rc->flush.posted && !ngx_http_keytoll_admit_waits()) {
         ngx_delete_posted_event(&rc->flush);
     }
 
