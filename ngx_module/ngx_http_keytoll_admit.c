@@ -93,12 +93,11 @@ ngx_http_keytoll_admit_flush(void)
 
         ctx = ngx_queue_data(q, ngx_http_keytoll_ctx_t, queue);
 
-        if (!ngx_http_keytoll_cache_passed(ctx->token)) {
+        if (!ctx->stranger && !ngx_http_keytoll_cache_passed(ctx->token)) {
             ngx_http_keytoll_stranger(ctx);
             continue;
         }
 
-        ctx->stranger = 0;
         ctx->queued = 0;
 
         ngx_http_keytoll_ask(ctx);

@@ -237,12 +237,15 @@ typedef struct {
 /*
  * One request.  Transitions:
  *   NEW -> BODY -> ADMIT -> ADMITTED -> DISPATCHED -> SETTLED
- *   NEW, BODY, ADMIT -> REFUSED     nothing was reserved
+ *   NEW -> SIFT -> SIFTED -> BODY   during a flood of unknown keys
+ *   NEW, SIFT, BODY, ADMIT -> REFUSED     nothing was reserved
  *   ADMIT -> SETTLED                granted after we had given up: released
  */
 
 typedef enum {
     NGX_HTTP_KEYTOLL_NEW = 0,
+    NGX_HTTP_KEYTOLL_SIFT,
+    NGX_HTTP_KEYTOLL_SIFTED,
     NGX_HTTP_KEYTOLL_BODY,
     NGX_HTTP_KEYTOLL_ADMIT,
     NGX_HTTP_KEYTOLL_ADMITTED,
@@ -543,6 +546,7 @@ void ngx_http_keytoll_admit_init(void);
 
 void ngx_http_keytoll_stranger_init(void);
 void ngx_http_keytoll_stranger(ngx_http_keytoll_ctx_t *ctx);
+ngx_uint_t ngx_http_keytoll_stranger_unread(ngx_http_keytoll_ctx_t *ctx);
 void ngx_http_keytoll_stranger_unknown(void);
 void ngx_http_keytoll_strangers_ask(void);
 

@@ -43,6 +43,8 @@ static ngx_int_t ngx_http_keytoll_again(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_start(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+static ngx_int_t ngx_http_keytoll_read(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 static ngx_http_keytoll_ctx_t *ngx_http_keytoll_create_ctx(
     ngx_http_request_t *r);
 static void ngx_http_keytoll_classify(ngx_http_request_t *r,
@@ -87,6 +89,20 @@ ngx_http_keytoll_handler(ngx_http_request_t *r)
         return rc;
     }
 
+    if (ngx_http_keytoll_stranger_unread(ctx)) {
+        return ngx_http_keytoll_wait(r) == NGX_OK
+               ? NGX_AGAIN : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_keytoll_read(r, ctx);
+}
+
+
+static ngx_int_t
+ngx_http_keytoll_read(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_int_t  rc;
+
     ctx->state = NGX_HTTP_KEYTOLL_BODY;
 
     r->request_body_in_single_buf = 1;
@@ -114,9 +130,10 @@ ngx_http_keytoll_why(ngx_http_keytoll_ctx_t *ctx)
 
 
 /*
- * The handler runs again: the phases go on after the verdict, or error_page
- * has sent the request elsewhere.  One that was not admitted may be shown a
- * file, but is never proxied.
+ * The handler runs again: the phases go on after the verdict, the key turned
+ * out to exist before the body was read, or error_page has sent the request
+ * elsewhere.  One that was not admitted may be shown a file, but is never
+ * proxied.
  */
 
 static ngx_int_t
@@ -131,6 +148,9 @@ ngx_http_keytoll_again(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
     case NGX_HTTP_KEYTOLL_DISPATCHED:
     case NGX_HTTP_KEYTOLL_SETTLED:
         return NGX_DECLINED;
+
+    case NGX_HTTP_KEYTOLL_SIFTED:
+        return ngx_http_keytoll_read(r, ctx);
 
     case NGX_HTTP_KEYTOLL_REFUSED:
         break;
@@ -200,13 +220,6 @@ ngx_http_keytoll_start(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     if (reason == KT_ADMITTED) {
         return NGX_OK;
-    }
-
-    if (r->headers_in.chunked) {
-
-        /* client_max_body_size does not bound a discarded chunked body */
-
-        r->keepalive = 0;
     }
 
     return ngx_http_keytoll_refuse(r, ctx, reason, NULL);

@@ -4,9 +4,10 @@
  * and are asked about in bounded numbers, first come, first served: a flood of
  * made-up keys queues here and not in front of clients.
  *
- * While such a flood comes, Redis is first asked in one call of kt_known which
- * of the keys there are, a fraction of what kt_admit costs it.  Those that
- * exist are admitted in the usual way, one round trip later than in quiet
+ * While such a flood comes, Redis is first asked, before a body is read, in
+ * one call of kt_known which of the keys there are, a fraction of what kt_admit
+ * costs it.  Calls keep a distance, so that each has several keys.  Those that
+ * exist are admitted in the usual way, a few milliseconds later than in quiet
  * times, and so are all when the call says anything else: only a master with
  * the generation that this worker has can tell that there is no such key.
  */
@@ -16,38 +17,52 @@
 
 
 #define NGX_HTTP_KEYTOLL_STRANGERS    32        /* asked about at once       */
-#define NGX_HTTP_KEYTOLL_SIFTED       128       /* in one call               */
+#define NGX_HTTP_KEYTOLL_SIEVE        128       /* in one call               */
 #define NGX_HTTP_KEYTOLL_FLOOD        32        /* unknown keys in 2 s       */
+#define NGX_HTTP_KEYTOLL_APART_MS     2         /* from sieve to sieve       */
 
 
 typedef struct {
     ngx_uint_t                     n;
     uint64_t                       mark;        /* of the cache, when sent   */
-    ngx_http_keytoll_pending_t     item[NGX_HTTP_KEYTOLL_SIFTED];
+    ngx_http_keytoll_pending_t     item[NGX_HTTP_KEYTOLL_SIEVE];
 } ngx_http_keytoll_sieve_t;
 
 
 static ngx_uint_t ngx_http_keytoll_flooded(void);
 static ngx_http_keytoll_ctx_t *ngx_http_keytoll_stranger_next(void);
+static void ngx_http_keytoll_stranger_pass(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_strangers_sift(void);
+static void ngx_http_keytoll_stranger_late(ngx_http_keytoll_ctx_t *ctx);
+static void ngx_http_keytoll_sift_again(ngx_event_t *ev);
 static ngx_int_t ngx_http_keytoll_sieve_send(ngx_http_keytoll_sieve_t *sieve);
 static void ngx_http_keytoll_sieve_reply(void *data, redisReply *reply,
     ngx_uint_t last);
+static u_char ngx_http_keytoll_sieve_says(ngx_http_keytoll_sieve_t *sieve,
+    redisReply *reply, ngx_uint_t i);
 static void ngx_http_keytoll_sieve_one(ngx_http_keytoll_sieve_t *sieve,
     ngx_http_keytoll_ctx_t *ctx, redisReply *reply, ngx_uint_t i);
 
 
-static ngx_queue_t  ngx_http_keytoll_strange;
-static ngx_uint_t   ngx_http_keytoll_sieves;    /* without a reply           */
-static time_t       ngx_http_keytoll_unknown_sec;
-static ngx_uint_t   ngx_http_keytoll_unknown_now;
-static ngx_uint_t   ngx_http_keytoll_unknown_before;
+static ngx_queue_t       ngx_http_keytoll_strange;
+static ngx_uint_t        ngx_http_keytoll_sieves;    /* without a reply      */
+static ngx_event_t       ngx_http_keytoll_apart;
+static ngx_connection_t  ngx_http_keytoll_apart_dumb;
+static time_t            ngx_http_keytoll_unknown_sec;
+static ngx_uint_t        ngx_http_keytoll_unknown_now;
+static ngx_uint_t        ngx_http_keytoll_unknown_before;
 
 
 void
 ngx_http_keytoll_stranger_init(void)
 {
     ngx_queue_init(&ngx_http_keytoll_strange);
+
+    ngx_http_keytoll_apart_dumb.fd = (ngx_socket_t) -1;
+    ngx_http_keytoll_apart.handler = ngx_http_keytoll_sift_again;
+    ngx_http_keytoll_apart.log = ngx_cycle->log;
+    ngx_http_keytoll_apart.data = &ngx_http_keytoll_apart_dumb;
+    ngx_http_keytoll_apart.cancelable = 1;
 }
 
 
@@ -59,6 +74,30 @@ ngx_http_keytoll_stranger(ngx_http_keytoll_ctx_t *ctx)
     ctx->stranger = 1;
     ctx->queued = 1;
     ngx_queue_insert_tail(&ngx_http_keytoll_strange, &ctx->queue);
+}
+
+
+/*
+ * Before the body is read: 1 when the request waits, to be answered or, should
+ * its key exist, to be resumed for its body.
+ */
+
+ngx_uint_t
+ngx_http_keytoll_stranger_unread(ngx_http_keytoll_ctx_t *ctx)
+{
+    if (!ngx_http_keytoll_flooded() || !ngx_http_keytoll_redis_ready()
+        || !ngx_http_keytoll_registry_ready()
+        || ngx_http_keytoll_cache_passed(ctx->token))
+    {
+        return 0;
+    }
+
+    ctx->state = NGX_HTTP_KEYTOLL_SIFT;
+
+    ngx_http_keytoll_stranger(ctx);
+    ngx_http_keytoll_redis_post();
+
+    return 1;
 }
 
 
@@ -147,11 +186,26 @@ ngx_http_keytoll_strangers_ask(void)
                 break;
             }
 
-            ngx_http_keytoll_ask(ctx);
+            ngx_http_keytoll_stranger_pass(ctx);
         }
 
         ngx_http_keytoll_call_send();
     }
+}
+
+
+/* kt_admit has the last word; what it is asked may be in the body. */
+
+static void
+ngx_http_keytoll_stranger_pass(ngx_http_keytoll_ctx_t *ctx)
+{
+    if (ctx->state == NGX_HTTP_KEYTOLL_SIFT) {
+        ctx->state = NGX_HTTP_KEYTOLL_SIFTED;
+        ngx_http_keytoll_resume(ctx);
+        return;
+    }
+
+    ngx_http_keytoll_ask(ctx);
 }
 
 
@@ -164,9 +218,11 @@ ngx_http_keytoll_strangers_sift(void)
     ngx_http_keytoll_ctx_t    *ctx;
     ngx_http_keytoll_sieve_t  *sieve;
 
-    if (ngx_http_keytoll_sieves) {
+    if (ngx_http_keytoll_sieves || ngx_http_keytoll_apart.timer_set) {
         return;
     }
+
+    ngx_add_timer(&ngx_http_keytoll_apart, NGX_HTTP_KEYTOLL_APART_MS);
 
     sieve = ngx_alloc(sizeof(ngx_http_keytoll_sieve_t), ngx_cycle->log);
     if (sieve == NULL) {
@@ -175,14 +231,16 @@ ngx_http_keytoll_strangers_sift(void)
 
     sieve->n = 0;
 
-    while (sieve->n < NGX_HTTP_KEYTOLL_SIFTED) {
+    while (sieve->n < NGX_HTTP_KEYTOLL_SIEVE) {
         ctx = ngx_http_keytoll_stranger_next();
 
         if (ctx == NULL) {
             break;
         }
 
-        if (ngx_http_keytoll_answered(ctx) == NGX_OK) {
+        if (ctx->state == NGX_HTTP_KEYTOLL_SIFT
+            || ngx_http_keytoll_answered(ctx) == NGX_OK)
+        {
             ctx->pending = &sieve->item[sieve->n];
             sieve->item[sieve->n++].ctx = ctx;
         }
@@ -201,17 +259,51 @@ ngx_http_keytoll_strangers_sift(void)
     for (i = 0; i < sieve->n; i++) {
         ctx = sieve->item[i].ctx;
         ctx->pending = NULL;
-        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        ngx_http_keytoll_stranger_late(ctx);
     }
 
     ngx_free(sieve);
 }
 
 
+/*
+ * Redis did not say.  Only "keytoll_redis_failure allow" lets a key pass that
+ * never passed before, and what it costs is in the body.
+ */
+
+static void
+ngx_http_keytoll_stranger_late(ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
+
+    if (ctx->state == NGX_HTTP_KEYTOLL_SIFT) {
+
+        if (klcf->failure == NGX_HTTP_KEYTOLL_FAIL_ALLOW) {
+            ngx_http_keytoll_stranger_pass(ctx);
+            return;
+        }
+
+        ngx_http_keytoll_answer(ctx, KT_REDIS_DOWN, NULL);
+        return;
+    }
+
+    ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+}
+
+
+static void
+ngx_http_keytoll_sift_again(ngx_event_t *ev)
+{
+    ngx_http_keytoll_redis_post();
+}
+
+
 static ngx_int_t
 ngx_http_keytoll_sieve_send(ngx_http_keytoll_sieve_t *sieve)
 {
-    ngx_str_t   argv[5 + NGX_HTTP_KEYTOLL_SIFTED];
+    ngx_str_t   argv[5 + NGX_HTTP_KEYTOLL_SIEVE];
     ngx_uint_t  i;
 
     sieve->mark = ngx_http_keytoll_cache_mark();
@@ -264,6 +356,25 @@ ngx_http_keytoll_sieve_reply(void *data, redisReply *reply, ngx_uint_t last)
 }
 
 
+/* '0' or '1' as Redis knows the key, or 0 when it can not tell. */
+
+static u_char
+ngx_http_keytoll_sieve_says(ngx_http_keytoll_sieve_t *sieve,
+    redisReply *reply, ngx_uint_t i)
+{
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2
+        || reply->element[0]->type != REDIS_REPLY_INTEGER
+        || reply->element[0]->integer != KT_ADMITTED
+        || reply->element[1]->type != REDIS_REPLY_STRING
+        || reply->element[1]->len != sieve->n)
+    {
+        return 0;
+    }
+
+    return (u_char) reply->element[1]->str[i];
+}
+
+
 /* Nothing has been reserved: whoever leaves has nothing to give back. */
 
 static void
@@ -271,22 +382,28 @@ ngx_http_keytoll_sieve_one(ngx_http_keytoll_sieve_t *sieve,
     ngx_http_keytoll_ctx_t *ctx, redisReply *reply, ngx_uint_t i)
 {
     if (reply == NULL) {
-        ngx_http_keytoll_unavailable(ctx, KT_REDIS_DOWN);
+        ngx_http_keytoll_stranger_late(ctx);
         return;
     }
 
-    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2
-        && reply->element[0]->type == REDIS_REPLY_INTEGER
-        && reply->element[0]->integer == KT_ADMITTED
-        && reply->element[1]->type == REDIS_REPLY_STRING
-        && reply->element[1]->len == sieve->n
-        && reply->element[1]->str[i] == '0')
-    {
+    switch (ngx_http_keytoll_sieve_says(sieve, reply, i)) {
+
+    case '0':
         ngx_http_keytoll_stranger_unknown();
         ngx_http_keytoll_cache_deny(ctx, KT_KEY_UNKNOWN, NULL, sieve->mark);
         ngx_http_keytoll_answer(ctx, KT_KEY_UNKNOWN, NULL);
         return;
+
+    case '1':
+
+        /* the next one is not asked about by name, be it refused or not */
+
+        ngx_http_keytoll_cache_seen(ctx->token, 0, sieve->mark);
+        break;
+
+    default:
+        break;
     }
 
-    ngx_http_keytoll_ask(ctx);
+    ngx_http_keytoll_stranger_pass(ctx);
 }

@@ -79,6 +79,13 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
         goto failed;
     }
 
+    if (r->headers_in.chunked && r->request_body == NULL) {
+
+        /* client_max_body_size does not bound a discarded chunked body */
+
+        r->keepalive = 0;
+    }
+
     rc = ngx_http_discard_request_body(r);
     if (rc != NGX_OK) {
         ngx_http_finalize_request(r, rc);
