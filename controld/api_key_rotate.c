@@ -147,8 +147,10 @@ rotate_expired(req_t *r, const char *token)
     PQclear(res);
 
     if (expired) {
-        fail_repr(r, 400, "This key has expired. Pass a new 'duration' to regenerate"
-                  " it.");
+        fail_repr(r, 400, access_admin(r)
+                  ? "This key has expired. Pass a new 'duration' to regenerate it."
+                  : "This key has expired. Generate a new one, or ask a proxy admin to"
+                    " regenerate it with a new 'duration'.");
         return -1;
     }
 

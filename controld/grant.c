@@ -300,7 +300,7 @@ grant_within(req_t *r, const bound_t *b, const bound_t *now, int fill)
  */
 
 static int
-grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id)
+grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id, int create)
 {
     int  rc;
 
@@ -309,6 +309,10 @@ grant_members(req_t *r, bounds_t *b, const char *user_id, const char *team_id)
     }
 
     if (user_id && grant_bound(r, &b->holder, BOUND_MEMBER, team_id, user_id) != 0) {
+        return -1;
+    }
+
+    if (create && user_id == NULL && grant_nobodys(r, team_id) != 0) {
         return -1;
     }
 
@@ -344,7 +348,7 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
         || (team_id && grant_bound(r, &b.owner, BOUND_TEAM, team_id, NULL) != 0)
         || (team_id == NULL && user_id
             && grant_bound(r, &b.owner, BOUND_USER, user_id, NULL) != 0)
-        || grant_members(r, &b, user_id, team_id) != 0)
+        || grant_members(r, &b, user_id, team_id, create) != 0)
     {
         return -1;
     }

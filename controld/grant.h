@@ -27,6 +27,9 @@ int grant_key(req_t *r, const char *token, const char *user_id, const char *team
  */
 int grant_secret(req_t *r, const key_ref_t *ref);
 
+/* May the caller have a key of this team that is no user's?  0, or -1 after answering 403. */
+int grant_nobodys(req_t *r, const char *team_id);
+
 /*
  * A key as it is before a change, and after: for who is no proxy admin it does no more
  * than before.  In the transaction of the change.  0, or -1 after answering.

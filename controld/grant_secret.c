@@ -25,16 +25,30 @@
     " AND NOT x.implicit AND (m.role IS DISTINCT FROM 'admin' OR x.role = 'admin'))" \
     " LIMIT 1"
 
-/* Whose place in one team, or in its organization, has limits that bind what he spends. */
+#define SECRET_BOUND                                                              \
+    "(b.max_budget_nusd IS NOT NULL OR b.rpm_limit IS NOT NULL OR b.tpm_limit IS NOT" \
+    " NULL OR b.max_parallel_requests IS NOT NULL)"
+
+/* Has the place of $2 in team $1, or in one where $3 is as well, limits of its own? */
 
 #define SECRET_SQL_SPENDS                                                         \
-    "SELECT 1 FROM memberships m LEFT JOIN teams t USING (team_id) JOIN budgets b ON" \
-    " b.budget_id = coalesce(m.budget_id, t.member_budget_id) WHERE m.team_id = $1" \
-    " AND m.user_id = $2 AND (b.max_budget_nusd IS NOT NULL OR b.rpm_limit IS NOT NULL" \
-    " OR b.tpm_limit IS NOT NULL OR b.max_parallel_requests IS NOT NULL) UNION ALL" \
-    " SELECT 1 FROM teams t JOIN organization_memberships o USING (organization_id)" \
-    " JOIN budgets b ON b.budget_id = o.budget_id WHERE t.team_id = $1 AND o.user_id" \
-    " = $2 AND b.max_budget_nusd IS NOT NULL LIMIT 1"
+    "SELECT 1 FROM memberships m JOIN teams t USING (team_id) JOIN budgets b ON" \
+    " b.budget_id = coalesce(m.budget_id, t.member_budget_id) WHERE m.user_id = $2" \
+    " AND (m.team_id = $1 OR EXISTS (SELECT 1 FROM memberships x WHERE x.team_id =" \
+    " m.team_id AND x.user_id = $3 AND NOT x.implicit)) AND " SECRET_BOUND    \
+    " UNION ALL SELECT 1 FROM organization_memberships o JOIN budgets b USING" \
+    " (budget_id) WHERE o.user_id = $2 AND (o.organization_id IN (SELECT"     \
+    " t.organization_id FROM teams t WHERE t.team_id = $1 OR EXISTS (SELECT 1 FROM" \
+    " memberships x WHERE x.team_id = t.team_id AND x.user_id = $3 AND NOT"   \
+    " x.implicit)) OR EXISTS (SELECT 1 FROM organization_memberships x WHERE" \
+    " x.organization_id = o.organization_id AND x.user_id = $3)) AND "        \
+    SECRET_BOUND " LIMIT 1"
+
+/* Limits of user $1 that bind his keys of a team as well. */
+
+#define SECRET_SQL_RATES                                                          \
+    "SELECT 1 FROM users b WHERE user_id = $1 AND (rpm_limit IS NOT NULL OR"  \
+    " tpm_limit IS NOT NULL OR max_parallel_requests IS NOT NULL)"
 
 /* Teams of the owner $1 where the caller $2 has a list of models: both lists. */
 
@@ -100,10 +114,13 @@ secret_lists(req_t *r, const char *owner)
 }
 
 
-/* The owner is nothing, anywhere, that the caller is not. */
+/*
+ * The owner is nothing, anywhere, that the caller is not, and nothing limits the caller
+ * where the owner's money would be spent.
+ */
 
 static int
-secret_owner(req_t *r, const char *owner)
+secret_owner(req_t *r, const char *owner, const char *team_id)
 {
     int          more;
     bound_t      have, want;
@@ -113,6 +130,13 @@ secret_owner(req_t *r, const char *owner)
 
     if (more) {
         return more < 0 ? -1 : secret_refuse(r, "its user has rights that you do not have");
+    }
+
+    more = db_is(r, SECRET_SQL_SPENDS, team_id, r->caller_user, owner);
+
+    if (more) {
+        return more < 0 ? -1 : secret_refuse(r, "what you spend where its user is, is"
+                                             " limited");
     }
 
     if (secret_lists(r, owner) != 0
@@ -129,27 +153,54 @@ secret_owner(req_t *r, const char *owner)
 }
 
 
-/* A key of a team that is not the caller's: what he has in the team binds it no longer. */
+/*
+ * What a caller who does not run the team spends there himself is limited: not so what
+ * he spends by a key that is nobody's.
+ */
+
+int
+grant_nobodys(req_t *r, const char *team_id)
+{
+    int  rc;
+
+    if (r->caller_user == NULL) {
+        return 0;                        /* the calling key bounds it          */
+    }
+
+    rc = access_team_admin(r, team_id);
+
+    if (rc) {
+        return rc < 0 ? -1 : 0;
+    }
+
+    rc = db_is(r, SECRET_SQL_SPENDS, team_id, r->caller_user, NULL);
+
+    if (rc == 0) {
+        rc = db_is(r, SECRET_SQL_RATES, r->caller_user);
+    }
+
+    if (rc > 0) {
+        fail_repr(r, 403, "You are not authorized to have a service account key of team %s:"
+                  " what you spend there yourself is limited", team_id);
+    }
+
+    return rc ? -1 : 0;
+}
+
+
+/* Of a service account: its models are those that the caller has in the team. */
 
 static int
-secret_team(req_t *r, const key_ref_t *ref, const bound_t *key)
+secret_service(req_t *r, const char *team_id, const bound_t *key)
 {
     int          rc;
     bound_t      mine;
     const jv_t  *list, *want;
     const char  *bad;
 
-    rc = db_is(r, SECRET_SQL_SPENDS, ref->team_id, r->caller_user);
-
-    if (rc) {
-        return rc < 0 ? -1 : secret_refuse(r, "what you spend in its team is limited");
-    }
-
-    if (ref->user_id) {
-        return 0;                        /* its user's list binds it           */
-    }
-
-    if (grant_bound(r, &mine, BOUND_MEMBER, ref->team_id, r->caller_user) != 0) {
+    if (grant_nobodys(r, team_id) != 0
+        || grant_bound(r, &mine, BOUND_MEMBER, team_id, r->caller_user) != 0)
+    {
         return -1;
     }
 
@@ -204,9 +255,9 @@ grant_secret(req_t *r, const key_ref_t *ref)
         return 0;
     }
 
-    if (ref->user_id && secret_owner(r, ref->user_id) != 0) {
-        return -1;
+    if (ref->user_id) {
+        return secret_owner(r, ref->user_id, ref->team_id);
     }
 
-    return ref->team_id ? secret_team(r, ref, &own) : 0;
+    return ref->team_id ? secret_service(r, ref->team_id, &own) : 0;
 }

@@ -96,7 +96,9 @@ is_deeply policy("key:$j->{token}")->{refs}, [ 'team:alpha', 'org:org-A', 'membe
 my $own = $j->{key};
 ($s, $j) = $w->as('IU', POST => '/key/update', { key => $own, models => ['claude-3'] });
 is $s, 403, 'not by an update either';
-is mint('IU', path => '/key/service-account/generate', metadata => { service_account_id => 'x' }), 200, 'a service account' or diag $k->raw;
+is mint('IU', path => '/key/service-account/generate'), 403, 'a service account would not be bound by his budget';
+update('PA', max_budget_in_team => undef);
+is mint('IU', path => '/key/service-account/generate', metadata => { service_account_id => 'x' }), 200, 'without one he makes it' or diag $k->raw;
 is_deeply [ sort @{ $j->{models} } ], [ 'fast', 'gpt-4o', 'gpt-4o-mini' ], 'that nobody belongs to has his list';
 is mint('IU', path => '/key/service-account/generate', models => ['claude-3'], metadata => { service_account_id => 'y' }), 403, 'and no more';
 is mint('IU', path => '/key/service-account/generate', models => ['all-team-models'], metadata => { service_account_id => 'z' }), 403, 'nor everything';

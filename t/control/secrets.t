@@ -55,6 +55,31 @@ takes(IU => $svc, 403, 'a member with a budget gets no key without it');
 takes(IU => $w->fresh('OW', 'alpha'), 403, 'nor the budget of another');
 takes(TA => $svc, 200, 'an admin without one does');
 
+sub svc { return $w->ok(POST => '/key/service-account/generate', { team_id => 'alpha' })->{key} }
+sub makes { my ($who, $want, $name) = @_; my ($s) = $k->post('/key/service-account/generate', { team_id => 'alpha' }, key => $w->{key}{$who}); is $s, $want, $name or diag $k->raw }
+makes(IU => 403, 'nor makes one');
+$w->ok(POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-TA', max_budget_in_team => 1 });
+makes(TA => 200, 'an admin does: the budget of the team is his to spend');
+takes(TA => svc(), 200, 'and gets one');
+takes(TA => $w->fresh('OW', 'alpha'), 403, 'but not the budget of another');
+$w->ok(POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-TA', max_budget_in_team => undef });
+takes(TA => $w->fresh('OW', 'alpha'), 200, 'unless he has none');
+my $t3 = $w->team('org-A', 'OW');
+$w->ok(POST => '/team/member_add', { team_id => $t3, member => { user_id => 'user-TA', role => 'user' }, max_budget_in_team => 1 });
+takes(TA => $w->fresh('OW', 'alpha'), 403, 'nor when he has one where its user is as well');
+$w->ok(POST => '/team/member_delete', { team_id => $t3, user_id => 'user-TA' });
+makes(US => 200, 'a member without limits makes an account of a service');
+takes(US => svc(), 200, 'and gets one');
+$w->ok(POST => '/user/update', { user_id => 'user-US', rpm_limit => 1 });
+makes(US => 403, 'not so one with limits of his own');
+takes(US => svc(), 403, 'who gets none either');
+makes(SA => 200, 'a member of an organization without limits makes one');
+$w->ok(PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'user-SA', max_budget_in_organization => 5 });
+my $budget = $k->sql("SELECT budget_id FROM organization_memberships WHERE user_id = 'user-SA' AND organization_id = 'org-A'");
+$w->ok(POST => '/budget/update', { budget_id => $budget, max_budget => undef, rpm_limit => 1 });
+makes(SA => 403, 'not so one whose place there is limited');
+takes(SA => svc(), 403, 'who gets none either');
+
 # what the key has
 
 my $P = key(user_id => 'user-IU', models => ['gpt-4o-mini']);
