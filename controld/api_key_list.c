@@ -232,21 +232,24 @@ list_text_filter(req_t *r, filter_t *f, const char *arg, const char *col, int pa
 }
 
 
+#define LIST_SPEND                                                            \
+    " LEFT JOIN meters m ON m.ent = k.ent AND m.period_id = kt_period_id("    \
+    "k.period_kind, k.period_len_s, k.period_id, k.period_end_s, kt_now_s())"
+
 /*
- * Column and direction from the two closed sets; NULL after answering.  Nulls
- * stand where LiteLLM's do, behind the rest or, descending, before it, which is
- * how indexes have them.  Spend is worked out, so it alone reads all that the
- * filter leaves.
+ * Column and direction from the two closed sets, and what is joined for it; NULL
+ * after answering.  Nulls stand where LiteLLM's do, behind the rest or,
+ * descending, before it, which is how indexes have them.  Spend is that of the
+ * running period, so it alone reads all that the filter leaves.
  */
 
 static const char *
-list_order(req_t *r)
+list_order(req_t *r, const char **join)
 {
     size_t                    i;
     const char               *by, *dir;
     static const char *const  cols[][2] = {
-        { "spend", "kt_used(k.ent, kt_period_id(k.period_kind, k.period_len_s,"
-                   " k.period_id, k.period_end_s, kt_now_s()))" },
+        { "spend", "coalesce(m.used_nusd, 0)" },
         { "max_budget", "k.max_budget_nusd" }, { "created_at", "k.created_at" },
         { "updated_at", "k.updated_at" }, { "token", "k.token" },
         { "key_alias", "k.key_alias" }
@@ -255,6 +258,7 @@ list_order(req_t *r)
     by = http_arg(r, "sort_by");
     dir = http_arg(r, "sort_order");
     dir = dir && strcasecmp(dir, "asc") == 0 ? "ASC" : "DESC";
+    *join = by && strcmp(by, "spend") == 0 ? LIST_SPEND : "";
 
     if (by == NULL) {
         return arena_printf(&r->a, "k.created_at %s, k.token %s", dir, dir);
@@ -398,9 +402,9 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
     jv_t        *keys;
     int64_t      total;
     PGresult    *res;
-    const char  *sql, *order, *expand;
+    const char  *sql, *order, *join, *expand;
 
-    order = list_order(r);
+    order = list_order(r, &join);
 
     if (order == NULL) {
         return;
@@ -414,9 +418,9 @@ list_live(req_t *r, filter_t *f, int64_t page, int64_t size, int full)
                        " 'litellm-dashboard') FROM key_counts");
     total = db_ok(res) ? db_int(res, 0, 0) : -1;
     PQclear(res);
-    sql = arena_printf(&r->a, "SELECT k.ent, coalesce(k.current_hash, k.token), %s FROM keys k WHERE true%s"
-                       " ORDER BY %s LIMIT %lld OFFSET %lld",
-                       full ? "kt_key_json(k)" : "NULL", f->where.p, order,
+    sql = arena_printf(&r->a, "SELECT k.ent, coalesce(k.current_hash, k.token), %s FROM"
+                       " keys k%s WHERE true%s ORDER BY %s LIMIT %lld OFFSET %lld",
+                       full ? "kt_key_json(k)" : "NULL", join, f->where.p, order,
                        (long long) size, (long long) ((page - 1) * size));
     res = total < 0 ? NULL : db_dynamic(sql, f->n, f->param);
 

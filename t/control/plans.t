@@ -12,6 +12,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 my $N = $ENV{KEYTOLL_LONG} ? 1_000_000 : 100_000;
+my ($USERS, $TEAMS) = ($N / 5, $N / 20);
 my $k = Keytoll::Control->new;
 my ($s, $j);
 $k->post('/team/new', { team_id => 'team-1', tpm_limit => 100 });
@@ -22,11 +23,11 @@ my $rotated = ($k->post('/key/regenerate', { key => $team }))[1]{key};
 $k->sql(<<"END");
 SET session_replication_role = replica;
 INSERT INTO keys (token, key_name, key_alias, user_id, team_id, models, rpm_limit, created_at, version)
-    SELECT encode(sha256(i::text::bytea), 'hex'), 'sk-...abcd', CASE WHEN i % 3 = 0 THEN 'alias-' || i END, 'u' || i % 20000,
-           CASE WHEN i % 2 = 0 THEN 't' || i % 5000 END, '{gpt-4o}', i % 100, now() - i * interval '1 second', i FROM generate_series(1, $N) i;
-INSERT INTO users (user_id, user_email, version, created_at) SELECT 'u' || i, 'u' || i || '\@example.com', i, now() - i * interval '1 second' FROM generate_series(0, 19999) i;
-INSERT INTO teams (team_id, team_alias, version) SELECT 't' || i, 'Team ' || i, i FROM generate_series(0, 4999) i;
-INSERT INTO memberships (team_id, user_id, version) SELECT 't' || i % 5000, 'u' || i % 20000, i FROM generate_series(0, 39999) i ON CONFLICT DO NOTHING;
+    SELECT encode(sha256(i::text::bytea), 'hex'), 'sk-...abcd', CASE WHEN i % 3 = 0 THEN 'alias-' || i END, 'u' || i % $USERS,
+           CASE WHEN i % 2 = 0 THEN 't' || i % $TEAMS END, '{gpt-4o}', i % 100, now() - i * interval '1 second', i FROM generate_series(1, $N) i;
+INSERT INTO users (user_id, user_email, version, created_at) SELECT 'u' || i, 'u' || i || '\@example.com', i, now() - i * interval '1 second' FROM generate_series(0, $USERS - 1) i;
+INSERT INTO teams (team_id, team_alias, version) SELECT 't' || i, 'Team ' || i, i FROM generate_series(0, $TEAMS - 1) i;
+INSERT INTO memberships (team_id, user_id, version) SELECT 't' || i % $TEAMS, 'u' || i % $USERS, i FROM generate_series(0, 2 * $USERS - 1) i ON CONFLICT DO NOTHING;
 INSERT INTO audit (actor, action, object_type, object_id) SELECT 'u' || i % 100, 'updated', 'LiteLLM_VerificationToken', encode(sha256(i::text::bytea), 'hex') FROM generate_series(1, 50000) i;
 UPDATE key_counts SET n = n + $N WHERE shard = 3;
 END
