@@ -62,7 +62,6 @@ ngx_http_keytoll_stranger_init(void)
     ngx_http_keytoll_apart.handler = ngx_http_keytoll_sift_again;
     ngx_http_keytoll_apart.log = ngx_cycle->log;
     ngx_http_keytoll_apart.data = &ngx_http_keytoll_apart_dumb;
-    ngx_http_keytoll_apart.cancelable = 1;
 }
 
 

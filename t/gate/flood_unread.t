@@ -145,6 +145,14 @@ like($said{$_}, $_ eq '/allow' ? qr{\AHTTP/1.1 200} : qr{\AHTTP/1.1 503}, "Redis
 kill 'CONT', $g->{redis_pid};
 ok((eventually { $g->chat($new)->{status} == 200 } 10), 'and comes back');
 
+# workers that end meanwhile answer first
+my %n;
+for (1 .. 12) {
+    kill 'HUP', $g->{nginx}[0] if $_ % 4 == 1;
+    $n{$_->{status}}++ for http_burst($g->{port}[0], [map { ['POST', '/v1/chat/completions', ['Authorization', 'Bearer ' . made_up(), 'Connection', 'close'], chat_body()] } 1 .. 100]);
+}
+is_deeply(\%n, { 401 => 1200 }, 'three reloads in a flood: everybody is answered');
+
 # killed
 flood();
 kill 'STOP', $g->{redis_pid};
