@@ -14,6 +14,7 @@
 #include "policy.h"
 #include "rds.h"
 #include "rebuild.h"
+#include "recon.h"
 #include "registry.h"
 #include "util.h"
 
@@ -23,7 +24,6 @@
 #define OUTBOX_LOOK_MS   1000
 #define OUTBOX_GRACE     "500 milliseconds"   /* the handler pushes by itself  */
 #define SWEEP_MAX        "200"
-#define RECON_MS         60000
 #define ALERTS_MS        5000
 
 
@@ -234,9 +234,7 @@ outbox_thread(void *arg)
 }
 
 
-/* 1 when this daemon is the one; the lock lives as long as the connection. */
-
-static int
+int
 bg_single(PGconn **c, int lock)
 {
     int          ok;
@@ -331,100 +329,6 @@ sweep_thread(void *arg)
         }
 
         bg_sleep_ms(1000);
-    }
-
-    PQfinish(c);
-    rds_close();
-    db_close();
-    kt_key_thread_end();
-
-    return NULL;
-}
-
-
-/* Nothing in the stream, so Redis and PostgreSQL must agree. */
-
-static int
-recon_quiet(arena_t *a)
-{
-    int          quiet;
-    redisReply  *r;
-
-    r = rds_do(a, "XLEN", KT_REDIS_STREAM);
-    quiet = !rds_is_error(r) && r->integer == 0;
-
-    if (r) {
-        freeReplyObject(r);
-    }
-
-    return quiet;
-}
-
-
-static void
-recon_once(arena_t *a)
-{
-    int           i, n, drifted;
-    int64_t      *used, d, sum;
-    PGresult     *res;
-    const char  **names;
-
-    res = db_q0("SELECT name, used FROM kt_policy");
-    n = db_ok(res) ? PQntuples(res) : 0;
-    names = arena_alloc(a, (size_t) (n + 1) * sizeof(char *));
-    used = arena_alloc(a, (size_t) (n + 1) * sizeof(int64_t));
-    drifted = 0;
-    sum = 0;
-
-    for (i = 0; i < n; i++) {
-        names[i] = PQgetvalue(res, i, 0);
-    }
-
-    for (i = 0; i < n; i += 500) {
-        policy_used(a, names + i, (size_t) (n - i < 500 ? n - i : 500), used + i);
-    }
-
-    for (i = 0; i < n; i++) {
-        d = used[i] - db_int(res, i, 1);
-
-        if (d && drifted++ < 10) {
-            log_event(LOG_WARN, "Redis and PostgreSQL differ", "entity", names[i],
-                      "redis_nusd", log_f("%" PRId64, used[i]), "postgres_nusd",
-                      PQgetvalue(res, i, 1), NULL);
-        }
-
-        sum += d < 0 ? -d : d;
-    }
-
-    PQclear(res);
-
-    if (recon_quiet(a)) {
-        METRIC_SET(drift_entities, drifted);
-        METRIC_SET(drift_nusd, sum);
-    }
-}
-
-
-void *
-recon_thread(void *arg)
-{
-    arena_t   a;
-    PGconn   *c;
-
-    c = NULL;
-
-    while (!atomic_load(&bg_stopping)) {
-        bg_sleep_ms(RECON_MS);
-
-        if (!atomic_load(&bg_stopping) && bg_single(&c, DB_LOCK_RECON)) {
-            arena_init(&a);
-
-            if (recon_quiet(&a)) {
-                recon_once(&a);
-            }
-
-            arena_free(&a);
-        }
     }
 
     PQfinish(c);

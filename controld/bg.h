@@ -4,6 +4,7 @@
 #define CTL_BG_H
 
 #include <stdatomic.h>
+#include <libpq-fe.h>
 
 
 extern atomic_int  bg_stopping;
@@ -14,9 +15,14 @@ void bg_stop(void);
 /* Sleeps, but not beyond a stop. */
 void bg_sleep_ms(int ms);
 
+/*
+ * 1 when this daemon is the one that does the work of `lock` (DB_LOCK_*); it is for as
+ * long as the connection *c lives, which is opened at need and the caller's to finish.
+ */
+int bg_single(PGconn **c, int lock);
+
 void *outbox_thread(void *arg);
 void *sweep_thread(void *arg);
-void *recon_thread(void *arg);
 
 
 #endif

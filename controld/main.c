@@ -1,5 +1,5 @@
 /*
- * keytoll-controld serve|migrate|check-config|import-prices FILE|rebuild|routes
+ * keytoll-controld serve|migrate|check-config|import-prices FILE|rebuild|reconcile|routes
  *                  import-litellm URL [--dry-run]
  *                  [-c controld.yaml] [-p pidfile] [--sql-dir DIR]
  */
@@ -21,6 +21,7 @@
 #include "prices.h"
 #include "rds.h"
 #include "rebuild.h"
+#include "recon.h"
 #include "registry.h"
 #include "reload.h"
 #include "route.h"
@@ -38,6 +39,8 @@ static const char  main_usage[] =
     "                      --dry-run shows what would come and keeps nothing; the URL\n"
     "                      may be in LITELLM_DATABASE_URL instead\n"
     "  rebuild             rebuild Redis from PostgreSQL now\n"
+    "  reconcile           compare what was used in Redis and in PostgreSQL; prints what\n"
+    "                      differs and exits with 1\n"
     "  routes              print the routes of the admin API as JSON lines\n"
     "\n"
     "environment: KEYTOLL_MASTER_KEY (LITELLM_MASTER_KEY), DATABASE_URL, REDIS_URL,\n"
@@ -227,6 +230,7 @@ main_serve(const options_t *o)
 int
 main(int argc, char **argv)
 {
+    int        rc;
     options_t  o;
 
     if (main_options(argc, argv, &o) != 0) {
@@ -276,6 +280,11 @@ main(int argc, char **argv)
 
     if (!strcmp(o.command, "rebuild")) {
         return rebuild_run(1) ? 1 : 0;
+    }
+
+    if (!strcmp(o.command, "reconcile")) {
+        rc = recon_run();
+        return rc < 0 ? 2 : rc;
     }
 
     fputs(main_usage, stderr);

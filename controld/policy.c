@@ -306,7 +306,7 @@ policy_used_all(void)
 }
 
 
-static int
+int
 policy_used_redis(arena_t *a, const char *const *names, size_t n, int64_t *used)
 {
     size_t       i;

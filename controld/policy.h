@@ -42,5 +42,8 @@ int policy_used_all(void);
  */
 void policy_used(arena_t *a, const char *const *names, size_t n, int64_t *used);
 
+/* The same from Redis alone: 0, or -1 when it does not answer. */
+int policy_used_redis(arena_t *a, const char *const *names, size_t n, int64_t *used);
+
 
 #endif

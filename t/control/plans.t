@@ -83,6 +83,13 @@ for my $p (sort keys %took) {
     my @t = sort { $a <=> $b } @{ $took{$p} };
     cmp_ok $t[ @t / 2 ], '<', 50 * $Keytoll::Control::SLOW, sprintf '%s: %.1f ms with %d keys', $p, $t[ @t / 2 ], $N;
 }
+if ($ENV{KEYTOLL_LONG}) {
+    my $from = touched($SEQ);
+    my $at = time;
+    my ($rc, $out) = $k->run('reconcile', '-c', "$k->{dir}/controld.yaml");
+    sleep 1.2;
+    cmp_ok touched($SEQ) - $from, '<', 1000, sprintf 'the reconciler goes by indexes as well, through all in %.0f s', time - $at;
+}
 ($s, $j) = $k->get('/key/list');
 is $j->{total_count}, $k->sql("SELECT count(*) FROM keys"), 'and the number of keys is exact';
 done_testing;

@@ -80,6 +80,18 @@ is $k->state($ent)->{used}, 500055007, 'what the stream held is counted';
 ok $k->until(sub { $k->sql("SELECT used_nusd FROM meters WHERE ent = '$ent'") == 500055007 }),
     'in both places';
 
+# the reconciler says where they differ
+
+sub reconcile { my ($rc, $out) = $k->run('reconcile', '-c', "$k->{dir}/controld.yaml"); return [ $rc, $out =~ s/^\{.*\n//gmr ] }
+is_deeply reconcile(), [ 0, '' ], 'Redis and PostgreSQL agree';
+my $last = $k->sql('SELECT max(ent) FROM keys');
+$k->sql("UPDATE meters SET used_nusd = used_nusd + 5 WHERE ent = '$ent'");
+$k->sql("INSERT INTO meters (ent, period_id, used_nusd) SELECT '$last', period_id, 7 FROM keys WHERE ent = '$last'");
+is_deeply reconcile(), [ 1, join '', map { "$_\n" } sort "$ent redis 500055007 postgres 500055012", "$last redis 0 postgres 7" ], 'what differs, of more than a thousand';
+$k->sql("UPDATE meters SET used_nusd = used_nusd - 5 WHERE ent = '$ent'");
+$k->sql("DELETE FROM meters WHERE ent = '$last'");
+is_deeply reconcile(), [ 0, '' ], 'agree again';
+
 # drift is repaired by a rebuild
 
 $k->redis('DEL', $P . 'gen');
@@ -97,6 +109,7 @@ ok $k->state($ent), 'which opened after the entities';
 # an empty Redis after a crash
 
 $k->kill('redis', 'KILL');
+is reconcile()->[0], 2, 'without Redis nobody knows';
 spend_fails();
 $k->start_redis;
 ok ready(), 'an empty Redis after kill -9';
