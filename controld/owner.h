@@ -6,6 +6,7 @@
 #ifndef CTL_OWNER_H
 #define CTL_OWNER_H
 
+#include "db.h"
 #include "http.h"
 #include "fields.h"
 
@@ -40,6 +41,12 @@ int owner_seed(req_t *r, const char *table, const char *ent, int64_t nusd);
  * ledger records.  Call it after the commit.  0, or -1 after answering.
  */
 int owner_adjust(req_t *r, const char *ent, int64_t nusd);
+
+/* Touches the entity that the statement returned, if one, and clears res.  NULL: -1. */
+int owner_made(req_t *r, PGresult *res);
+
+/* A limit as a column; -1 is null. */
+void owner_limit(req_t *r, rowset_t *rs, const char *col, int64_t v);
 
 /* Creates a budgets row; the limits that are -1 are null.  NULL after answering. */
 const char *owner_budget(req_t *r, const char *id, int64_t max_nusd,
