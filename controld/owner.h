@@ -20,6 +20,30 @@ int owner_team(req_t *r, const char *team_id);
 int owner_member(req_t *r, const char *team_id, const char *user_id,
     const char *role, const char *email, int implicit);
 
+#define OWNER_METERS  256
+
+/* A meter beside the main one; limits are -1 for none. */
+typedef struct {
+    const char  *ent;
+    const char  *kind;           /* model, window                              */
+    const char  *model;
+    const char  *duration;
+    int64_t      limit_nusd;
+    int64_t      rpm;
+    int64_t      tpm;
+} owner_meter_t;
+
+typedef struct {
+    size_t         n;
+    owner_meter_t  item[OWNER_METERS];
+} owner_meters_t;
+
+/*
+ * The meters that a row makes, in the arena.  Where two of its fields limit the same,
+ * the lower one holds; most: the upper one is told.
+ */
+owner_meters_t *owner_meters(req_t *r, const char *ent, const jv_t *row, int most);
+
 /*
  * Brings the submeters of an entity in line with its model_max_budget,
  * metadata.model_rpm_limit / model_tpm_limit and budget_limits; `row` is the

@@ -9,32 +9,13 @@
 #include "util.h"
 
 
-#define METER_MAX  256
-
-
-typedef struct {
-    const char  *ent;
-    const char  *kind;
-    const char  *model;
-    const char  *duration;
-    int64_t      limit_nusd;
-    int64_t      rpm;
-    int64_t      tpm;
-} sub_t;
-
-typedef struct {
-    size_t  n;
-    sub_t   item[METER_MAX];
-} subs_t;
-
-
-static sub_t *
-meter_sub(req_t *r, subs_t *s, const char *owner, const char *kind,
+static owner_meter_t *
+meter_sub(req_t *r, owner_meters_t *s, const char *owner, const char *kind,
     const char *name)
 {
     char     enc[KT_ENT_MAX];
     size_t   n, i;
-    sub_t   *item;
+    owner_meter_t   *item;
     const char  *ent;
 
     if (kt_id_encode(name, strlen(name), enc, sizeof(enc), &n) != KT_OK) {
@@ -49,7 +30,7 @@ meter_sub(req_t *r, subs_t *s, const char *owner, const char *kind,
         }
     }
 
-    if (s->n == METER_MAX) {
+    if (s->n == OWNER_METERS) {
         return NULL;
     }
 
@@ -79,11 +60,22 @@ meter_number(const jv_t *v, int scale)
 }
 
 
+/* Two fields that limit the same: the lower one holds, or with `most` the upper one. */
+
 static void
-meter_budgets(req_t *r, subs_t *s, const char *ent, const jv_t *o)
+meter_limit(int64_t *to, int64_t n, int most)
 {
-    sub_t       *item;
-    const jv_t  *c, *v;
+    if (*to < 0 || (n >= 0 && (most ? n > *to : n < *to))) {
+        *to = n;
+    }
+}
+
+
+static void
+meter_budgets(req_t *r, owner_meters_t *s, const char *ent, const jv_t *o)
+{
+    const jv_t     *c, *v;
+    owner_meter_t  *item;
 
     for (c = o && o->type == J_OBJ ? o->head : NULL; c; c = c->next) {
         item = meter_sub(r, s, ent, "model", c->key);
@@ -113,29 +105,27 @@ meter_budgets(req_t *r, subs_t *s, const char *ent, const jv_t *o)
 
 
 static void
-meter_rates(req_t *r, subs_t *s, const char *ent, const jv_t *o, int tpm)
+meter_rates(req_t *r, owner_meters_t *s, const char *ent, const jv_t *o, int tpm, int most)
 {
-    sub_t       *item;
-    const jv_t  *c;
+    const jv_t     *c;
+    owner_meter_t  *item;
 
     for (c = o && o->type == J_OBJ ? o->head : NULL; c; c = c->next) {
         item = meter_sub(r, s, ent, "model", c->key);
 
-        if (item && tpm) {
-            item->tpm = meter_number(c, 0);
-        } else if (item) {
-            item->rpm = meter_number(c, 0);
+        if (item) {
+            meter_limit(tpm ? &item->tpm : &item->rpm, meter_number(c, 0), most);
         }
     }
 }
 
 
 static void
-meter_windows(req_t *r, subs_t *s, const char *ent, const jv_t *list)
+meter_windows(req_t *r, owner_meters_t *s, const char *ent, const jv_t *list, int most)
 {
-    sub_t       *item;
-    const char  *duration;
-    const jv_t  *c;
+    const jv_t     *c;
+    const char     *duration;
+    owner_meter_t  *item;
 
     for (c = list && list->type == J_ARR ? list->head : NULL; c; c = c->next) {
         duration = json_str(c, "budget_duration");
@@ -143,15 +133,44 @@ meter_windows(req_t *r, subs_t *s, const char *ent, const jv_t *list)
 
         if (item) {
             item->duration = duration;
-            item->limit_nusd = meter_number(json_get(c, "max_budget"),
-                                            KT_MONEY_USD);
+            meter_limit(&item->limit_nusd, meter_number(json_get(c, "max_budget"),
+                                                        KT_MONEY_USD), most);
         }
     }
 }
 
 
+/* A field of a row, or of its metadata. */
+
+static const jv_t *
+meter_field(const jv_t *row, const char *name)
+{
+    const jv_t  *v;
+
+    v = json_get(row, name);
+
+    return json_is_null(v) ? json_get(json_get(row, "metadata"), name) : v;
+}
+
+
+owner_meters_t *
+owner_meters(req_t *r, const char *ent, const jv_t *row, int most)
+{
+    owner_meters_t  *s;
+
+    s = arena_alloc(&r->a, sizeof(owner_meters_t));
+    s->n = 0;
+    meter_budgets(r, s, ent, json_get(row, "model_max_budget"));
+    meter_rates(r, s, ent, meter_field(row, "model_rpm_limit"), 0, most);
+    meter_rates(r, s, ent, meter_field(row, "model_tpm_limit"), 1, most);
+    meter_windows(r, s, ent, json_get(row, "budget_limits"), most);
+
+    return s;
+}
+
+
 static int
-meter_write(req_t *r, const char *owner, const sub_t *s)
+meter_write(req_t *r, const char *owner, const owner_meter_t *s)
 {
     rowset_t  rs;
 
@@ -181,7 +200,7 @@ meter_write(req_t *r, const char *owner, const sub_t *s)
 
 
 static int
-meter_drop(req_t *r, const char *owner, const subs_t *s)
+meter_drop(req_t *r, const char *owner, const owner_meters_t *s)
 {
     int           i, rc;
     size_t        k;
@@ -232,16 +251,10 @@ owner_has_submeters(const jv_t *row)
 int
 owner_submeters(req_t *r, const char *ent, const jv_t *row)
 {
-    size_t       i;
-    subs_t      *s;
-    const jv_t  *meta;
+    size_t           i;
+    owner_meters_t  *s;
 
-    s = arena_alloc(&r->a, sizeof(subs_t));
-    meta = json_get(row, "metadata");
-    meter_budgets(r, s, ent, json_get(row, "model_max_budget"));
-    meter_rates(r, s, ent, json_get(meta, "model_rpm_limit"), 0);
-    meter_rates(r, s, ent, json_get(meta, "model_tpm_limit"), 1);
-    meter_windows(r, s, ent, json_get(row, "budget_limits"));
+    s = owner_meters(r, ent, row, 0);
 
     if (meter_drop(r, ent, s) != 0) {
         return -1;
@@ -286,7 +299,7 @@ meter_check_budgets(req_t *r)
         if (!util_id_ok(c->key) || (c->type != J_OBJ && c->type != J_NUM)
             || (c->type == J_NUM && meter_number(c, KT_MONEY_USD) < 0)
             || (!json_is_null(v) && meter_number(v, KT_MONEY_USD) < 0)
-            || (s && !meter_duration_ok(s)) || n >= METER_MAX / 4)
+            || (s && !meter_duration_ok(s)) || n >= OWNER_METERS / 4)
         {
             fail_repr(r, 400, "Invalid model_max_budget: %.200s",
                       json_text(&r->a, o));
@@ -312,7 +325,7 @@ meter_check_rates(req_t *r, const char *name, const jv_t *o)
 
     for (c = o ? o->head : NULL; c; c = c->next) {
         if (c->type != J_NUM || meter_number(c, 0) < 0 || !util_id_ok(c->key)
-            || o->n > METER_MAX / 4)
+            || o->n > OWNER_METERS / 4)
         {
             fail_repr(r, 400, "Invalid %s: %.200s", name, json_text(&r->a, o));
             return -1;
@@ -323,22 +336,13 @@ meter_check_rates(req_t *r, const char *name, const jv_t *o)
 }
 
 
-int
-owner_check_limits(req_t *r)
+/* Windows that are told apart by their duration, so there is one of each. */
+
+static int
+meter_check_windows(req_t *r)
 {
-    const jv_t  *o, *c, *meta;
+    const jv_t  *o, *c, *d;
     const char  *s;
-
-    meta = json_get(r->json, "metadata");
-    meta = meta && meta->type == J_OBJ ? meta : NULL;
-
-    if (meter_check_rates(r, "model_rpm_limit", json_get(r->json, "model_rpm_limit"))
-        || meter_check_rates(r, "model_tpm_limit", json_get(r->json, "model_tpm_limit"))
-        || meter_check_rates(r, "model_rpm_limit", json_get(meta, "model_rpm_limit"))
-        || meter_check_rates(r, "model_tpm_limit", json_get(meta, "model_tpm_limit")))
-    {
-        return -1;
-    }
 
     o = json_get(r->json, "budget_limits");
 
@@ -352,7 +356,35 @@ owner_check_limits(req_t *r)
                       json_text(&r->a, o));
             return -1;
         }
+
+        for (d = o->head; d != c; d = d->next) {
+            if (strcmp(json_str(d, "budget_duration"), s) == 0) {
+                fail_repr(r, 400, "budget_limits has the budget_duration %.64s twice:"
+                          " pass one max_budget for each", s);
+                return -1;
+            }
+        }
     }
 
-    return meter_check_budgets(r);
+    return 0;
+}
+
+
+int
+owner_check_limits(req_t *r)
+{
+    const jv_t  *meta;
+
+    meta = json_get(r->json, "metadata");
+    meta = meta && meta->type == J_OBJ ? meta : NULL;
+
+    if (meter_check_rates(r, "model_rpm_limit", json_get(r->json, "model_rpm_limit"))
+        || meter_check_rates(r, "model_tpm_limit", json_get(r->json, "model_tpm_limit"))
+        || meter_check_rates(r, "model_rpm_limit", json_get(meta, "model_rpm_limit"))
+        || meter_check_rates(r, "model_tpm_limit", json_get(meta, "model_tpm_limit")))
+    {
+        return -1;
+    }
+
+    return meter_check_windows(r) != 0 ? -1 : meter_check_budgets(r);
 }
