@@ -620,7 +620,8 @@ access_gate(req_t *r, const access_t *row)
 static int
 access_says_nothing(const jv_t *v)
 {
-    return v->type == J_NULL ? 1 : v->type == J_OBJ ? v->n == 0
+    return v->type == J_NULL ? 1
+           : v->type == J_OBJ || v->type == J_ARR ? v->n == 0
            : v->type == J_NUM && v->s[strspn(v->s, "0.")] == '\0';
 }
 

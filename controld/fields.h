@@ -36,7 +36,7 @@ typedef enum {
 #define F_NOTNULL   0x1          /* null means the column's default            */
 #define F_REQUIRED  0x2          /* absent or null: 422                        */
 #define F_ADMIN     0x4          /* only proxy admins may send it              */
-#define F_ZERO      0x8          /* but 0, {} and null say nothing             */
+#define F_ZERO      0x8          /* but 0, {}, [] and null say nothing         */
 #define F_REFUSED   0x10         /* nothing is behind it, or behind these members */
                                  /* ("a|b") of it: 400 when it says something  */
 
