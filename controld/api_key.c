@@ -204,7 +204,7 @@ key_generate(req_t *r, const char *route)
         || key_team_duration(r, team_id, NULL, silent) != 0
         || key_guaranteed(r, team_id, "") != 0
         || key_create(r, key_generate_body, user_id, team_id, &k) != 0
-        || tx_commit(r) != 0)
+        || (!k.existing && grant_child(r, k.token) != 0) || tx_commit(r) != 0)
     {
         return;
     }

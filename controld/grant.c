@@ -42,7 +42,7 @@ grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fi
 
     /* "null" would lift the limit that binds the caller's own key */
 
-    return v && strcmp(b->what, "key") == 0 ? grant_refuse(r, name, lim->s, b) : 0;
+    return v && b->closed ? grant_refuse(r, name, lim->s, b) : 0;
 }
 
 
@@ -147,89 +147,55 @@ grant_models(req_t *r, const bound_t *b, const bound_t *now, int fill)
 }
 
 
-/* Limits that are no single numbers. */
+/* Limits that are no single numbers, which a key passes on. */
 
-const char *const  grant_wholes[GRANT_WHOLES] = {
+static const char *const  grant_wholes[] = {
     "model_rpm_limit", "model_tpm_limit", "enforced_params", "model_max_budget",
-    "budget_limits", "budget_duration"
+    "budget_limits", "budget_duration", "allowed_routes", "budget_enforcement"
 };
 
-#define GRANT_META  3                    /* the first are part of the metadata   */
+#define GRANT_WHOLES  (sizeof(grant_wholes) / sizeof(grant_wholes[0]))
+#define GRANT_META    3                  /* the first are part of the metadata   */
 
-
-/* A key that has such limits passes them on, and does not change its own. */
 
 static int
-grant_same(req_t *r, const bound_t *b, const bound_t *own, int create)
+grant_silent(const jv_t *v)
+{
+    return json_is_null(v) || ((v->type == J_OBJ || v->type == J_ARR) && v->n == 0);
+}
+
+
+/*
+ * A new key has such limits of its maker where the body does not say others; new metadata
+ * of a key keeps what they were where it has none.  grant_less() judges what is said.
+ */
+
+static void
+grant_pass(req_t *r, const bounds_t *b, int create)
 {
     size_t       i;
-    const jv_t  *have, *want, *meta, *was;
+    const jv_t  *have, *want, *meta;
+    const char  *name;
 
     meta = json_get(r->json, "metadata");
 
     for (i = 0; i < GRANT_WHOLES; i++) {
-        have = json_get(b->row, grant_wholes[i]);
-        want = json_get(r->json, grant_wholes[i]);
+        name = grant_wholes[i];
+        have = json_get(create ? b->key.row : b->own.row, name);
+        want = json_get(r->json, name);
 
-        if (want == NULL && i < GRANT_META && meta) {
-            want = json_get(meta, grant_wholes[i]);
-            was = json_get(own->row, grant_wholes[i]);
-
-            if (want == NULL && !json_is_null(was)) {
-                json_set(r->json, grant_wholes[i], json_copy(&r->a, was));
-            }
-        }
-
-        if (json_is_null(have)) {
+        if (json_is_null(have) || (!create && (i >= GRANT_META || want || !meta))) {
             continue;
         }
 
-        if (create && json_is_null(want)) {
-            json_set(r->json, grant_wholes[i], json_copy(&r->a, have));
-
-        } else if (want && !grant_tighter(r, grant_wholes[i], have, want)) {
-            return grant_refuse(r, grant_wholes[i], json_text(&r->a, have), b);
-        }
-    }
-
-    return 0;
-}
-
-
-static int
-grant_routes(req_t *r, const bound_t *b, int fill)
-{
-    const jv_t  *have, *want, *c, *h;
-
-    have = json_get(b->row, "allowed_routes");
-    want = json_get(r->json, "allowed_routes");
-
-    if (json_is_null(have)) {
-        return 0;
-    }
-
-    if (json_is_null(want) || want->n == 0) {
-        if (fill) {
-            json_set(r->json, "allowed_routes", json_copy(&r->a, have));
-            return 0;
+        if (i < GRANT_META && (create ? grant_silent(want) : want == NULL)) {
+            want = json_get(meta, name);
         }
 
-        return want ? grant_refuse(r, "allowed_routes", json_text(&r->a, have), b) : 0;
-    }
-
-    for (c = want->head; c; c = c->next) {
-        for (h = have->head; h; h = h->next) {
-            if (c->type == J_STR && h->type == J_STR && strcmp(c->s, h->s) == 0) {
-                break;
-            }
-        }
-
-        if (h == NULL) {
-            return grant_refuse(r, "allowed_routes", json_text(&r->a, have), b);
+        if (create ? grant_silent(want) : want == NULL) {
+            json_set(r->json, name, json_copy(&r->a, have));
         }
     }
-
-    return 0;
 }
 
 
@@ -238,7 +204,7 @@ grant_routes(req_t *r, const bound_t *b, int fill)
 static int
 grant_expiry(req_t *r, const bound_t *b, int fill)
 {
-    int64_t         end;
+    int64_t         end, left;
     const jv_t     *lim, *v;
     kt_duration_t   d;
 
@@ -250,14 +216,18 @@ grant_expiry(req_t *r, const bound_t *b, int fill)
 
     v = json_get(r->json, "duration");
 
-    if (json_is_null(v) && !fill && v == NULL) {
+    if (v == NULL && !fill) {
         return 0;
     }
 
     if (json_is_null(v) && fill) {
+
+        /* one less: the row may be written in the next second */
+
+        left = end - util_now_s() - 1;
         json_set(r->json, "duration",
                  json_string(&r->a, arena_printf(&r->a, "%" PRId64 "s",
-                             end > util_now_s() ? end - util_now_s() : 1)));
+                                                 left > 1 ? left : 1)));
         return 0;
     }
 
@@ -289,8 +259,7 @@ grant_within(req_t *r, const bound_t *b, const bound_t *now, int fill)
         }
     }
 
-    return grant_models(r, b, now, fill) != 0 || grant_routes(r, b, fill) != 0
-           || grant_expiry(r, b, fill) != 0 ? -1 : 0;
+    return grant_models(r, b, now, fill) != 0 || grant_expiry(r, b, fill) != 0 ? -1 : 0;
 }
 
 
@@ -354,15 +323,13 @@ grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     }
 
     grant_service(r, &b.own);
+    grant_pass(r, &b, create);
 
     return grant_within(r, &b.key, &b.own, create) != 0
            || grant_within(r, &b.owner, &b.own, 0) != 0
            || grant_within(r, &b.holder, &b.own, 0) != 0
            || grant_within(r, &b.maker, &b.own, create) != 0
-           || grant_same(r, &b.key, &b.own, create) != 0
-           || grant_aliases(r, &b) != 0
-           || grant_fallbacks(r, &b) != 0
-           || grant_throttle(r, &b.key, &b.own) != 0 ? -1 : 0;
+           || grant_aliases(r, &b) != 0 || grant_fallbacks(r, &b) != 0 ? -1 : 0;
 }
 
 

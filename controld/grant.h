@@ -13,13 +13,20 @@
 
 
 /*
- * Checks models, aliases, routes, budgets, rates and expiry of r->json against those
- * bounds, and puts the bounds of the calling key where the body is silent (`create`).
+ * Checks models, aliases, numbers and expiry of r->json against those bounds, and puts
+ * the bounds of the calling key where the body is silent (`create`).  What comes of it is
+ * judged by grant_child() or grant_kept().
  * Does nothing for admins.  token: the key that is changed, NULL for a new one.
  * team_id NULL: a personal key.  0, or -1 after answering 403.
  */
 int grant_key(req_t *r, const char *token, const char *user_id, const char *team_id,
     int create);
+
+/*
+ * The key `token` that was just made does no more than the key that the caller calls
+ * with, unless he is an admin.  In the transaction that made it.  0, or -1 after answering.
+ */
+int grant_child(req_t *r, const char *token);
 
 /*
  * The caller gets the secret of another key, and with it the rights of its user: neither

@@ -22,7 +22,9 @@
     " 'model_rpm_limit',"                                                     \
     " k.metadata->'model_rpm_limit', 'model_tpm_limit',"                      \
     " k.metadata->'model_tpm_limit', 'strict', kt_strict(coalesce("           \
-    "k.budget_enforcement, b.budget_enforcement)), 'permissions', nullif("    \
+    "k.budget_enforcement, b.budget_enforcement)), 'budget_enforcement', nullif(" \
+    "coalesce(k.budget_enforcement, b.budget_enforcement), 'last_call')," \
+    " 'permissions', nullif("    \
     "k.permissions, '{}'), 'config', nullif(k.config, '{}'),"                 \
     " 'allowed_passthrough_routes', k.metadata->'allowed_passthrough_routes'," \
     " 'temp', kt_usd(kt_temp_nusd(k.metadata)::bigint), 'reach', (SELECT"     \

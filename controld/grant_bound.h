@@ -55,10 +55,9 @@ int grant_refuse(req_t *r, const char *name, const char *text, const bound_t *b)
  */
 int grant_wanted(req_t *r, const bound_t *own, const jv_t **want);
 
-/* Limits of rows by wire name: numbers at a scale, and what is no single number. */
+/* Limits of rows by wire name that are numbers at a scale. */
 
 #define GRANT_NUMBERS  4
-#define GRANT_WHOLES   6
 
 typedef struct {
     const char  *name;
@@ -66,10 +65,6 @@ typedef struct {
 } grant_number_t;
 
 extern const grant_number_t  grant_numbers[GRANT_NUMBERS];
-extern const char *const     grant_wholes[GRANT_WHOLES];
-
-/* 1 when the limit `want` of this name in grant_wholes lets no more through than `have`. */
-int grant_tighter(req_t *r, const char *name, const jv_t *have, const jv_t *want);
 
 /*
  * 1 when what is bound like `want` may do no more than what is bound like `have`: limits,
@@ -87,12 +82,6 @@ int grant_fallbacks(req_t *r, const bounds_t *b);
 
 /* Keeps a key that is a service account one, whatever metadata the body has. */
 void grant_service(req_t *r, const bound_t *own);
-
-/*
- * May a caller whose key is b give throttle_on_budget_exceeded to the key `own`
- * (no row: a new one)?  0, or -1 after answering.
- */
-int grant_throttle(req_t *r, const bound_t *b, const bound_t *own);
 
 
 #endif

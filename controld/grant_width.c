@@ -5,23 +5,50 @@
 #include "grant.h"
 #include "grant_bound.h"
 #include "kt_money.h"
+#include "owner.h"
 
+
+/* By value: members in any order, 1 is 1.0. */
 
 static int
-width_equal(req_t *r, const jv_t *x, const jv_t *y)
+width_equal(const jv_t *x, const jv_t *y)
 {
-    return !json_is_null(x) && !json_is_null(y)
-           && strcmp(json_text(&r->a, x), json_text(&r->a, y)) == 0;
+    int64_t      m, n;
+    const jv_t  *c, *d;
+
+    if (json_is_null(x) || json_is_null(y) || x->type != y->type || x->n != y->n) {
+        return 0;
+    }
+
+    if (x->type == J_NUM && grant_value(x, KT_MONEY_USD, &m)
+        && grant_value(y, KT_MONEY_USD, &n))
+    {
+        return m == n;
+    }
+
+    if (x->type == J_NUM || x->type == J_STR) {
+        return strcmp(x->s, y->s) == 0;
+    }
+
+    for (c = x->head, d = y->head; c; c = c->next, d = d ? d->next : NULL) {
+        const jv_t  *e = x->type == J_OBJ ? json_get(y, c->key) : d;
+
+        if (!width_equal(c, e) && !(e && c->type == J_NULL && e->type == J_NULL)) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
 static int
-width_element(req_t *r, const jv_t *list, const jv_t *v)
+width_element(const jv_t *list, const jv_t *v)
 {
     const jv_t  *c;
 
     for (c = list->head; c; c = c->next) {
-        if (width_equal(r, c, v)) {
+        if (width_equal(c, v)) {
             return 1;
         }
     }
@@ -30,13 +57,12 @@ width_element(req_t *r, const jv_t *list, const jv_t *v)
 }
 
 
-/* Is everything of x in y?  Numbers of objects may be smaller there. */
+/* Is everything of x in y? */
 
 static int
-width_all_in(req_t *r, const jv_t *x, const jv_t *y, int numbers)
+width_all_in(const jv_t *x, const jv_t *y)
 {
-    int64_t      m, n;
-    const jv_t  *c, *v;
+    const jv_t  *c;
 
     if (json_is_null(x) || x->n == 0) {
         return 1;
@@ -47,35 +73,14 @@ width_all_in(req_t *r, const jv_t *x, const jv_t *y, int numbers)
     }
 
     for (c = x->head; c; c = c->next) {
-        v = x->type == J_OBJ ? json_get(y, c->key) : NULL;
-
-        if (x->type == J_ARR ? width_element(r, y, c)
-            : width_equal(r, c, v) || (numbers && grant_value(c, 0, &m)
-                                       && grant_value(v, 0, &n) && n <= m))
+        if (x->type == J_ARR ? !width_element(y, c)
+                             : !width_equal(c, json_get(y, c->key)))
         {
-            continue;
+            return 0;
         }
-
-        return 0;
     }
 
     return 1;
-}
-
-
-int
-grant_tighter(req_t *r, const char *name, const jv_t *have, const jv_t *want)
-{
-    if (json_is_null(have)) {
-        return 1;
-    }
-
-    if (have->type != J_OBJ && have->type != J_ARR) {
-        return width_equal(r, have, want);
-    }
-
-    return width_all_in(r, have, want, strncmp(name, "model_", 6) == 0
-                                       && strcmp(name, "model_max_budget"));
 }
 
 
@@ -102,30 +107,97 @@ width_numbers(const bound_t *have, const bound_t *want, const char **name)
 }
 
 
+/* 1 when `want` is above the limit `have`; most: none is above nothing. */
+
 static int
-width_wholes(req_t *r, const bound_t *have, const bound_t *want, const char **name)
+width_above(int64_t have, int64_t want, int most)
 {
-    size_t       i;
-    const jv_t  *h, *w;
+    return have >= 0 && (want < 0 ? !most : want > have);
+}
 
-    for (i = 0; i < GRANT_WHOLES; i++) {
-        *name = grant_wholes[i];
-        h = json_get(have->row, *name);
-        w = json_get(want->row, *name);
 
-        if (strcmp(*name, "budget_duration") != 0) {
-            if (!grant_tighter(r, *name, h, w)) {
-                return 0;
+static int
+width_meter(const owner_meter_t *have, const owner_meter_t *want, int most,
+    const char **name)
+{
+    static const owner_meter_t  none = { .limit_nusd = -1, .rpm = -1, .tpm = -1 };
+
+    want = want ? want : &none;
+    *name = *have->kind == 'w' ? "budget_limits" : "model_max_budget";
+
+    if (width_above(have->limit_nusd, want->limit_nusd, most)
+        || (have->limit_nusd >= 0 && !most
+            && strcmp(have->duration ? have->duration : "",
+                      want->duration ? want->duration : "") != 0))
+    {
+        return 0;
+    }
+
+    *name = "model_rpm_limit";
+
+    if (width_above(have->rpm, want->rpm, most)) {
+        return 0;
+    }
+
+    *name = "model_tpm_limit";
+
+    return !width_above(have->tpm, want->tpm, most);
+}
+
+
+/*
+ * Windows and limits per model by the meters they make.  Where two fields limit the same,
+ * neither rises: a higher one would wait for the lower one to go.
+ */
+
+static int
+width_meters(req_t *r, const bound_t *have, const bound_t *want, const char **name)
+{
+    int                     most;
+    size_t                  i, k;
+    const owner_meters_t   *x, *y;
+
+    for (most = 0; most < 2; most++) {
+        x = owner_meters(r, "", have->row, most);
+        y = owner_meters(r, "", want->row, most);
+
+        for (i = 0; i < x->n; i++) {
+            for (k = 0; k < y->n && strcmp(x->item[i].ent, y->item[k].ent); k++) {
+                /* the next one */
             }
 
-        } else if (!json_is_null(json_get(have->row, "max_budget"))
-                   && (!json_is_null(h) || !json_is_null(w)) && !width_equal(r, h, w))
-        {
-            return 0;                    /* one that renews is another budget  */
+            if (!width_meter(&x->item[i], k < y->n ? &y->item[k] : NULL, most, name)) {
+                return 0;
+            }
         }
     }
 
     return 1;
+}
+
+
+/* A budget that renews is another budget. */
+
+static int
+width_renewal(const bound_t *have, const bound_t *want, const char **name)
+{
+    const jv_t  *h, *w;
+
+    *name = "budget_duration";
+    h = json_get(have->row, *name);
+    w = json_get(want->row, *name);
+
+    return json_is_null(json_get(have->row, "max_budget"))
+           || (json_is_null(h) && json_is_null(w)) || width_equal(h, w);
+}
+
+
+static int
+width_params(const bound_t *have, const bound_t *want, const char **name)
+{
+    *name = "enforced_params";
+
+    return width_all_in(json_get(have->row, *name), json_get(want->row, *name));
 }
 
 
@@ -181,7 +253,7 @@ width_expiry(const bound_t *have, const bound_t *want, const char **name)
 /* Rights that only proxy admins give to keys. */
 
 static int
-width_rights(req_t *r, const bound_t *have, const bound_t *want, const char **name)
+width_rights(const bound_t *have, const bound_t *want, const char **name)
 {
     size_t                    i;
     static const char *const  names[] = {
@@ -191,11 +263,18 @@ width_rights(req_t *r, const bound_t *have, const bound_t *want, const char **na
     for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         *name = names[i];
 
-        if (!width_all_in(r, json_get(want->row, *name), json_get(have->row, *name), 0)) {
+        if (!width_all_in(json_get(want->row, *name), json_get(have->row, *name))) {
             return 0;
         }
     }
 
+    return 1;
+}
+
+
+static int
+width_routes(const bound_t *have, const bound_t *want, const char **name)
+{
     *name = "allowed_routes";
 
     return grant_covers(json_get(have->row, *name), json_get(want->row, *name));
@@ -226,7 +305,7 @@ width_models(req_t *r, const bound_t *have, const bound_t *want, const char **na
     c = json_get(want->row, "reach");
 
     for (c = json_is_null(c) ? NULL : c->head; c; c = c->next) {
-        if (json_is_null(was) || !width_element(r, was, c)) {
+        if (json_is_null(was) || !width_element(was, c)) {
             json_push(reach, json_copy(&r->a, c));
         }
     }
@@ -235,13 +314,51 @@ width_models(req_t *r, const bound_t *have, const bound_t *want, const char **na
 }
 
 
+/* What a key is limited to, but for rights that its maker can not ask for. */
+
+static int
+width_limits(req_t *r, const bound_t *have, const bound_t *want, const char **name)
+{
+    return width_numbers(have, want, name) && width_meters(r, have, want, name)
+           && width_renewal(have, want, name) && width_params(have, want, name)
+           && width_budget(have, want, name) && width_expiry(have, want, name)
+           && width_routes(have, want, name)
+           ? width_models(r, have, want, name) : 0;
+}
+
+
 int
 grant_less(req_t *r, const bound_t *have, const bound_t *want, const char **name)
 {
-    return width_numbers(have, want, name) && width_wholes(r, have, want, name)
-           && width_budget(have, want, name) && width_expiry(have, want, name)
-           && width_rights(r, have, want, name)
-           ? width_models(r, have, want, name) : 0;
+    return width_rights(have, want, name) ? width_limits(r, have, want, name) : 0;
+}
+
+
+int
+grant_child(req_t *r, const char *token)
+{
+    int          rc;
+    bound_t      maker, child;
+    const char  *name;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    if (grant_bound(r, &maker, BOUND_KEY, r->caller_key, NULL) != 0
+        || grant_bound(r, &child, BOUND_KEY, token, NULL) != 0)
+    {
+        return -1;
+    }
+
+    rc = width_limits(r, &maker, &child, &name);
+
+    if (rc == 0) {
+        fail_proxy(r, 403, "auth_error", name, "%s exceeds what you have: your key is"
+                   " limited to less", name);
+    }
+
+    return rc > 0 ? 0 : -1;
 }
 
 

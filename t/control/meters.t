@@ -58,5 +58,88 @@ is_deeply of(made(%both)), { 'm~gpt-4o' => '1000000000 1d 3 30' }, 'the lower on
 $w->ok(POST => '/team/update', { team_id => 'gamma', %both });
 is_deeply meters('team:gamma'), { 'm~gpt-4o' => '1000000000 1d 3 30' }, 'of teams too';
 
+# nobody but a proxy admin makes more of them: by update, by another secret, many at once
+
+for my $c (
+    [ { budget_limits => [ window('1d', 1) ] }, [ { budget_limits => [ window('1d', 1), window('1d', 1000) ] }, { budget_limits => [ window('1d', 2) ] }, { budget_limits => [ window('24h', 1) ] } ] ],
+    [ { model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d', rpm_limit => 3, tpm_limit => 30 } } },
+      [ { model_rpm_limit => { 'gpt-4o' => 1000 }, metadata => { model_tpm_limit => { 'gpt-4o' => 100000 } } }, { model_rpm_limit => { 'gpt-4o' => 4 } }, { model_tpm_limit => { 'gpt-4o' => 31 } },
+        { model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d' } }, model_rpm_limit => { 'gpt-4o' => 3 } },
+        { model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1h', rpm_limit => 3, tpm_limit => 30 } } },
+        { model_max_budget => { 'gpt-4o' => { budget_limit => 2, time_period => '1d', rpm_limit => 3, tpm_limit => 30 } } },
+        { model_max_budget => { 'gpt-4o' => { budget_limit => undef, max_budget => 1, time_period => '1d', rpm_limit => 3, tpm_limit => 30 } } },
+        { model_max_budget => { 'gpt-4o-mini' => { budget_limit => 1, time_period => '1d', rpm_limit => 3, tpm_limit => 30 } } } ] ],
+    [ { model_rpm_limit => { 'gpt-4o' => 3 } }, [ { model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d', rpm_limit => 1000 } } },
+        { model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d', rpm_limit => 1000 } }, model_rpm_limit => {} } ] ],
+    [ { %both }, [ { model_max_budget => {} }, { model_tpm_limit => {} }, { model_rpm_limit => { 'gpt-4o' => 1001 } } ] ]) {
+    my ($have, $ways) = @$c;
+    for my $way (@$ways) {
+        my $key = made(%$have);
+        my $before = of($key);
+        for my $by ($key, $free) {
+            for my $path ('/key/update', '/key/regenerate', '/team/key/bulk_update') {
+                ($s, $j) = $k->post($path, $path =~ /team/ ? { team_id => 'alpha', key_ids => [$key], update_fields => $way } : { key => $key, %$way }, key => $by);
+                ok $path =~ /team/ ? $s == 200 && !@{ $j->{successful_updates} } : $s =~ /^40[03]$/, "$path: no " . $json->encode($way) or diag "$s " . $k->raw;
+                is_deeply of($key), $before, 'and nothing of it';
+            }
+        }
+        ($s) = $k->post('/key/generate', { team_id => 'alpha', %$way }, key => $key);
+        like $s, qr/^40[03]$/, 'nor does it make such a key: ' . $json->encode($way) or diag $k->raw unless grep { ref eq 'HASH' && !%$_ } values %$way;
+    }
+}
+
+# what is no more is his to give, in whatever order and form
+
+my %fine = (budget_limits => [ window('1d', 1), window('30d', 5) ], model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d', rpm_limit => 3 } });
+my $limited = made(%fine);
+for my $way ({ budget_limits => [ window('30d', 5), window('1d', 0.5) ] }, { budget_limits => [ window('1d', '1.0'), window('30d', 4), window('1h', 9) ] },
+    { model_max_budget => { 'gpt-4o' => { rpm_limit => 2, time_period => '1d', budget_limit => 1 }, 'gpt-4o-mini' => 7 } }, { model_max_budget => { 'gpt-4o' => { rpm_limit => 3, time_period => '1d', max_budget => '1.00' } } },
+    { model_rpm_limit => { 'gpt-4o' => 3 } }, { model_tpm_limit => { 'gpt-4o' => 50 } }) {
+    ($s) = $k->post('/key/generate', { team_id => 'alpha', %$way }, key => $limited);
+    is $s, 200, 'a key with ' . $json->encode($way) or diag $k->raw;
+    my $key = made(%fine);
+    ($s) = $k->post('/key/update', { key => $key, %$way }, key => $free);
+    is $s, 200, 'and the same later' or diag $k->raw;
+}
+$limited = made(budget_limits => [ window('1d', 1) ], model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d' } });
+for my $text ('"budget_limits":[{"max_budget":1,"budget_duration":"1d"}]', '"budget_limits":[{"budget_duration":"1d","max_budget":1}]', '"budget_limits":[{"max_budget":1.0,"budget_duration":"1d"}]',
+    '"model_max_budget":{"gpt-4o":{"time_period":"1d","budget_limit":1.00}}', '"model_max_budget":{"gpt-4o":{"budget_limit":1,"time_period":"1d"}}') {
+    ($s) = $k->post('/key/generate', qq({"team_id":"alpha",$text}), key => $limited);
+    is $s, 200, "a key with $text" or diag $k->raw;
+}
+($s) = $k->post('/key/update', { key => made(%both), %both, max_budget => 1 }, key => $free);
+is $s, 200, 'what it has may be sent again' or diag $k->raw;
+
+# defaults that clients write out say nothing
+
+my %limits = (%both, budget_limits => [ window('1d', 1) ], enforced_params => ['user'], models => ['gpt-4o'], allowed_routes => [ '/key/generate', '/v1/chat/completions' ], max_budget => 2, budget_duration => '30d');
+$limited = made(%limits);
+($s, $j) = $k->post('/key/generate', { team_id => 'alpha', model_max_budget => {}, budget_limits => [], model_rpm_limit => {}, model_tpm_limit => undef, metadata => { enforced_params => [] }, enforced_params => [],
+    models => [], allowed_routes => [], aliases => {}, config => {}, permissions => {}, spend => 0, allowed_passthrough_routes => [], allowed_cache_controls => [] }, key => $limited);
+is $s, 200, 'defaults written out' or diag $k->raw;
+is_deeply of($j->{key}), { 'm~gpt-4o' => '1000000000 1d 3 30', 'w~1d' => '1000000000 1d - -' }, 'what limits the maker limits the key';
+is_deeply [ @$j{qw(enforced_params models allowed_routes max_budget budget_duration)} ], [ @limits{qw(enforced_params models allowed_routes max_budget budget_duration)} ], 'all of it';
+
+# a budget that renews, and one that is kept to the letter
+
+$limited = made(max_budget => 1);
+for my $more ({ max_budget => 1, budget_duration => '1s' }, { max_budget => 0.5, budget_duration => '30d' }, { budget_duration => '1mo' }) {
+    ($s) = $k->post('/key/generate', { team_id => 'alpha', %$more }, key => $limited);
+    is $s, 403, 'a budget for once makes none that renews: ' . $json->encode($more) or diag $k->raw;
+}
+$limited = made(max_budget => 1, budget_duration => '30d');
+($s) = $k->post('/key/generate', { team_id => 'alpha', budget_duration => '1d' }, key => $limited);
+is $s, 403, 'nor one that renews sooner';
+$limited = made(max_budget => 1, budget_enforcement => 'strict');
+($s, $j) = $k->post('/key/generate', { team_id => 'alpha' }, key => $limited);
+is_deeply [ $s, $j->{budget_enforcement} ], [ 200, 'strict' ], 'strict is passed on' or diag $k->raw;
+($s, $j) = $k->post('/key/regenerate', { key => $j->{key} }, key => $limited);
+is $s, 200, 'so the maker has the key in hand' or diag $k->raw;
+($s) = $k->post('/key/generate', { team_id => 'alpha', budget_enforcement => 'last_call' }, key => $limited);
+is $s, 403, 'another enforcement is not to be had';
+$w->ok(POST => '/budget/new', { budget_id => 'strict', max_budget => 1, budget_enforcement => 'strict' });
+($s, $j) = $k->post('/key/generate', { team_id => 'alpha' }, key => made(budget_id => 'strict'));
+is_deeply [ $s, $j->{budget_enforcement}, $j->{max_budget} ], [ 200, 'strict', 1 ], 'nor of a plan' or diag $k->raw;
+
 unlike $k->logs, qr/did not check whose|"level":"error"/, 'no error in the log';
 done_testing;
