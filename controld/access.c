@@ -321,79 +321,6 @@ access_team_open(req_t *r, const char *team_id)
 /* ------------------------------------------------------------------ the gate */
 
 
-typedef struct {
-    const char  *name;
-    unsigned     groups;
-} route_group_t;
-
-/* Names that allowed_routes of a key may have for groups of these routes. */
-
-static const route_group_t  access_groups[] = {
-    { "management_routes", G_KEY | G_MANAGE | G_ORG | G_SELF },
-    { "key_management_routes", G_KEY },
-    { "info_routes", G_INFO },
-    { "spend_tracking_routes", G_SPEND },
-    { "global_spend_tracking_routes", G_SPEND_USER | G_SPEND_ALL },
-    { "self_managed_routes", G_SELF },
-    { "llm_api_routes", G_MODELS },
-    { "openai_routes", G_MODELS }
-};
-
-
-static int
-access_entry(req_t *r, const char *e, unsigned groups)
-{
-    size_t  i, n;
-
-    for (i = 0; i < sizeof(access_groups) / sizeof(access_groups[0]); i++) {
-        if (strcmp(e, access_groups[i].name) == 0) {
-            return (groups & access_groups[i].groups) != 0;
-        }
-    }
-
-    n = strlen(e);
-
-    if (n && e[n - 1] == '*') {
-        return strncmp(r->path, e, n - 1) == 0;
-    }
-
-    return strcmp(r->path, e) == 0
-           || (n && strncmp(r->path, e, n) == 0 && r->path[n] == '/');
-}
-
-
-/* The key's own allowed_routes, whatever its user is. */
-
-static int
-access_key_routes(req_t *r, unsigned groups)
-{
-    buf_t        b;
-    const jv_t  *list, *c;
-
-    list = json_get(r->caller_row, "allowed_routes");
-
-    if (list == NULL || list->type != J_ARR || list->n == 0) {
-        return 0;
-    }
-
-    buf_init(&b, &r->a);
-
-    for (c = list->head; c; c = c->next) {
-        if (c->type == J_STR && access_entry(r, c->s, groups)) {
-            return 0;
-        }
-
-        buf_printf(&b, b.len ? ", %s" : "%s", py_repr(&r->a, c->s ? c->s : ""));
-    }
-
-    fail_detail(r, 403, arena_printf(&r->a, "Virtual key is not allowed to call this"
-                " route. Only allowed to call routes: [%s]. Tried to call route: %s",
-                b.p, r->path));
-
-    return -1;
-}
-
-
 /* Of the user's own row, proxy_admin_viewer may set address and password. */
 
 static int
@@ -594,7 +521,7 @@ access_gate(req_t *r, const access_t *row)
         return -1;
     }
 
-    if (access_key_routes(r, row->groups) != 0 || access_replaced(r, row)) {
+    if (access_key_routes(r) != 0 || access_replaced(r, row)) {
         return -1;
     }
 

@@ -64,6 +64,15 @@ void access_refuse(req_t *r);
  */
 int access_fields(req_t *r, const field_t *table);
 
+/* allowed_routes of the caller's key, whatever its user is.  0, or -1 after answering. */
+int access_key_routes(req_t *r);
+
+/*
+ * 1 when the allowed_routes `have` let through every route that `want` do.  NULL is
+ * everything.
+ */
+int access_routes_cover(const jv_t *have, const jv_t *want);
+
 /* 1: proxy admin (or the master key); 1: may read everything. */
 int access_admin(req_t *r);
 int access_reads_all(req_t *r);

@@ -277,7 +277,7 @@ width_routes(const bound_t *have, const bound_t *want, const char **name)
 {
     *name = "allowed_routes";
 
-    return grant_covers(json_get(have->row, *name), json_get(want->row, *name));
+    return access_routes_cover(json_get(have->row, *name), json_get(want->row, *name));
 }
 
 

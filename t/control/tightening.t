@@ -114,6 +114,23 @@ my $read = $w->ok(POST => '/key/generate', { user_id => 'user-IU', allowed_route
 ($s, $j) = $k->post('/key/generate', { key_type => 'read_only' }, key => $read);
 is_deeply [ $s, $j->{allowed_routes} ], [ 200, ['info_routes'] ], 'a type within the routes of the maker';
 
+# routes are within others as they are asked for: of stars only the last character is one
+
+for my $c ([ [ '/key/*/regenerate', '/key/*e' ], [ [ '/key/generate', '/key/delete' ], ['/key/x/regenerate'], ['/key/*'] ], [ ['/key/*e'], ['/key/*/regenerate'], ['/key/*e/x'] ] ],
+    [ [ '/key/*', '/team/info' ], [ ['*'], ['/*'], ['/ke*'], ['/key'], ['/team/inf'], ['/team/info*'], ['key_management_routes'] ], [ ['/key/generate'], ['/key/x*'], [ '/team/info/x', '/team/info/*' ] ] ],
+    [ [ 'key*', 'info_routes' ], [ ['key_management_routes'], ['/key/info'] ], [ ['info_routes'] ] ]) {
+    my ($have, $more, $less) = @$c;
+    for my $way (map({ [ 403, $_ ] } @$more), map({ [ 200, $_ ] } @$less)) {
+        my ($want, $list) = @$way;
+        my $key = made(allowed_routes => $have);
+        ($s) = $k->post('/key/update', { key => $key, allowed_routes => $list }, key => $free);
+        is $s, $want, $json->encode($have) . " become @$list" or diag $k->raw;
+        my $maker = made(allowed_routes => [ '/key/generate', @$have ]);
+        ($s) = $k->post('/key/generate', { team_id => 'alpha', allowed_routes => $list }, key => $maker);
+        is $s, $list->[0] eq '/key/generate' && @$list == 1 ? 200 : $want, 'or are given to another key' or diag $k->raw;
+    }
+}
+
 # soft_budget and the limits of a budget
 
 my $old = $k->sql('SELECT count(*) FROM budgets');
