@@ -517,8 +517,12 @@ key_keeps_organization(req_t *r, const key_ref_t *ref)
         return 0;
     }
 
-    res = tx_q(r, "SELECT organization_id IS NOT DISTINCT FROM $2 FROM keys WHERE token ="
-               " $1", ref->token, v->type == J_STR ? v->s : NULL);
+    /* a key of a team that names none itself is of the team's */
+
+    res = tx_q(r, "SELECT CASE WHEN $2::text IS NULL THEN k.organization_id IS NULL ELSE"
+               " coalesce(k.organization_id, t.organization_id) = $2 END FROM keys k LEFT"
+               " JOIN teams t USING (team_id) WHERE token = $1", ref->token,
+               v->type == J_STR ? v->s : NULL);
 
     if (res == NULL) {
         return -1;
@@ -529,6 +533,9 @@ key_keeps_organization(req_t *r, const key_ref_t *ref)
 
     if (!same) {
         fail_repr(r, 403, "Only proxy admins can move a key to another organization");
+
+    } else if (json_get(r->json, "team_id") == NULL) {
+        json_del(r->json, "organization_id");
     }
 
     return same ? 0 : -1;

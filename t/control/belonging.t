@@ -65,6 +65,23 @@ is as(OA => POST => '/team/new', { team_id => 'gone', organization_id => 'org-A'
 is as(PA => POST => '/team/new', { team_id => 'nobodys', organization_id => 'org-A' }), 200, 'a proxy admin does' or diag $k->raw;
 is refs($dangling->{token}), 'org:org-A', 'and its keys are of its organization';
 
+# --- the organization of its team is no other one
+
+$w->ok(POST => '/team/update', { team_id => 'alpha', team_member_permissions => [ map { "/key/$_" } qw(generate update info regenerate) ] });
+$w->ok(POST => '/team/member_add', { team_id => 'alpha', member => { user_id => 'user-OA', role => 'admin' } });
+for my $who (qw(OA IU)) {
+    my $own = $w->fresh($who, 'alpha');
+    for my $path ('/key/update', '/key/regenerate') {
+        is as($who => POST => $path, { key => $own, organization_id => 'org-A', $path =~ /update/ ? (max_budget => 1) : () }), 200, "$who names it to $path" or diag $k->raw;
+        $own = $j->{key};
+        is as($who => POST => $path, { key => $own, organization_id => 'org-B' }), $who eq 'OA' ? 401 : 403, 'but no other';
+    }
+    is as(IU => POST => '/key/update', { key => $own, organization_id => undef, max_budget => 1 }), 200, 'none says nothing of a key that names none' or diag $k->raw if $who eq 'IU';
+    is $k->sql("SELECT count(*) FROM keys WHERE token = kt_key_of(encode(sha256('$own'), 'hex')) AND organization_id IS NULL"), 1, 'the key stays as it was';
+    my $named = $w->ok(POST => '/key/generate', { user_id => "user-$who", team_id => 'alpha', organization_id => 'org-A' })->{key};
+    is as($who => POST => '/key/update', { key => $named, organization_id => $_ }), $who eq 'OA' ? 401 : 403, 'what names one keeps it' for undef, 'org-B';
+}
+
 # --- every organization has a budget
 
 $j = $w->ok(POST => '/organization/new', { organization_alias => 'bare' });
