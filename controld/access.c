@@ -542,14 +542,22 @@ access_gate(req_t *r, const access_t *row)
 }
 
 
-/* Clients write the defaults of such fields out. */
-
-static int
+int
 access_says_nothing(const jv_t *v)
 {
-    return v->type == J_NULL ? 1
-           : v->type == J_OBJ || v->type == J_ARR ? v->n == 0
-           : v->type == J_NUM && v->s[strspn(v->s, "0.")] == '\0';
+    return json_is_null(v)
+           || ((v->type == J_OBJ || v->type == J_ARR) && v->n == 0)
+           || (v->type == J_NUM && v->s[strspn(v->s, "0.")] == '\0');
+}
+
+
+int
+access_refuse_field(req_t *r, const char *name)
+{
+    fail_proxy(r, 403, "auth_error", name, "Only proxy admins can set %s. Your role=%s",
+               name, access_role_name(r));
+
+    return -1;
 }
 
 
@@ -581,9 +589,7 @@ access_fields(req_t *r, const field_t *table)
         in = f->type == F_META || f->type == F_TAGS ? json_get(meta, f->name) : NULL;
 
         if (access_says(f, v) || (!json_is_null(in) && access_says(f, in))) {
-            fail_proxy(r, 403, "auth_error", f->name, "Only proxy admins can set %s."
-                       " Your role=%s", f->name, access_role_name(r));
-            return -1;
+            return access_refuse_field(r, f->name);
         }
     }
 

@@ -64,6 +64,12 @@ void access_refuse(req_t *r);
  */
 int access_fields(req_t *r, const field_t *table);
 
+/* Answers 403 as that does for one field.  -1. */
+int access_refuse_field(req_t *r, const char *name);
+
+/* 1 for what clients write out as the default of such a field: null, 0, {}, []. */
+int access_says_nothing(const jv_t *v);
+
 /* allowed_routes of the caller's key, whatever its user is.  0, or -1 after answering. */
 int access_key_routes(req_t *r);
 

@@ -12,12 +12,9 @@
 #include "util.h"
 
 
-/*
- * Shared by generate and update; owners, expiry and spend are handled apart.  `zero` is
- * F_ZERO where a value that says nothing changes nothing.
- */
+/* Shared by generate and update; owners, expiry and spend are handled apart. */
 
-#define KEY_FIELDS(zero)                                                      \
+#define KEY_FIELDS                                                            \
     { "key_alias", F_NAME, "key_alias", 0 },                                  \
     { "models", F_STRS, "models", 1 },                                        \
     { "max_budget", F_USD, "max_budget_nusd", 0 },                            \
@@ -26,15 +23,15 @@
     { "rpm_limit", F_INT, "rpm_limit", 0 },                                   \
     { "budget_duration", F_PERIOD, NULL, 0 },                                 \
     { "budget_limits", F_LIST, "budget_limits", 1 },                          \
-    { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN | zero }, \
+    { "budget_enforcement", F_ENFORCE, "budget_enforcement", F_ADMIN | F_ZERO }, \
     { "duration", F_EXPIRES, "expires", 0 },                                  \
     { "allowed_cache_controls", F_STRS, "allowed_cache_controls", 1 },        \
-    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN | zero },                \
-    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN | zero },      \
+    { "config", F_OBJ, "config", F_NOTNULL | F_ADMIN | F_ZERO },              \
+    { "permissions", F_OBJ, "permissions", F_NOTNULL | F_ADMIN | F_ZERO },    \
     { "model_max_budget", F_OBJ, "model_max_budget", 1 },                     \
     { "aliases", F_OBJ, "aliases", 1 },                                       \
     { "blocked", F_BOOL, "blocked", 0 },                                      \
-    { "budget_id", F_ID, "budget_id", F_ADMIN | zero },                       \
+    { "budget_id", F_ID, "budget_id", F_ADMIN | F_ZERO },                     \
     { "organization_id", F_ID, "organization_id", 0 },                        \
     { "allowed_routes", F_STRS, "allowed_routes", 1 },                        \
     { "policies", F_STRS, "policies", 1 },                                    \
@@ -50,9 +47,9 @@
     { "prompts", F_META, NULL, 0 },                                           \
     { "tags", F_TAGS, NULL, 0 },                                              \
     { "enforced_params", F_TAGS, NULL, 0 },                                   \
-    { "allowed_passthrough_routes", F_META, NULL, F_ADMIN | zero },           \
-    { "temp_budget_increase", F_META, NULL, F_ADMIN | zero },                 \
-    { "temp_budget_expiry", F_META, NULL, F_ADMIN | zero },                   \
+    { "allowed_passthrough_routes", F_META, NULL, F_ADMIN | F_ZERO },         \
+    { "temp_budget_increase", F_META, NULL, F_ADMIN | F_ZERO },               \
+    { "temp_budget_expiry", F_META, NULL, F_ADMIN | F_ZERO },                 \
     { "allowed_vector_store_indexes", F_META, NULL, 0 },                      \
     { "disable_global_guardrails", F_META, NULL, 0 },                         \
     { "mcp_rpm_limit", F_META, NULL, F_REFUSED },                             \
@@ -65,7 +62,7 @@
     { "budget_exceeded_throttle_percentage", F_META, NULL, 0 }
 
 const field_t  key_generate_body[] = {
-    KEY_FIELDS(F_ZERO),
+    KEY_FIELDS,
     { "key", F_STR, NULL, 0 },
     { "user_id", F_ID, NULL, 0 },
     { "team_id", F_ID, NULL, 0 },
@@ -78,9 +75,9 @@ const field_t  key_generate_body[] = {
 };
 
 const field_t  key_update_body[] = {
-    KEY_FIELDS(0),
+    KEY_FIELDS,
     { "key", F_STR, NULL, 0 },
-    { "spend", F_USD, NULL, F_ADMIN },
+    { "spend", F_USD, NULL, F_ADMIN | F_ZERO },
     { "metadata", F_OBJ, NULL, 0 },
     { "user_id", F_ID, "user_id", 0 },
     { "team_id", F_ID, "team_id", 0 },
@@ -89,7 +86,7 @@ const field_t  key_update_body[] = {
 };
 
 const field_t  key_regenerate_body[] = {
-    KEY_FIELDS(0),
+    KEY_FIELDS,
     { "key", F_STR, NULL, 0 },
     { "new_key", F_STR, NULL, 0 },
     { "new_master_key", F_STR, NULL, F_ADMIN },
@@ -579,6 +576,7 @@ key_update_one(req_t *r, const char *in, key_ref_t *ref, const char **sent, jv_t
     team = json_str(r->json, "team_id");
 
     if (key_may_update_in(r, ref, *sent, in) != 0 || tx_match(r, ref->version) != 0
+        || grant_nothing(r, key_update_body, ref->token) != 0
         || key_move(r, ref) != 0 || key_defaults(r, 0) != 0
         || key_keeps_organization(r, ref) != 0
         || grant_key(r, ref->token, ref->user_id, team ? team : ref->team_id, 0) != 0
@@ -621,11 +619,15 @@ api_key_update(req_t *r)
     key_ref_t    ref;
     const char  *sent;
 
-    rc = field_usd(r, "spend", &spend);
+    if (field_usd(r, "spend", &spend) < 0 || owner_check_limits(r) != 0
+        || tx_begin(r) != 0 || key_update_one(r, NULL, &ref, &sent, &row) != 0)
+    {
+        return;
+    }
 
-    if (rc < 0 || owner_check_limits(r) != 0 || tx_begin(r) != 0
-        || key_update_one(r, NULL, &ref, &sent, &row) != 0
-        || tx_commit(r) != 0
+    rc = field_usd(r, "spend", &spend);  /* one that says nothing is gone      */
+
+    if (tx_commit(r) != 0
         || (rc > 0 && owner_adjust(r, arena_printf(&r->a, "key:%s", ref.token),
                                    spend) != 0))
     {

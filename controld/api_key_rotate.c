@@ -251,7 +251,9 @@ api_key_regenerate(req_t *r)
         return;
     }
 
-    if (rotate_allowed(r, &ref) != 0 || rotate_changes(r, &ref, sent) != 0
+    if (rotate_allowed(r, &ref) != 0
+        || grant_nothing(r, key_regenerate_body, ref.token) != 0
+        || rotate_changes(r, &ref, sent) != 0
         || tx_match(r, ref.version) != 0
         || key_defaults(r, 0) != 0
         || key_keeps_organization(r, &ref) != 0

@@ -29,6 +29,12 @@ int grant_key(req_t *r, const char *token, const char *user_id, const char *team
 int grant_child(req_t *r, const char *token);
 
 /*
+ * Fields of proxy admins that others send with a value that says nothing: they leave the
+ * body where the key has nothing there.  0, or -1 after refusing those where it has.
+ */
+int grant_nothing(req_t *r, const field_t *table, const char *token);
+
+/*
  * The caller gets the secret of another key, and with it the rights of its user: neither
  * has more than he and the key he calls with.  0, or -1 after answering 403.
  */

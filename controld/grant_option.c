@@ -1,6 +1,10 @@
 /* Who may give options of keys, and who keeps them. */
 
+#include "access.h"
+#include "db.h"
+#include "grant.h"
 #include "grant_bound.h"
+#include "policy.h"
 
 
 /* More may be asked of service accounts: one does not cease to be one. */
@@ -26,4 +30,73 @@ grant_service(req_t *r, const bound_t *own)
     if (meta->type == J_OBJ && json_is_null(json_get(meta, "service_account_id"))) {
         json_set(meta, "service_account_id", json_copy(&r->a, id));
     }
+}
+
+
+/* What a key has, by the names of the fields that set it; NULL after answering. */
+
+static const jv_t *
+grant_row(req_t *r, const char *token)
+{
+    jv_t        *row;
+    int64_t      used;
+    PGresult    *res;
+    const char  *err, *ent;
+
+    res = db_q("SELECT metadata || to_jsonb(k) FROM keys k WHERE token = $1", token);
+
+    if (!db_ok(res) || PQntuples(res) == 0) {
+        PQclear(res);
+        fail_db(r);
+        return NULL;
+    }
+
+    row = json_parse_big(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
+                         &err);
+    PQclear(res);
+
+    if (row == NULL) {
+        fail_repr(r, 500, "The key %s can not be read", token);
+        return NULL;
+    }
+
+    ent = arena_printf(&r->a, "key:%s", token);
+    policy_used(&r->a, &ent, 1, &used);
+    json_set(row, "spend", json_int(&r->a, used));
+
+    return row;
+}
+
+
+int
+grant_nothing(req_t *r, const field_t *table, const char *token)
+{
+    const jv_t     *row;
+    const field_t  *f;
+
+    if (access_admin(r)) {
+        return 0;
+    }
+
+    for (f = table, row = NULL; f->name; f++) {
+        if (!(f->flags & F_ZERO) || json_get(r->json, f->name) == NULL) {
+            continue;
+        }
+
+        row = row ? row : grant_row(r, token);
+
+        if (row == NULL) {
+            return -1;
+        }
+
+        if (!access_says_nothing(json_get(row, f->name))
+            && !(f->type == F_USD && json_is_null(json_get(r->json, f->name))))
+        {
+            return access_refuse_field(r, f->name);     /* spend null sets none */
+        }
+
+        json_del(r->json, f->name);
+    }
+
+    return 0;
 }

@@ -97,6 +97,33 @@ is $s, 401, 'it stays blocked';
 ($s, $j) = $k->post('/key/generate', { budget_id => undef, budget_enforcement => undef, config => undef, spend => undef, temp_budget_increase => undef, temp_budget_expiry => undef }, key => $free);
 is $s, 200, 'null for admins\' fields of a new key' or diag $k->raw;
 
+# nor of one that has nothing there, by whatever way
+
+my %nothing = (budget_id => [undef], budget_enforcement => [undef], config => [ undef, {} ], permissions => [ undef, {} ], spend => [ 0, undef ], allowed_passthrough_routes => [ undef, [] ], temp_budget_increase => [undef], temp_budget_expiry => [undef]);
+my $empty = made();
+my $kept = policy($empty);
+for my $f (sort keys %nothing) {
+    for my $v (@{ $nothing{$f} }) {
+        for my $path ('/key/update', '/key/regenerate', '/team/key/bulk_update') {
+            next if $f eq 'spend' && $path =~ /regenerate/;
+            ($s, $j) = $k->post($path, $path =~ /team/ ? { team_id => 'alpha', key_ids => [$empty], update_fields => { $f => $v } } : { key => $empty, $f => $v }, key => $free);
+            ok $s == 200 && ($path !~ /team/ || @{ $j->{successful_updates} }), "$path: $f " . $json->encode($v // 'null') . ' of a key that has none' or diag $k->raw;
+            $empty = $j->{key} // $empty;
+        }
+    }
+}
+(my $now = policy($empty)) =~ s/"meter": ?\d+,? ?//;
+is $now, $kept, 'and nothing came of it';
+is $k->sql("SELECT budget_enforcement IS NULL AND budget_id IS NULL FROM keys WHERE token = kt_key_of(encode(sha256('$empty'), 'hex'))"), 't', 'in no column';
+$empty = made(permissions => { get_spend_routes => $T }, config => { x => 1 }, budget_id => 'b1', budget_enforcement => 'last_call', spend => 0.5, allowed_passthrough_routes => ['/x']);
+for my $f (grep { !/^temp/ } sort keys %nothing) {
+    for my $v (@{ $nothing{$f} }) {
+        ($s) = $k->post('/key/update', { key => $empty, $f => $v }, key => $free);
+        is $s, $f eq 'spend' && !defined $v ? 200 : 403, "what there is of $f stays" or diag $k->raw;
+    }
+}
+cmp_ok $k->get("/key/info?key=$empty") && ($k->get("/key/info?key=$empty"))[1]{info}{spend}, '==', 0.5, 'what was spent too';
+
 # key_type is a list of routes
 
 my $narrow = $w->ok(POST => '/key/generate', { user_id => 'user-IU', allowed_routes => ['/key/generate'] })->{key};
