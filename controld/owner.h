@@ -39,7 +39,8 @@ typedef struct {
 } owner_meters_t;
 
 /*
- * The meters that a row makes, in the arena.  Where two of its fields limit the same,
+ * The meters that a row makes, in the arena, or the budget it follows where the row has no
+ * model_max_budget of its own.  Where two of its fields limit the same,
  * the lower one holds; most: the upper one is told.
  */
 owner_meters_t *owner_meters(req_t *r, const char *ent, const jv_t *row, int most);

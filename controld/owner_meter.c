@@ -153,6 +153,20 @@ meter_field(const jv_t *row, const char *name)
 }
 
 
+/* model_max_budget of a row, or of the budget that it follows. */
+
+static const jv_t *
+meter_models(const jv_t *row)
+{
+    const jv_t  *v;
+
+    v = json_get(row, "model_max_budget");
+
+    return json_is_null(v) || v->n == 0
+           ? json_get(json_get(row, "litellm_budget_table"), "model_max_budget") : v;
+}
+
+
 owner_meters_t *
 owner_meters(req_t *r, const char *ent, const jv_t *row, int most)
 {
@@ -160,7 +174,7 @@ owner_meters(req_t *r, const char *ent, const jv_t *row, int most)
 
     s = arena_alloc(&r->a, sizeof(owner_meters_t));
     s->n = 0;
-    meter_budgets(r, s, ent, json_get(row, "model_max_budget"));
+    meter_budgets(r, s, ent, meter_models(row));
     meter_rates(r, s, ent, meter_field(row, "model_rpm_limit"), 0, most);
     meter_rates(r, s, ent, meter_field(row, "model_tpm_limit"), 1, most);
     meter_windows(r, s, ent, json_get(row, "budget_limits"), most);
@@ -236,15 +250,14 @@ meter_drop(req_t *r, const char *owner, const owner_meters_t *s)
 int
 owner_has_submeters(const jv_t *row)
 {
-    const jv_t  *meta, *budgets, *windows;
+    const jv_t  *windows, *budgets;
 
-    meta = json_get(row, "metadata");
-    budgets = json_get(row, "model_max_budget");
+    budgets = meter_models(row);
     windows = json_get(row, "budget_limits");
 
     return (budgets && budgets->n) || (windows && windows->n)
-           || !json_is_null(json_get(meta, "model_rpm_limit"))
-           || !json_is_null(json_get(meta, "model_tpm_limit"));
+           || !json_is_null(meter_field(row, "model_rpm_limit"))
+           || !json_is_null(meter_field(row, "model_tpm_limit"));
 }
 
 

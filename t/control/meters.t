@@ -58,6 +58,22 @@ is_deeply of(made(%both)), { 'm~gpt-4o' => '1000000000 1d 3 30' }, 'the lower on
 $w->ok(POST => '/team/update', { team_id => 'gamma', %both });
 is_deeply meters('team:gamma'), { 'm~gpt-4o' => '1000000000 1d 3 30' }, 'of teams too';
 
+# a plan's hold where the key has none of its own, whatever else is changed
+
+$w->ok(POST => '/budget/new', { budget_id => 'plan', model_max_budget => { 'gpt-4o' => { budget_limit => 1, time_period => '1d' } } });
+my $planned = made(budget_id => 'plan');
+is_deeply of($planned), { 'm~gpt-4o' => '1000000000 1d - -' }, 'limits of a plan, from the first request on';
+($s) = $k->post('/key/update', { key => $planned, metadata => { x => 1 } }, key => $free);
+is_deeply [ $s, of($planned) ], [ 200, { 'm~gpt-4o' => '1000000000 1d - -' } ], 'a change of something else leaves them';
+($s) = $k->post('/key/update', { key => $planned, model_max_budget => { 'gpt-4o-mini' => { budget_limit => 1, time_period => '1d' } } }, key => $free);
+is $s, 403, 'its owner does not replace them';
+$w->ok(POST => '/key/update', { key => $planned, model_max_budget => { 'gpt-4o-mini' => 2 } });
+is_deeply of($planned), { 'm~gpt-4o-mini' => '2000000000 - - -' }, 'a proxy admin does';
+$w->ok(POST => '/key/update', { key => $planned, model_max_budget => {} });
+is_deeply of($planned), { 'm~gpt-4o' => '1000000000 1d - -' }, 'and has them back';
+$w->ok(POST => '/key/update', { key => $planned, budget_id => undef });
+is_deeply of($planned), {}, 'without the plan they are gone';
+
 # nobody but a proxy admin makes more of them: by update, by another secret, many at once
 
 for my $c (
