@@ -7,29 +7,36 @@
 #include "policy.h"
 
 
-/* More may be asked of service accounts: one does not cease to be one. */
+/*
+ * More may be asked of service accounts: one does not cease to be one.  Into metadata of
+ * its own, for that of many keys that are changed at once is one object.
+ */
 
 void
 grant_service(req_t *r, const bound_t *own)
 {
-    jv_t        *meta;
-    const jv_t  *id;
+    jv_t        *meta, *v;
+    const jv_t  *sent, *id, *c;
 
-    meta = json_get(r->json, "metadata");
+    sent = json_get(r->json, "metadata");
     id = json_get(own->row, "service_account_id");
 
-    if (meta == NULL || json_is_null(id)) {
+    if (sent == NULL || json_is_null(id) || (sent->type != J_OBJ && sent->type != J_NULL)
+        || !json_is_null(json_get(sent, "service_account_id")))
+    {
         return;
     }
 
-    if (json_is_null(meta)) {
-        meta = json_obj(&r->a);
-        json_set(r->json, "metadata", meta);
+    meta = json_obj(&r->a);
+
+    for (c = sent->head; c; c = c->next) {
+        v = json_copy(&r->a, c);
+        v->key = c->key;
+        json_push(meta, v);
     }
 
-    if (meta->type == J_OBJ && json_is_null(json_get(meta, "service_account_id"))) {
-        json_set(meta, "service_account_id", json_copy(&r->a, id));
-    }
+    json_set(meta, "service_account_id", json_copy(&r->a, id));
+    json_set(r->json, "metadata", meta);
 }
 
 

@@ -181,6 +181,12 @@ for my $no ({ max_budget => undef }, { max_budget => 4 }, { user_id => 'user-TA'
 ($s, $j) = $w->as(US => POST => '/team/key/bulk_update', { team_id => 'alpha', key_ids => [$ow], update_fields => { max_budget => 1 } });
 is scalar @{ $j->{failed_updates} }, 1, 'a member changes his own only';
 
+my $svc = $w->ok(POST => '/key/service-account/generate', { team_id => 'alpha', key_alias => 'svc' });
+my @all = map { $_->{token} } $svc, map { $w->ok(POST => '/key/generate', { team_id => 'alpha', user_id => 'user-OW' }) } 1 .. 5;
+($s, $j) = $w->as(TA => POST => '/team/key/bulk_update', { team_id => 'alpha', key_ids => \@all, update_fields => { metadata => { x => 1 } } });
+is scalar @{ $j->{successful_updates} }, 6, 'keys of members and of a service account' or diag $k->raw;
+is $k->sql("SELECT string_agg(token, ' ') FROM keys WHERE metadata ? 'service_account_id' AND token = ANY ('{" . join(',', @all) . "}')"), $all[0], 'of which one stays a service account, and no other becomes one';
+
 # aliases tell strangers nothing
 
 $w->ok(POST => '/key/generate', { user_id => 'user-CU', team_id => 'beta', key_alias => 'secret-alias' });
