@@ -39,8 +39,9 @@
     " 'tpm_limit', tpm_limit, 'rpm_limit', rpm_limit, 'max_parallel_requests'," \
     " max_parallel_requests, 'models', kt_user_models(models), 'budget_duration'," \
     " budget_duration, 'model_max_budget', nullif(model_max_budget, '{}'),"   \
-    " 'budget_limits', nullif(budget_limits, '[]')) FROM users"               \
-    " WHERE user_id = $1"
+    " 'budget_limits', nullif(budget_limits, '[]'), 'model_rpm_limit',"       \
+    " metadata->'model_rpm_limit', 'model_tpm_limit', metadata->'model_tpm_limit'," \
+    " 'strict', kt_strict(budget_enforcement)) FROM users WHERE user_id = $1"
 
 #define BOUND_SQL_TEAM                                                            \
     "SELECT json_build_object('max_budget', kt_usd(max_budget_nusd),"         \

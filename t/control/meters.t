@@ -157,5 +157,17 @@ $w->ok(POST => '/budget/new', { budget_id => 'strict', max_budget => 1, budget_e
 ($s, $j) = $k->post('/key/generate', { team_id => 'alpha' }, key => made(budget_id => 'strict'));
 is_deeply [ $s, $j->{budget_enforcement}, $j->{max_budget} ], [ 200, 'strict', 1 ], 'nor of a plan' or diag $k->raw;
 
+# the secret of a key of another user is worth what binds that user
+
+my $other = $w->fresh('OW', 'alpha');
+for my $less ({ metadata => { model_rpm_limit => { 'gpt-4o' => 1 } } }, { metadata => { model_tpm_limit => { 'gpt-4o' => 1 } } }, { metadata => { note => 'none' }, budget_enforcement => 'strict' }) {
+    $w->ok(POST => '/user/update', { user_id => 'user-TA', %$less });
+    ($s) = $w->as(TA => POST => '/key/regenerate', { key => $other });
+    is $s, 403, 'who has limits does not get the key of one who has none: ' . $json->encode($less) or diag $k->raw;
+}
+$w->ok(POST => '/user/update', { user_id => 'user-TA', budget_enforcement => 'last_call' });
+($s) = $w->as(TA => POST => '/key/regenerate', { key => $other });
+is $s, 200, 'without any he does' or diag $k->raw;
+
 unlike $k->logs, qr/did not check whose|"level":"error"/, 'no error in the log';
 done_testing;
