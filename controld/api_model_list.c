@@ -109,8 +109,9 @@ list_granted(req_t *r, const model_view_t *v, const jv_t *names, jv_t *list)
     wild = list_yes(r, "return_wildcard_routes");
 
     for (c = names ? names->head : NULL; c; c = c->next) {
-        if (!list_special(c->s) && !json_get(v->groups, c->s) && (wild || !strchr(c->s, '*'))
-            && strncmp(c->s, "model_name_", 11) != 0 && model_granted(v, c->s))
+        if (c->type == J_STR && !list_special(c->s) && !json_get(v->groups, c->s)
+            && (wild || !strchr(c->s, '*')) && strncmp(c->s, "model_name_", 11) != 0
+            && model_granted(v, c->s))
         {
             list_add(r, list, c->s);
         }

@@ -21,11 +21,7 @@
 const field_t  member_add_body[] = {
     { "team_id", F_ID, NULL, F_REQUIRED },
     { "member", F_ANY, NULL, F_REQUIRED },
-    { "max_budget_in_team", F_USD, NULL, 0 },
-    { "budget_duration", F_STR, NULL, 0 },
-    { "tpm_limit", F_INT, NULL, 0 },
-    { "rpm_limit", F_INT, NULL, 0 },
-    { "allowed_models", F_STRS, NULL, 0 },
+    MEMBER_LIMIT_FIELDS,
     { NULL, 0, NULL, 0 }
 };
 
@@ -33,7 +29,7 @@ const field_t  member_bulk_body[] = {
     { "team_id", F_ID, NULL, F_REQUIRED },
     { "members", F_LIST, NULL, 0 },
     { "all_users", F_BOOL, NULL, 0 },
-    { "max_budget_in_team", F_USD, NULL, 0 },
+    MEMBER_LIMIT_FIELDS,
     { NULL, 0, NULL, 0 }
 };
 
@@ -378,6 +374,7 @@ member_bulk_one(req_t *r, const char *team, const jv_t *v, const member_limit_t 
     r->touch_end = &r->touched;
     rc = tx_begin(r) != 0 || member_team(r, team, 404, "Team=%s not found") != 0
          || member_admin(r, team) != 0 || member_read(r, v, &m) != 0
+         || (l->models && grant_member_models(r, team, l->models) != 0)
          ? -1 : member_add_one(r, team, &m, l);
 
     if (rc == 0) {
@@ -413,6 +410,20 @@ member_bulk_one(req_t *r, const char *team, const jv_t *v, const member_limit_t 
 }
 
 
+/* A list that the team does not cover fits nobody: that is said before anybody is added. */
+
+static int
+member_bulk_models(req_t *r, const char *team, const char *models)
+{
+    int  known;
+
+    known = models ? db_is(r, "SELECT 1 FROM teams WHERE team_id = $1 AND NOT implicit", team)
+                   : 0;
+
+    return known > 0 ? grant_member_models(r, team, models) : known;
+}
+
+
 void
 api_team_member_bulk_add(req_t *r)
 {
@@ -426,7 +437,7 @@ api_team_member_bulk_add(req_t *r)
     team = json_str(r->json, "team_id");
 
     if (field_bool(r, "all_users", &all) < 0 || member_limits(r, &l) != 0
-        || member_admin(r, team) != 0)
+        || member_admin(r, team) != 0 || member_bulk_models(r, team, l.models) != 0)
     {
         return;
     }

@@ -22,11 +22,7 @@ const field_t  member_update_body[] = {
     { "user_id", F_ID, NULL, 0 },
     { "user_email", F_NAME, NULL, 0 },
     { "role", F_ENUM, NULL, 0, "admin|user" },
-    { "max_budget_in_team", F_USD, NULL, 0 },
-    { "budget_duration", F_STR, NULL, 0 },
-    { "tpm_limit", F_INT, NULL, 0 },
-    { "rpm_limit", F_INT, NULL, 0 },
-    { "allowed_models", F_STRS, NULL, 0 },
+    MEMBER_LIMIT_FIELDS,
     { NULL, 0, NULL, 0 }
 };
 

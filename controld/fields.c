@@ -209,8 +209,8 @@ field_bool(req_t *r, const char *name, int *v)
 }
 
 
-static const char *
-field_strs(req_t *r, const char *name, const jv_t *v)
+const char *
+field_strs_value(req_t *r, const char *name, const jv_t *v)
 {
     size_t        i;
     const jv_t   *c;
@@ -232,6 +232,24 @@ field_strs(req_t *r, const char *name, const jv_t *v)
     }
 
     return db_array(&r->a, items, i);
+}
+
+
+int
+field_strs(req_t *r, const char *name, const char **v)
+{
+    const jv_t  *j;
+
+    *v = NULL;
+    j = json_get(r->json, name);
+
+    if (json_is_null(j)) {
+        return 0;
+    }
+
+    *v = field_strs_value(r, name, j);
+
+    return *v ? 1 : -1;
 }
 
 
@@ -451,7 +469,7 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
     switch (f->type) {
 
     case F_TAGS:
-        if (!json_is_null(v) && field_strs(r, f->name, v) == NULL) {
+        if (!json_is_null(v) && field_strs_value(r, f->name, v) == NULL) {
             return -1;
         }
 
@@ -514,7 +532,7 @@ field_one(req_t *r, rowset_t *rs, const field_t *f, const jv_t *v, int create)
         return rc < 0 ? -1 : 0;
 
     case F_STRS:
-        s = field_strs(r, f->name, v);
+        s = field_strs_value(r, f->name, v);
         row_set(rs, f->col, "text[]", s);
         return s ? 0 : -1;
 
@@ -619,7 +637,7 @@ fields_check(req_t *r, const field_t *table)
         }
     }
 
-    return 0;
+    return fields_check_metadata(r, table);
 }
 
 
@@ -635,68 +653,6 @@ fields_read(req_t *r, const field_t *table, rowset_t *rs, int create)
         if (v && field_one(r, rs, f, v, create) != 0) {
             return -1;
         }
-    }
-
-    return 0;
-}
-
-
-static void
-fields_finish(req_t *r, rowset_t *rs, const char *col, const char *pre,
-    const jv_t *base, const jv_t *moved, int create)
-{
-    int          i;
-    jv_t        *o;
-    const jv_t  *c;
-
-    o = json_obj(&r->a);
-
-    for (c = base ? base->head : NULL; c; c = c->next) {
-        json_set(o, c->key, json_copy(&r->a, c));
-    }
-
-    for (c = moved ? moved->head : NULL; c; c = c->next) {
-        json_set(o, c->key, json_copy(&r->a, c));
-    }
-
-    row_set(rs, col, "jsonb", json_text(&r->a, o));
-
-    for (i = 0; i < rs->n && !create && base == NULL; i++) {
-        if (strcmp(rs->col[i], col) == 0) {
-            rs->pre[i] = pre;
-        }
-    }
-}
-
-
-int
-fields_metadata(req_t *r, rowset_t *rs, int create)
-{
-    jv_t  *v, *tags, *base;
-
-    v = json_get(r->json, "metadata");
-
-    if (!json_is_null(v) && v->type != J_OBJ) {
-        fail_field(r, "metadata", "dict_type",
-                   "Input should be a valid dictionary", v);
-        return -1;
-    }
-
-    tags = json_get(v, "tags");
-
-    if (tags && tags->type == J_ARR
-        && field_strs(r, "metadata.tags", tags) == NULL)
-    {
-        return -1;
-    }
-
-    if (v || rs->meta) {
-        base = json_is_null(v) ? (v && !create ? json_obj(&r->a) : NULL) : v;
-        fields_finish(r, rs, "metadata", "metadata || ", base, rs->meta, create);
-    }
-
-    if (rs->extra) {
-        fields_finish(r, rs, "extra", "extra || ", NULL, rs->extra, create);
     }
 
     return 0;

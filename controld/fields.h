@@ -80,6 +80,9 @@ typedef struct {
 /* Checks the body against the table of its route; -1 after answering. */
 int fields_check(req_t *r, const field_t *table);
 
+/* The same for lists of the table that stand in metadata; fields_check() asks it. */
+int fields_check_metadata(req_t *r, const field_t *table);
+
 /* Reads every field of the table from r->json; -1 after answering. */
 int fields_read(req_t *r, const field_t *table, rowset_t *rs, int create);
 
@@ -103,6 +106,12 @@ const char *row_update(arena_t *a, const char *table, rowset_t *rs, int first,
 int field_usd(req_t *r, const char *name, int64_t *v);
 int field_int(req_t *r, const char *name, int64_t *v);
 int field_bool(req_t *r, const char *name, int *v);
+
+/* The same for a list of names, as the text of a text[]. */
+int field_strs(req_t *r, const char *name, const char **v);
+
+/* A list of names that stands anywhere, as the text of a text[]; NULL after answering. */
+const char *field_strs_value(req_t *r, const char *name, const jv_t *v);
 
 /* An id that the body must have; NULL after answering. */
 const char *field_body_id(req_t *r, const char *name);

@@ -142,7 +142,9 @@ model_listed(const jv_t *list, const model_t *m, const char *name)
     const jv_t  *c;
 
     for (c = list ? list->head : NULL; c; c = c->next) {
-        if (model_fits(c->s, m, name) || model_fits(c->s, m, m->name)) {
+        if (c->type == J_STR
+            && (model_fits(c->s, m, name) || model_fits(c->s, m, m->name)))
+        {
             return 1;
         }
     }
@@ -159,7 +161,7 @@ model_named(const jv_t *list, const char *name)
     const jv_t  *c;
 
     for (c = list ? list->head : NULL; c; c = c->next) {
-        if (util_glob(c->s, name)) {
+        if (c->type == J_STR && util_glob(c->s, name)) {
             return 1;
         }
     }

@@ -57,15 +57,19 @@ owner_team(req_t *r, const char *team_id)
 }
 
 
-/* default_team_member_models of the team, for a member who is no admin of it. */
+/*
+ * default_team_member_models of the team, for a member who is no admin of it.  What is no
+ * name there lets nothing in: an empty list would let in everything.
+ */
 
 static int
 owner_member_models(req_t *r, const char *team_id, const char *user_id)
 {
     PGresult  *res;
 
-    res = tx_q(r, "UPDATE memberships m SET allowed_models = ARRAY(SELECT"
-               " jsonb_array_elements_text(t.metadata->'default_team_member_models')) FROM"
+    res = tx_q(r, "UPDATE memberships m SET allowed_models = ARRAY(SELECT CASE"
+               " jsonb_typeof(x) WHEN 'string' THEN x #>> '{}' ELSE 'no-default-models' END"
+               " FROM jsonb_array_elements(t.metadata->'default_team_member_models') x) FROM"
                " teams t WHERE t.team_id = m.team_id AND m.team_id = $1 AND m.user_id = $2"
                " AND m.role = 'user' AND m.allowed_models = '{}' AND jsonb_typeof("
                "t.metadata->'default_team_member_models') = 'array'", team_id, user_id);

@@ -19,7 +19,9 @@ setup_names(arena_t *a, const jv_t *list)
     names = arena_alloc(a, (list ? list->n + 1 : 1) * sizeof(char *));
 
     for (c = list ? list->head : NULL; c; c = c->next) {
-        names[n++] = c->s;
+        if (c->type == J_STR) {
+            names[n++] = c->s;
+        }
     }
 
     return db_array(a, names, n);

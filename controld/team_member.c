@@ -9,39 +9,21 @@
 #include "tx.h"
 
 
-/* allowed_models of the body: null and [] are no list. */
-
-static const char *
-member_models(req_t *r)
-{
-    size_t        n;
-    const jv_t   *v, *c;
-    const char  **items;
-
-    v = json_get(r->json, "allowed_models");
-
-    if (v == NULL) {
-        return NULL;
-    }
-
-    items = arena_alloc(&r->a, (v->n + 1) * sizeof(char *));
-
-    for (n = 0, c = json_is_null(v) ? NULL : v->head; c; c = c->next) {
-        items[n++] = c->s;
-    }
-
-    return db_array(&r->a, items, n);
-}
-
-
 int
 member_limits(req_t *r, member_limit_t *l)
 {
+    int  rc;
+
     memset(l, 0, sizeof(*l));
     l->max_nusd = l->rpm = l->tpm = -1;
     l->duration = json_str(r->json, "budget_duration");
+    rc = field_strs(r, "allowed_models", &l->models);
 
-    if (field_usd(r, "max_budget_in_team", &l->max_nusd) < 0
+    if (rc == 0 && json_get(r->json, "allowed_models")) {
+        l->models = "{}";                /* null ends a list, as [] does       */
+    }
+
+    if (rc < 0 || field_usd(r, "max_budget_in_team", &l->max_nusd) < 0
         || field_int(r, "rpm_limit", &l->rpm) < 0
         || field_int(r, "tpm_limit", &l->tpm) < 0)
     {
@@ -49,7 +31,6 @@ member_limits(req_t *r, member_limit_t *l)
     }
 
     l->present = l->max_nusd >= 0 || l->rpm >= 0 || l->tpm >= 0;
-    l->models = member_models(r);
     l->silent = l->models && !json_get(r->json, "max_budget_in_team")
                 && !json_get(r->json, "rpm_limit") && !json_get(r->json, "tpm_limit")
                 && !json_get(r->json, "budget_duration");

@@ -4,8 +4,17 @@
 #define CTL_TEAM_MEMBER_H
 
 #include <stdint.h>
+#include "fields.h"
 #include "http.h"
 
+
+/* The fields of a body that member_limits() reads. */
+#define MEMBER_LIMIT_FIELDS                                                   \
+    { "max_budget_in_team", F_USD, NULL, 0 },                                 \
+    { "budget_duration", F_STR, NULL, 0 },                                    \
+    { "tpm_limit", F_INT, NULL, 0 },                                          \
+    { "rpm_limit", F_INT, NULL, 0 },                                          \
+    { "allowed_models", F_STRS, NULL, 0 }
 
 typedef struct {
     int64_t      max_nusd;               /* -1: none                           */
