@@ -183,14 +183,24 @@ static void
 model_reply(req_t *r, const char *action, const char *id, const char *before,
     const char *row)
 {
+    jv_t  *v;
+
     if (tx_audit(r, action, "LiteLLM_ProxyModelTable", id, before, row) != 0) {
         return;
     }
 
     tx_registry(r);
 
-    if (tx_commit(r) == 0) {
-        reply_text(r, 200, "application/json", row);
+    if (tx_commit(r) != 0) {
+        return;
+    }
+
+    v = model_row_shown(r, row, id);
+
+    if (v) {
+        reply_json(r, 200, v);
+    } else {
+        fail_db(r);
     }
 }
 
@@ -270,8 +280,9 @@ api_model_new(req_t *r)
     }
 
     sealed = model_seal(r, params, id);
+    info = sealed ? model_seal(r, info, id) : NULL;
 
-    if (sealed == NULL || model_prices(r, &rs, params, info) != 0) {
+    if (info == NULL || model_prices(r, &rs, params, info) != 0) {
         return;
     }
 
@@ -331,6 +342,19 @@ model_merge(req_t *r, const jv_t *base, const jv_t *with)
 }
 
 
+/* An object of the body, its secrets sealed; empty without one, NULL after answering. */
+
+static jv_t *
+model_sealed(req_t *r, const char *name, const char *id)
+{
+    const jv_t  *v;
+
+    v = json_get(r->json, name);
+
+    return json_is_null(v) ? json_obj(&r->a) : model_seal(r, v, id);
+}
+
+
 /* What the body changes of a row; NULL after answering. */
 
 static const char *
@@ -341,15 +365,15 @@ model_change(req_t *r, const model_row_t *m)
     const char  *name;
 
     memset(&rs, 0, sizeof(rs));
-    sealed = json_get(r->json, "litellm_params");
-    sealed = json_is_null(sealed) ? json_obj(&r->a) : model_seal(r, sealed, m->id);
+    sealed = model_sealed(r, "litellm_params", m->id);
+    info = sealed ? model_sealed(r, "model_info", m->id) : NULL;
 
-    if (sealed == NULL) {
+    if (info == NULL) {
         return NULL;
     }
 
     params = model_merge(r, m->params, sealed);
-    info = model_merge(r, m->info, json_get(r->json, "model_info"));
+    info = model_merge(r, m->info, info);
     json_set(info, "id", json_string(&r->a, m->id));
     json_set(info, "db_model", json_bool(&r->a, 1));
     json_set(info, "team_id", json_string(&r->a, m->team_id));

@@ -8,7 +8,6 @@
 #include "db.h"
 #include "kt_money.h"
 #include "model.h"
-#include "seal.h"
 #include "settings.h"
 
 
@@ -63,51 +62,18 @@ model_set_count(req_t *r, jv_t *o, const char *name, int64_t v)
 }
 
 
-/* A copy without any secret, however deep it stands. */
-
-static jv_t *
-model_public(req_t *r, const jv_t *v)
-{
-    jv_t        *o;
-    const jv_t  *c;
-
-    if (v->type != J_OBJ && v->type != J_ARR) {
-        return json_copy(&r->a, v);
-    }
-
-    o = v->type == J_OBJ ? json_obj(&r->a) : json_arr(&r->a);
-
-    for (c = v->head; c; c = c->next) {
-        if (v->type == J_ARR) {
-            json_push(o, model_public(r, c));
-
-        } else if (!seal_is_secret(c->key)) {
-            json_set(o, c->key, model_public(r, c));
-        }
-    }
-
-    return o;
-}
-
-
 static jv_t *
 model_info_json(req_t *r, const model_t *m, const char *name, const jv_t *groups)
 {
-    jv_t        *o, *params, *info;
-    const jv_t  *c;
+    jv_t  *o, *params, *info;
 
-    params = m->params ? model_public(r, m->params) : json_obj(&r->a);
+    params = model_params_shown(r, m->params, m->id);
 
     if (json_get(params, "model") == NULL) {
         json_set(params, "model", json_string(&r->a, m->name));
     }
 
-    info = json_obj(&r->a);
-
-    for (c = m->info ? m->info->head : NULL; c; c = c->next) {
-        json_set(info, c->key, json_copy(&r->a, c));
-    }
-
+    info = model_info_shown(r, m->info, m->id);
     json_set(info, "id", json_string(&r->a, m->id));
     json_set(info, "db_model", json_bool(&r->a, !strcmp(m->source, "api")));
     json_set(info, "key", json_string(&r->a, m->upstream ? m->upstream : m->name));
@@ -123,10 +89,6 @@ model_info_json(req_t *r, const model_t *m, const char *name, const jv_t *groups
     json_set(info, "direct_access", json_bool(&r->a, m->team_id == NULL));
     json_set(info, "litellm_provider", json_string(&r->a, m->provider));
     json_set(info, "mode", json_string(&r->a, m->mode ? m->mode : "chat"));
-
-    if (!access_reads_all(r)) {
-        json_del(params, "api_base");        /* where providers are is not theirs  */
-    }
 
     o = json_obj(&r->a);
     json_set(o, "model_name", json_string(&r->a, name));

@@ -44,8 +44,22 @@ const char *model_usable(const model_view_t *v, const model_t *m);
 /* model_name, litellm_params and model_info of the body.  0, or -1 after answering. */
 int model_check_body(req_t *r, const char **name, jv_t **params, jv_t **info);
 
-/* Copies params, secret values sealed.  NULL after answering. */
+/* Copies params or info, secret values sealed.  NULL after answering. */
 jv_t *model_seal(req_t *r, const jv_t *params, const char *id);
+
+/*
+ * litellm_params and model_info of the model `id` as the caller may see them: objects of
+ * the request, to be changed freely.  Nobody sees a secret, nor user and password of an
+ * address; who does not read everything sees what is listed as harmless.
+ */
+jv_t *model_params_shown(req_t *r, const jv_t *params, const char *id);
+jv_t *model_info_shown(req_t *r, const jv_t *info, const char *id);
+
+/* The same of kt_model_json(), with sealed secrets for who reads everything.  May be NULL. */
+jv_t *model_row_shown(req_t *r, const char *row, const char *id);
+
+/* A text without user and password of the addresses in it. */
+const char *model_url_shown(arena_t *a, const char *s);
 
 /* What is set, and what it was: `params_were` and `info_was` are NULL for a new one. */
 typedef struct {

@@ -32,6 +32,10 @@ model_seal_tree(req_t *r, const jv_t *v, const char *path)
     const jv_t  *c;
     const char  *at;
 
+    if (v->type == J_STR && strcmp(model_url_shown(&r->a, v->s), v->s) != 0) {
+        return model_seal_one(r, v, path);      /* an address with a password in it */
+    }
+
     if (v->type != J_OBJ && v->type != J_ARR) {
         return json_copy(&r->a, v);
     }

@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 #include <openssl/crypto.h>
@@ -13,7 +14,18 @@
 
 
 static const char *const  seal_parts[] = {
-    "key", "credential", "authorization", "password", "secret", "headers", "cookie", NULL
+    "key", "credential", "authorization", "password", "passwd", "passphrase", "secret",
+    "headers", "cookie", NULL
+};
+
+/* The same where they are a word of the name: "auth" is no part of "author". */
+
+static const char *const  seal_words[] = { "auth", "pass", "pwd", NULL };
+
+/* Such words in names of options. */
+
+static const char *const  seal_options[] = {
+    "pass_through", "auth_params", "auth_type", NULL
 };
 
 /* Counts and prices of tokens: harmless, if nothing else in the name is a secret. */
@@ -52,10 +64,52 @@ seal_has_any(const char *name, const char *const *parts)
 }
 
 
+static int
+seal_edge(const char *a, const char *b)
+{
+    return !isalpha((unsigned char) *a) || !isalpha((unsigned char) *b)
+           || (islower((unsigned char) *a) && isupper((unsigned char) *b));
+}
+
+
+/* "proxy_auth", "basicAuth", "AUTH". */
+
+static int
+seal_has_word(const char *name, const char *word)
+{
+    size_t       n;
+    const char  *p;
+
+    n = strlen(word);
+
+    for (p = name; *p; p++) {
+        if (strncasecmp(p, word, n) == 0 && (p == name || seal_edge(p - 1, p))
+            && seal_edge(p + n - 1, p + n))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+seal_has_any_word(const char *name)
+{
+    const char *const  *w;
+
+    for (w = seal_words; *w && !seal_has_word(name, *w); w++) { /* void */ }
+
+    return *w != NULL;
+}
+
+
 int
 seal_is_secret(const char *name)
 {
     return seal_has_any(name, seal_parts)
+           || (seal_has_any_word(name) && !seal_has_any(name, seal_options))
            || (seal_has(name, "token") && !seal_has_any(name, seal_harmless));
 }
 

@@ -41,13 +41,13 @@ is $reg->{'omni-moderation-latest'}{free}, 1, 'a free model says so';
 
 ($s, $j) = $k->post('/model/new', { model_name => 'mine', litellm_params => { model => 'openai/x-1',
         api_key => 'sk-provider-secret-1', input_cost_per_token => 0.0000025,
-        output_cost_per_token => 1e-05, auth => { user => 'ann', chain => [ { password => 'sk-provider-secret-2' } ] } }, model_info => { id => 'm-1', mode => 'chat',
+        output_cost_per_token => 1e-05, login => { user => 'ann', chain => [ { password => 'sk-provider-secret-2' } ] } }, model_info => { id => 'm-1', mode => 'chat',
         max_output_tokens => 100 } });
 is $s, 200, 'a model';
 is_deeply [ @$j{qw(model_id model_name)} ], [ 'm-1', 'mine' ], 'is shown';
 like $j->{litellm_params}{api_key}, qr/^kt1:/, 'its secret sealed';
-like $j->{litellm_params}{auth}{chain}[0]{password}, qr/^kt1:/, 'so is one that stands deep';
-is $j->{litellm_params}{auth}{user}, 'ann', 'and nothing else';
+like $j->{litellm_params}{login}{chain}[0]{password}, qr/^kt1:/, 'so is one that stands deep';
+is $j->{litellm_params}{login}{user}, 'ann', 'and nothing else';
 unlike $k->sql("SELECT litellm_params FROM models WHERE model_id = 'm-1'"), qr/sk-provider/, 'in PostgreSQL too';
 my ($gen2, $reg2) = registry();
 cmp_ok $gen2, '>', $gen, 'a new generation, before the answer';
