@@ -95,49 +95,6 @@ const field_t  key_regenerate_body[] = {
     { NULL, 0, NULL, 0 }
 };
 
-static int
-key_is_guaranteed(req_t *r)
-{
-    return json_str(r->json, "rpm_limit_type") || json_str(r->json, "tpm_limit_type");
-}
-
-
-/*
- * Until the commit nobody deletes the team, the user or the membership that the
- * decision to make this key stands on.
- */
-
-static int
-key_hold_owners(req_t *r, const char *user_id, const char *team_id)
-{
-    PGresult  *res;
-
-    /* what is guaranteed is summed up: one at a time */
-
-    res = key_is_guaranteed(r)
-          ? tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR NO KEY UPDATE", team_id)
-          : tx_q(r, "SELECT 1 FROM teams WHERE team_id = $1 FOR SHARE", team_id);
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    PQclear(res);
-    res = tx_q(r, "SELECT 1 FROM users WHERE user_id IN ($1, $2) ORDER BY user_id FOR"
-               " SHARE", user_id, r->caller_user);
-
-    if (res == NULL) {
-        return -1;
-    }
-
-    PQclear(res);
-    res = tx_q(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id IN ($2, $3)"
-               " ORDER BY user_id FOR SHARE", team_id, user_id, r->caller_user);
-    PQclear(res);
-
-    return res ? 0 : -1;
-}
-
 
 /*
  * Who is no admin makes keys of the organization that his own key is of, or of one
@@ -199,7 +156,6 @@ key_generate(req_t *r, const char *route)
         || key_organization(r, team_id) != 0
         || grant_key(r, NULL, user_id, team_id, 1) != 0
         || key_team_duration(r, team_id, NULL, silent) != 0
-        || key_guaranteed(r, team_id, "") != 0
         || key_create(r, key_generate_body, user_id, team_id, &k) != 0
         || (!k.existing && grant_child(r, k.token) != 0) || tx_commit(r) != 0)
     {
@@ -564,7 +520,7 @@ key_update_one(req_t *r, const char *in, key_ref_t *ref, const char **sent, jv_t
     memset(&rs, 0, sizeof(rs));
 
     if (key_temp_budget(r) != 0 || key_options(r) != 0
-        || key_find_body(r, ref, sent) != 0)
+        || key_hold_body(r, ref, sent) != 0)
     {
         return -1;
     }
@@ -582,7 +538,6 @@ key_update_one(req_t *r, const char *in, key_ref_t *ref, const char **sent, jv_t
         || grant_key(r, ref->token, ref->user_id, team ? team : ref->team_id, 0) != 0
         || key_team_duration(r, team ? team : ref->team_id, ref->token,
                              key_joins(r, ref)) != 0
-        || key_guaranteed(r, team ? team : ref->team_id, ref->token) != 0
         || fields_read(r, key_update_body, &rs, 0) != 0
         || fields_metadata(r, &rs, 0) != 0)
     {

@@ -113,47 +113,59 @@ key_delete_rows(req_t *r, PGresult *res)
 }
 
 
-/* Own keys, keys of teams that let the caller; else nothing is deleted. */
-
 static int
-key_may_delete(req_t *r, const char *list, const char *by)
+key_may_delete(req_t *r, const char *user_id, const char *team_id)
 {
-    int          i, rc;
-    PGresult    *res;
-    const char  *team;
-
-    if (access_admin(r)) {
-        return 0;
+    if (access_admin(r) || access_self(r, user_id)) {
+        return 1;
     }
 
+    return team_id ? access_team_permits(r, team_id, "/key/delete") : 0;
+}
+
+
+/*
+ * The tokens of those that are named, locked: own keys, and keys of teams that let the
+ * caller.  NULL after answering, also when one of them is another's.
+ */
+
+static const char *
+key_delete_locked(req_t *r, const char *list, const char *by)
+{
+    int           i, n, rc;
+    PGresult     *res;
+    const char  **tokens;
+
     res = strcmp(by, "keys")
-          ? tx_q(r, "SELECT user_id, team_id FROM keys WHERE " KEY_BY_ALIAS
+          ? tx_q(r, "SELECT token, user_id, team_id FROM keys WHERE " KEY_BY_ALIAS
                  " ORDER BY token FOR UPDATE", list)
-          : tx_q(r, "SELECT user_id, team_id FROM keys WHERE " KEY_BY_HASH
+          : tx_q(r, "SELECT token, user_id, team_id FROM keys WHERE " KEY_BY_HASH
                  " ORDER BY token FOR UPDATE", list);
 
     if (res == NULL) {
-        return -1;
+        return NULL;
     }
 
     rc = 1;
+    n = PQntuples(res);
+    tokens = arena_alloc(&r->a, (size_t) (n + 1) * sizeof(char *));
     access_scoped(r);
 
-    for (i = 0; i < PQntuples(res) && rc > 0; i++) {
-        team = db_str(res, i, 1);
-
-        if (!access_self(r, db_str(res, i, 0))) {
-            rc = team ? access_team_permits(r, team, "/key/delete") : 0;
-        }
+    for (i = 0; i < n && rc > 0; i++) {
+        tokens[i] = arena_str(&r->a, PQgetvalue(res, i, 0));
+        rc = key_may_delete(r, db_str(res, i, 1), db_str(res, i, 2));
     }
 
     PQclear(res);
 
     if (rc == 0) {
         fail_repr(r, 403, "You are not authorized to delete this key");
+
+    } else if (n == 0) {
+        fail_repr(r, 404, "No keys found");
     }
 
-    return rc > 0 ? 0 : -1;
+    return rc > 0 && n ? db_array(&r->a, tokens, (size_t) n) : NULL;
 }
 
 
@@ -200,27 +212,16 @@ keys_delete(req_t *r, const char *cond, const char *p1, const char *p2)
 void
 api_key_delete(req_t *r)
 {
-    int          n;
     jv_t        *out;
     const jv_t  *sent;
     const char  *list;
 
     list = key_delete_tokens(r, &sent);
+    list = list && tx_begin(r) == 0 ? key_delete_locked(r, list, sent->key) : NULL;
 
-    if (list == NULL || tx_begin(r) != 0
-        || key_may_delete(r, list, sent->key) != 0)
+    if (list == NULL || keys_delete(r, "token = ANY ($1::text[])", list, NULL) < 0
+        || tx_commit(r) != 0)
     {
-        return;
-    }
-
-    n = keys_delete(r, strcmp(sent->key, "keys") ? KEY_BY_ALIAS : KEY_BY_HASH, list,
-                    NULL);
-
-    if (n == 0) {
-        fail_repr(r, 404, "No keys found");
-    }
-
-    if (n <= 0 || tx_commit(r) != 0) {
         return;
     }
 
@@ -272,7 +273,7 @@ key_set_blocked(req_t *r, int blocked)
         return;
     }
 
-    if (tx_begin(r) != 0 || key_find(r, v->s, &ref) != 0) {
+    if (tx_begin(r) != 0 || key_hold(r, v->s, &ref) != 0) {
         return;
     }
 

@@ -240,7 +240,7 @@ api_key_regenerate(req_t *r)
     sent = rotate_target(r);
 
     if (sent == NULL || owner_check_limits(r) != 0 || tx_begin(r) != 0
-        || key_find(r, sent, &ref) != 0)
+        || key_hold(r, sent, &ref) != 0)
     {
         return;
     }
@@ -334,7 +334,7 @@ api_key_reset_spend(req_t *r)
         return;
     }
 
-    if (tx_begin(r) != 0 || key_find(r, r->seg[0], &ref) != 0) {
+    if (tx_begin(r) != 0 || key_hold(r, r->seg[0], &ref) != 0) {
         return;
     }
 

@@ -71,6 +71,7 @@ typedef struct {
     int                     idem_claimed;
     int                     committed;   /* a transaction took place          */
     int                     matched;     /* If-Match was looked at            */
+    int                     collided;    /* with another request: see tx.h    */
 
     jv_t                   *settings;    /* of the database, once they were asked */
     const char             *delivered;   /* rows of the outbox that may go    */

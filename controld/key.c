@@ -29,32 +29,17 @@ key_token(req_t *r, const char *sent)
 }
 
 
-int
-key_find(req_t *r, const char *sent, key_ref_t *ref)
+static int
+key_found(PGresult *res, req_t *r, key_ref_t *ref)
 {
-    PGresult  *res;
-
     memset(ref, 0, sizeof(*ref));
-
-    /* inside a transaction nobody else changes it any more */
-
-    res = PQtransactionStatus(db_conn()) == PQTRANS_INTRANS
-          ? db_q("SELECT token, user_id, team_id, version FROM keys WHERE token ="
-                 " kt_key_of($1) FOR NO KEY UPDATE", key_token(r, sent))
-          : db_q("SELECT token, user_id, team_id, version FROM keys WHERE token ="
-                 " kt_key_of($1)", key_token(r, sent));
-
-    if (!db_ok(res)) {
-        PQclear(res);
-        fail_db(r);
-        return -1;
-    }
 
     if (PQntuples(res)) {
         ref->token = arena_str(&r->a, PQgetvalue(res, 0, 0));
         ref->user_id = arena_str(&r->a, db_str(res, 0, 1));
         ref->team_id = arena_str(&r->a, db_str(res, 0, 2));
         ref->version = db_int(res, 0, 3);
+        ref->guaranteed = *PQgetvalue(res, 0, 4) == 't';
     }
 
     PQclear(res);
@@ -63,8 +48,41 @@ key_find(req_t *r, const char *sent, key_ref_t *ref)
 }
 
 
+#define KEY_REF                                                               \
+    "SELECT token, user_id, team_id, version, coalesce('guaranteed_throughput' IN"  \
+    " (metadata->>'rpm_limit_type', metadata->>'tpm_limit_type'), false) FROM keys"
+
+
 int
-key_find_body(req_t *r, key_ref_t *ref, const char **sent)
+key_find(req_t *r, const char *sent, key_ref_t *ref)
+{
+    PGresult  *res;
+
+    res = db_q(KEY_REF " WHERE token = kt_key_of($1)", key_token(r, sent));
+
+    if (!db_ok(res)) {
+        PQclear(res);
+        fail_db(r);
+        return -1;
+    }
+
+    return key_found(res, r, ref);
+}
+
+
+int
+key_lock(req_t *r, const char *token, key_ref_t *ref)
+{
+    PGresult  *res;
+
+    res = tx_q(r, KEY_REF " WHERE token = $1 FOR NO KEY UPDATE", token);
+
+    return res ? key_found(res, r, ref) : -1;
+}
+
+
+int
+key_hold_body(req_t *r, key_ref_t *ref, const char **sent)
 {
     PGresult    *res;
     const jv_t  *v;
@@ -75,7 +93,7 @@ key_find_body(req_t *r, key_ref_t *ref, const char **sent)
     *sent = v && v->type == J_STR ? v->s : NULL;
 
     if (*sent) {
-        return key_find(r, *sent, ref);
+        return key_hold(r, *sent, ref);
     }
 
     if (alias == NULL) {
@@ -95,7 +113,7 @@ key_find_body(req_t *r, key_ref_t *ref, const char **sent)
     *sent = PQntuples(res) ? arena_str(&r->a, PQgetvalue(res, 0, 0)) : "";
     PQclear(res);
 
-    if (key_find(r, *sent, ref) != 0) {
+    if (key_hold(r, *sent, ref) != 0) {
         return -1;
     }
 
@@ -491,7 +509,7 @@ key_row(req_t *r, const char *token, jv_t **row)
 }
 
 
-static int
+int
 key_same(const char *a, const char *b)
 {
     return (a == NULL && b == NULL) || (a && b && strcmp(a, b) == 0);
@@ -628,6 +646,7 @@ key_create(req_t *r, const field_t *table, const char *user_id,
         || (owner_has_submeters(k->row)
             && owner_submeters(r, ent, k->row) != 0)
         || key_options_fit(r, k->token, k->row) != 0
+        || key_guaranteed(r, k->token, NULL, k->row) != 0
         || tx_audit(r, "created", "LiteLLM_VerificationToken", k->token, NULL,
                     json_text(&r->a, k->row)) != 0)
     {
@@ -744,6 +763,7 @@ key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,
         || grant_kept(r, ref->token, &was) != 0 || key_row(r, ref->token, row) != 0
         || owner_submeters(r, ent, *row) != 0
         || key_options_fit(r, ref->token, *row) != 0
+        || key_guaranteed(r, ref->token, before, *row) != 0
         || tx_audit(r, action, "LiteLLM_VerificationToken", ref->token,
                     json_text(&r->a, before), json_text(&r->a, *row)) != 0)
     {

@@ -35,12 +35,29 @@ typedef struct {
     const char  *team_id;
     int64_t      version;
     int          by_alias;       /* found by its alias alone                   */
+    int          guaranteed;     /* a limit of it is guaranteed_throughput     */
 } key_ref_t;
 
 int key_find(req_t *r, const char *sent, key_ref_t *ref);
 
+/* The same by the token of the row, which nobody else changes before the end. */
+int key_lock(req_t *r, const char *token, key_ref_t *ref);
+
+/*
+ * key_find() for a decision in the open transaction: until its end nobody changes the key,
+ * nor takes away its team or that of the body, its user, the caller or memberships of
+ * theirs.  Locked in this order: teams, users, memberships, key.
+ */
+int key_hold(req_t *r, const char *sent, key_ref_t *ref);
+
 /* The same by the body's "key" or "key_alias", for update. */
-int key_find_body(req_t *r, key_ref_t *ref, const char **sent);
+int key_hold_body(req_t *r, key_ref_t *ref, const char **sent);
+
+/* The same for a key that is being made.  0, or -1 after answering. */
+int key_hold_owners(req_t *r, const char *user_id, const char *team_id);
+
+/* Both NULL, or the same text. */
+int key_same(const char *a, const char *b);
 
 /* Is the caller the owner of this key?  Marks the request as scoped. */
 int key_is_own(req_t *r, const key_ref_t *ref);
@@ -83,7 +100,13 @@ int key_defaults(req_t *r, int create);
  * key `token` (NULL: a new one) ends before.  0, or -1 after answering.
  */
 int key_team_duration(req_t *r, const char *team_id, const char *token, int fill);
-int key_guaranteed(req_t *r, const char *team_id, const char *token);
+
+/*
+ * What the keys of a team have, of those whose limit is guaranteed_throughput, is no more
+ * than the team has.  Of the key as it was written: before is its row until then, NULL for
+ * a new one; what was guaranteed then stays.  0, or -1 after answering 400.
+ */
+int key_guaranteed(req_t *r, const char *token, const jv_t *before, const jv_t *row);
 
 /* Writes the columns of rs to the row and keeps owners, meters and audit in step. */
 int key_change(req_t *r, rowset_t *rs, const key_ref_t *ref, const char *action,

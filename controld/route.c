@@ -2,6 +2,7 @@
 #include <string.h>
 #include "access.h"
 #include "auth.h"
+#include "db.h"
 #include "idem.h"
 #include "kt_money.h"
 #include "log.h"
@@ -209,6 +210,42 @@ route_unscoped(req_t *r, const access_t *row)
 }
 
 
+#define ROUTE_TRIES  4
+
+
+/* Ready for the same request once more: as if nothing had been done about it. */
+
+static int
+route_again(req_t *r, const route_t *t)
+{
+    if (!r->collided || r->committed || r->status != 409) {
+        return 0;
+    }
+
+    db_rollback();
+    reply_reset(r);
+    r->touched = NULL;
+    r->touch_end = &r->touched;
+    r->collided = r->matched = r->idem_claimed = 0;
+
+    return t->body == NULL || route_body(r) == 0;
+}
+
+
+/* Handlers read and fill in r->json: each try has its own. */
+
+static void
+route_handler(req_t *r, const route_t *t)
+{
+    int  i;
+
+    for (i = 1; i == 1 || (i <= ROUTE_TRIES && route_again(r, t)); i++) {
+        r->scoped = 0;
+        t->fn(r);
+    }
+}
+
+
 static void
 route_call(req_t *r, const route_t *t)
 {
@@ -253,8 +290,7 @@ route_call(req_t *r, const route_t *t)
         return;
     }
 
-    r->scoped = 0;
-    t->fn(r);
+    route_handler(r, t);
     route_unscoped(r, row);
     idem_end(r);
 }

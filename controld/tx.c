@@ -24,6 +24,16 @@ tx_begin(req_t *r)
 }
 
 
+void
+tx_collided(req_t *r)
+{
+    db_rollback();
+    r->collided = 1;
+    fail_proxy(r, 409, "conflict", NULL, "Another request was changing the same. Nothing was"
+               " changed. Send it again.");
+}
+
+
 static PGresult *
 tx_checked(req_t *r, PGresult *res)
 {
@@ -36,7 +46,10 @@ tx_checked(req_t *r, PGresult *res)
     state = db_state(res);
     db_log("statement of a request failed", res);
 
-    if (!*state || !strncmp(state, "08", 2) || !strncmp(state, "57P", 3)) {
+    if (!strcmp(state, "40P01") || !strcmp(state, "40001")) {
+        tx_collided(r);
+
+    } else if (!*state || !strncmp(state, "08", 2) || !strncmp(state, "57P", 3)) {
         fail_db(r);
 
     } else if (!strncmp(state, "22", 2) || !strncmp(state, "23", 2)) {

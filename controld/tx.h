@@ -12,6 +12,13 @@
 /* -1 (and an answer) when the database is gone. */
 int tx_begin(req_t *r);
 
+/*
+ * Another request was in the way (a deadlock, or what was looked at is no more): rolls
+ * back and answers 409.  As long as nothing was committed the request is carried out
+ * again, from the start, before that answer is given.
+ */
+void tx_collided(req_t *r);
+
 /* Statement of the transaction.  NULL after answering and rolling back. */
 PGresult *tx_query(req_t *r, const char *sql, int n, const char *const *params);
 PGresult *tx_dynamic(req_t *r, const char *sql, int n, const char *const *params);
