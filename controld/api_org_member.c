@@ -7,6 +7,7 @@
 #include "db.h"
 #include "grant.h"
 #include "owner.h"
+#include "team_member.h"
 #include "tx.h"
 #include "user.h"
 #include "util.h"
@@ -380,7 +381,9 @@ api_org_member_update(req_t *r)
 
     id = org_member_named(r);
 
-    if (id == NULL || org_member_seen(r, org, id, &was) != 0
+    if (id == NULL
+        || (json_get(r->json, "max_budget_in_organization") && member_not_self(r, id) != 0)
+        || org_member_seen(r, org, id, &was) != 0
         || org_member_run(r, "UPDATE organization_memberships m SET user_role ="
                           " coalesce($3, user_role), updated_at = now() WHERE"
                           " organization_id = $1 AND user_id = $2 RETURNING ent,"

@@ -61,30 +61,43 @@ member_named(req_t *r)
 /* 1 when he is a member, 0 after answering 400, -1 after another answer. */
 
 static int
-member_place(req_t *r, const char *team, const char *id, int *admin)
+member_place(req_t *r, const char *team, const char *id)
 {
-    int        there;
-    PGresult  *res;
+    return tx_is(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2 AND NOT"
+                 " implicit FOR NO KEY UPDATE", team, id);
+}
 
-    res = tx_q(r, "SELECT role FROM memberships WHERE team_id = $1 AND user_id = $2 AND"
-               " NOT implicit FOR NO KEY UPDATE", team, id);
 
-    if (res == NULL) {
-        return -1;
+/*
+ * Whoever comes back has no limits: an admin who has some of his own does not take himself
+ * out of the team.  0, or -1 after answering 403.
+ */
+
+static int
+member_may_leave(req_t *r, const char *team, const char *id)
+{
+    int  limited;
+
+    if (!access_self(r, id) || access_admin(r)) {
+        return 0;
     }
 
-    there = PQntuples(res);
-    *admin = there && strcmp(PQgetvalue(res, 0, 0), "admin") == 0;
-    PQclear(res);
+    limited = tx_is(r, "SELECT 1 FROM memberships WHERE team_id = $1 AND user_id = $2 AND"
+                    " (budget_id IS NOT NULL OR allowed_models <> '{}')", team, id);
 
-    return there;
+    if (limited > 0) {
+        fail_detail_error(r, 403, "You have limits of your own in this team. Ask another"
+                          " admin to take you out of it.");
+    }
+
+    return limited ? -1 : 0;
 }
 
 
 void
 api_team_member_delete(req_t *r)
 {
-    int          admin, rc;
+    int          rc;
     jv_t        *before, *row;
     PGresult    *res;
     const char  *team, *id, *was;
@@ -99,13 +112,13 @@ api_team_member_delete(req_t *r)
     }
 
     id = member_named(r);
-    rc = id ? member_place(r, team, id, &admin) : -1;
+    rc = id ? member_place(r, team, id) : -1;
 
     if (rc == 0) {
         fail_detail_error(r, 400, "User not found in team. user_id=%s", id);
     }
 
-    if (rc <= 0 || team_row(r, team, &before) != 0
+    if (rc <= 0 || member_may_leave(r, team, id) != 0 || team_row(r, team, &before) != 0
         || member_seen(r, team, id, &was) != 0)
     {
         return;
@@ -165,7 +178,7 @@ member_set_limits(req_t *r, const char *team, const char *id, const member_limit
         return 0;
     }
 
-    return member_not_self(r, team, id) != 0
+    return member_not_self(r, id) != 0
            || (!l->silent && member_budget(r, team, id, l) != 0)
            || member_set_models(r, team, id, l) != 0 ? -1 : 0;
 }
@@ -203,7 +216,7 @@ member_update_reply(req_t *r, const char *team, const char *id)
 void
 api_team_member_update(req_t *r)
 {
-    int              admin, rc;
+    int              rc;
     jv_t            *before, *row;
     member_limit_t   l;
     const char      *team, *id, *was;
@@ -218,7 +231,7 @@ api_team_member_update(req_t *r)
     }
 
     id = member_named(r);
-    rc = id ? member_place(r, team, id, &admin) : -1;
+    rc = id ? member_place(r, team, id) : -1;
 
     if (rc == 0) {
         fail_detail_error(r, 400, "User id doesn't exist in team table. Data=%s",
@@ -244,7 +257,7 @@ api_team_member_update(req_t *r)
 void
 api_team_member_reset(req_t *r)
 {
-    int          admin, rc;
+    int          rc;
     jv_t        *out;
     int64_t      to, used;
     PGresult    *res;
@@ -266,7 +279,7 @@ api_team_member_reset(req_t *r)
         return;
     }
 
-    rc = member_place(r, team, id, &admin);
+    rc = member_place(r, team, id);
 
     if (rc == 0) {
         fail_detail_error(r, 404, "User=%s is not a member of team=%s", id, team);

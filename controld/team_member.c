@@ -139,24 +139,15 @@ member_set_models(req_t *r, const char *team_id, const char *user_id,
 
 
 int
-member_not_self(req_t *r, const char *team_id, const char *user_id)
+member_not_self(req_t *r, const char *user_id)
 {
-    int  above;
-
     if (!access_self(r, user_id) || access_admin(r)) {
         return 0;
     }
 
-    above = tx_is(r, "SELECT 1 FROM teams JOIN organization_memberships m USING"
-                  " (organization_id) WHERE team_id = $1 AND m.user_id = $2 AND m.user_role"
-                  " = 'org_admin'", team_id, user_id);
+    fail_detail_error(r, 403, "An admin can not change his own limits. Ask another one.");
 
-    if (above == 0) {
-        fail_detail_error(r, 403, "A team admin can not change his own limits. Ask a proxy"
-                          " admin or an admin of the organization.");
-    }
-
-    return above > 0 ? 0 : -1;
+    return -1;
 }
 
 

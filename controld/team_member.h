@@ -36,11 +36,8 @@ int member_team(req_t *r, const char *team_id, int status, const char *fmt);
 /* 0 for who may manage the team's members, -1 after answering 403. */
 int member_admin(req_t *r, const char *team_id);
 
-/*
- * An admin of the team, and nothing more, sets no limits of his own.  0, or -1 after
- * answering 403.
- */
-int member_not_self(req_t *r, const char *team_id, const char *user_id);
+/* Whoever is no proxy admin sets no limits of his own.  0, or -1 after answering 403. */
+int member_not_self(req_t *r, const char *user_id);
 
 /* The body has one of the limits, or a null in place of one. */
 int member_sends_limits(req_t *r);

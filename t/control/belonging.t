@@ -157,7 +157,35 @@ is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'use
 is $member->(), $was, 'which leaves his limits';
 is as(TA => POST => '/team/member_update', { team_id => 'alpha', user_id => 'user-IU', max_budget_in_team => 2 }), 200, 'those of others too' or diag $k->raw;
 $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
-is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', max_budget_in_team => 2 }), 200, 'an admin of the organization his own' or diag $k->raw;
+for my $b ({ max_budget_in_team => 2 }, { max_budget_in_team => undef }, { allowed_models => [] }) {
+    is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', %$b }), 403, 'an admin of the organization neither: ' . join ' ', sort keys %$b;
+}
+is as(OA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', role => 'admin' }), 200, 'his role he may send' or diag $k->raw;
+is as(PA => POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-PA', max_budget_in_team => 2 }), 400, 'a proxy admin is asked whether he is a member at all';
+$w->ok(POST => '/team/member_update', { team_id => 'gamma', user_id => 'user-OA', max_budget_in_team => 1 });
+for my $c ([ OA => 'gamma' ], [ TA => 'alpha' ]) {
+    is as($c->[0], POST => '/team/member_delete', { team_id => $c->[1], user_id => "user-$c->[0]" }), 403, "$c->[0] does not take himself out, to come back without";
+    like $k->raw, qr/You have limits of your own/, 'with the reason';
+    is $k->sql("SELECT count(*) FROM memberships WHERE team_id = '$c->[1]' AND user_id = 'user-$c->[0]'"), 1, 'he is still in it';
+}
+is as(PA => POST => '/team/member_delete', { team_id => 'gamma', user_id => 'user-OA' }), 200, 'somebody else does' or diag $k->raw;
+$w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
+is as(OA => POST => '/team/member_delete', { team_id => 'gamma', user_id => 'user-OA' }), 200, 'without limits he goes as he likes' or diag $k->raw;
+$w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'admin', user_id => 'user-OA' } });
+
+my $in_org = sub { return $k->sql("SELECT coalesce(max_budget_nusd::text, 'none') FROM organization_memberships m LEFT JOIN budgets b USING (budget_id) WHERE m.organization_id = 'org-A' AND user_id = 'user-OA'") };
+$w->ok(PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'user-OA', max_budget_in_organization => 1 });
+for my $max (undef, 2, 0) {
+    for my $me ({ user_id => 'user-OA' }, { user_email => 'oa@example.com' }) {
+        is as(OA => PATCH => '/organization/member_update', { organization_id => 'org-A', %$me, max_budget_in_organization => $max }), 403, 'nor does he in the organization';
+        like $k->raw, qr/can not change his own limits/, 'with the reason';
+    }
+}
+is $in_org->(), 1_000_000_000, 'nothing changed';
+is as(OA => PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'user-OA', role => 'org_admin' }), 200, 'his role he may send' or diag $k->raw;
+is $in_org->(), 1_000_000_000, 'which leaves his limit';
+is as(OA => PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => 'user-IU', max_budget_in_organization => 2 }), 200, 'those of others he sets' or diag $k->raw;
+is as(PA => PATCH => '/organization/member_update', { organization_id => 'org-A', user_id => "user-$_", max_budget_in_organization => undef }), 200, 'a proxy admin too' or diag $k->raw for qw(OA IU);
 
 # --- what the proxy's admins decide of a team
 
