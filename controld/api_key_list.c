@@ -373,7 +373,7 @@ list_users(req_t *r, jv_t *keys)
         }
     }
 
-    users = user_rows(r, db_array(&r->a, ids, n), 0);
+    users = user_rows(r, db_array(&r->a, ids, n));
 
     if (users == NULL) {
         return -1;

@@ -213,9 +213,15 @@ org_member_put(req_t *r, const char *org, const jv_t *v, const char **id)
         return -1;
     }
 
-    res = tx_q(r, "INSERT INTO organization_memberships (organization_id, user_id,"
-               " user_role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING 1", org,
-               *id, role);
+    /* an admin of the organization makes nobody one of it who is there already */
+
+    res = tx_q(r, "INSERT INTO organization_memberships (organization_id, user_id, user_role,"
+               " home) SELECT $1, $2, $3, coalesce($4::boolean OR u.organization_id = $1, false)"
+               " OR coalesce(u.created_by = $5 AND NOT EXISTS (SELECT 1 FROM keys k LEFT JOIN"
+               " teams t USING (team_id) WHERE k.user_id = $2 AND coalesce(k.organization_id,"
+               " t.organization_id) IS DISTINCT FROM $1), false) FROM users u WHERE u.user_id"
+               " = $2 ON CONFLICT DO NOTHING RETURNING 1", org, *id, role,
+               access_admin(r) ? "true" : "false", tx_actor(r));
 
     if (res == NULL) {
         return -1;
@@ -242,7 +248,7 @@ org_member_reply(req_t *r, const char *org, const char *ids)
     jv_t      *out, *users;
     PGresult  *m;
 
-    users = user_rows(r, ids, 1);
+    users = user_rows(r, ids);
 
     if (users == NULL) {
         return;

@@ -133,7 +133,7 @@ member_rows(req_t *r, const char *team_id, const char *ids, jv_t **users,
     int        ok;
     PGresult  *m;
 
-    *users = user_rows(r, ids, 0);
+    *users = user_rows(r, ids);
 
     if (*users == NULL) {
         return -1;

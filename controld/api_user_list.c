@@ -6,6 +6,7 @@
 #include "db.h"
 #include "owner.h"
 #include "query.h"
+#include "user.h"
 #include "tx.h"
 
 
@@ -312,6 +313,7 @@ api_user_list(req_t *r)
 
     if (res) {
         rows = owner_rows(r, res, 1, 2);
+        user_brief(rows);
         query_reply(&q, "users", rows, q.total);
         PQclear(res);
     }

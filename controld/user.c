@@ -36,36 +36,32 @@ user_by_email(req_t *r, const char *email, const char **id)
 }
 
 
-static jv_t *
-user_stranger(req_t *r, const jv_t *row)
+void
+user_brief(jv_t *rows)
 {
-    jv_t                     *o;
-    size_t                    i;
-    static const char *const  names[] = { "user_id", "user_email", "user_role" };
+    jv_t  *c;
 
-    o = json_obj(&r->a);
-
-    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        json_set(o, names[i], json_copy(&r->a, json_get(row, names[i])));
+    for (c = rows->head; c; c = c->next) {
+        if (json_get(c, "organization_memberships") == NULL) {
+            json_del(c, "spend");
+            json_del(c, "key_count");
+        }
     }
-
-    return o;
 }
 
 
 jv_t *
-user_rows(req_t *r, const char *ids, int stranger)
+user_rows(req_t *r, const char *ids)
 {
-    int        all;
-    jv_t      *rows, *list, *c, *next;
+    jv_t      *rows;
     PGresult  *res;
 
-    all = access_reads_all(r);
-    res = all ? db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY"
-                     " ($1::text[]) ORDER BY user_id", ids)
-              : db_q("SELECT ent, kt_user_seen(u, $2) FROM users u WHERE user_id = ANY"
-                     " ($1::text[]) ORDER BY user_id", ids,
-                     r->caller_user ? r->caller_user : "");
+    res = access_reads_all(r)
+          ? db_q("SELECT ent, kt_user_json(u) FROM users u WHERE user_id = ANY ($1::text[])"
+                 " ORDER BY user_id", ids)
+          : db_q("SELECT ent, kt_user_seen(u, $2) FROM users u WHERE user_id = ANY"
+                 " ($1::text[]) ORDER BY user_id", ids,
+                 r->caller_user ? r->caller_user : "");
 
     if (!db_ok(res)) {
         PQclear(res);
@@ -75,20 +71,9 @@ user_rows(req_t *r, const char *ids, int stranger)
 
     rows = owner_rows(r, res, 0, 1);
     PQclear(res);
+    user_brief(rows);
 
-    if (all) {
-        return rows;
-    }
-
-    list = json_arr(&r->a);
-
-    for (c = rows->head; c; c = next) {
-        next = c->next;
-        json_push(list, stranger || json_get(c, "organization_memberships") == NULL
-                        ? user_stranger(r, c) : c);
-    }
-
-    return list;
+    return rows;
 }
 
 

@@ -23,11 +23,12 @@ int user_row(req_t *r, const char *id, jv_t **row);
 
 /*
  * Users with these ids, a text[], as the caller may see them: admins all of it, others what
- * is of an organization that both are of, and of other people id, address and role.  That
- * alone is what `stranger` gives to all but admins: they may have come to the organization
- * by this very request.  NULL after answering.
+ * kt_user_seen() gives.  NULL after answering.
  */
-jv_t *user_rows(req_t *r, const char *ids, int stranger);
+jv_t *user_rows(req_t *r, const char *ids);
+
+/* Takes away what was added to rows of which kt_user_seen() says only who it is. */
+void user_brief(jv_t *rows);
 
 /* The id of an address, NULL when nobody has it.  -1 after answering. */
 int user_by_email(req_t *r, const char *email, const char **id);

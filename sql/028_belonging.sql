@@ -46,19 +46,36 @@ BEGIN
 END $$;
 
 
--- A user as somebody else may see him who is no proxy admin: all of it in an organization
--- that both are of, without what he is elsewhere.
+-- Admins of an organization may add anybody to it: that does not make him one of theirs.
+ALTER TABLE organization_memberships ADD COLUMN home boolean NOT NULL DEFAULT true;
+COMMENT ON COLUMN organization_memberships.home IS 'The user is of this organization: a proxy admin put him there, or it made him';
+
+-- Until now that was not written down: of several the first is his, and of those who run
+-- the proxy none.
+WITH m AS (UPDATE organization_memberships m SET home = false
+            WHERE EXISTS (SELECT 1 FROM users u WHERE u.user_id = m.user_id AND u.user_role LIKE 'proxy_admin%')
+               OR EXISTS (SELECT 1 FROM organization_memberships o WHERE o.user_id = m.user_id
+                             AND (o.created_at, o.organization_id) < (m.created_at, m.organization_id))
+            RETURNING ent)
+INSERT INTO outbox (ent, op, version) SELECT ent, 'set', 0 FROM m;
+
+-- A user as somebody else may see him who is no proxy admin: all of it in his own
+-- organization, without what he is elsewhere, and anywhere else who he is.
 CREATE FUNCTION kt_user_seen(u users, viewer text) RETURNS json LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    orgs text[] := ARRAY(SELECT a.organization_id FROM organization_memberships a
-                           JOIN organization_memberships m USING (organization_id)
-                          WHERE a.user_id = viewer AND m.user_id = u.user_id);
+    orgs text[];
+    own  boolean;
     seen jsonb;
 BEGIN
     IF u.user_id = viewer THEN
         RETURN kt_user_json(u);
-    ELSIF orgs = '{}' THEN
-        RETURN json_build_object('user_id', u.user_id, 'user_email', u.user_email, 'user_role', u.user_role);
+    END IF;
+    SELECT array_agg(m.organization_id), bool_or(m.home) INTO orgs, own
+      FROM organization_memberships a JOIN organization_memberships m USING (organization_id)
+     WHERE a.user_id = viewer AND m.user_id = u.user_id;
+    IF own IS NOT TRUE THEN
+        RETURN json_build_object('user_id', u.user_id, 'user_email', u.user_email, 'user_alias', u.user_alias,
+                                 'user_role', u.user_role);
     END IF;
     seen := kt_user_json(u)::jsonb;
     RETURN seen || jsonb_build_object('teams', (SELECT coalesce(jsonb_agg(x), '[]') FROM unnest(u.teams) x WHERE EXISTS (

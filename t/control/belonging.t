@@ -111,7 +111,7 @@ $k->sql("UPDATE organizations SET max_budget_nusd = NULL WHERE organization_id =
 
 my $ob = $w->ok(POST => '/team/member_add', { team_id => 'gamma', member => { role => 'user', user_email => 'ob@example.com' } })->{updated_users}[0];
 is_deeply [ $ob->{user_id}, map { $_->{organization_id} } @{ $ob->{organization_memberships} } ], [ 'user-OB', 'org-B' ], 'a proxy admin sees all of a user';
-my @brief = qw(user_email user_id user_role);
+my @brief = qw(user_alias user_email user_id user_role);
 my @adds = ([ TA => '/team/member_add', { team_id => 'alpha', member => { role => 'user', user_email => 'ob@example.com' } } ],
             [ OA => '/team/member_add', { team_id => $w->team('org-A'), member => { role => 'user', user_email => 'ob@example.com' } } ],
             [ OA => '/organization/member_add', { organization_id => 'org-A', member => { role => 'internal_user', user_email => 'pa@example.com' } } ]);
@@ -130,6 +130,39 @@ is_deeply [ map { $_->{organization_id} } @{ $j->{users}[0]{organization_members
 as(TA => GET => '/key/list?team_id=alpha&return_full_object=true&expand=user&size=100');
 my ($cu) = map { $_->{user} } grep { ($_->{user_id} // '') eq 'user-CU' } @{ $j->{keys} };
 ok !$cu || !exists $cu->{metadata}, 'lists of keys show no more';
+# whoever adds somebody to his organization does not get to know what is another's of him
+
+sub listed { my ($who, $id) = @_; as($who, GET => "/user/list?user_ids=$id"); return (grep { $_->{user_id} eq $id } @{ $j->{users} })[0] }
+$w->ok(POST => '/user/update', { user_id => $_, max_budget => 77, metadata => { note => 'of another' }, user_alias => "alias of $_" }) for qw(user-CU user-PA user-SA);
+$w->ok(POST => '/user/new', { user_id => 'roams', max_budget => 7, auto_create_key => JSON::PP::false });
+$w->ok(POST => '/key/generate', { user_id => 'named', organization_id => 'org-B' });
+is listed(OA => 'user-CU'), undef, 'one of another organization is not listed';
+$w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => 'user-PA' });
+for my $id (qw(user-CU user-PA roams named)) {
+    is as(OA => POST => '/organization/member_add', { organization_id => 'org-A', member => { user_id => $id, role => 'internal_user' } }), 200, "an admin adds $id" or diag $k->raw;
+    is_deeply [ sort keys %{ $j->{updated_users}[0] } ], \@brief, 'and learns who it is';
+    is_deeply [ sort keys %{ listed(OA => $id) } ], \@brief, 'so does he by the list';
+    unlike $k->raw, qr/of another|77|org-B/, 'no more';
+}
+is listed(OA => 'user-CU')->{user_alias}, 'alias of user-CU', 'with the other name';
+is listed(OB => 'user-CU')->{metadata}{note}, 'of another', 'whose own he is sees all of him';
+is listed(OB => 'user-CU')->{max_budget}, 77, 'with his budget';
+is_deeply [ map { $_->{organization_id} } @{ listed(OB => 'user-CU')->{organization_memberships} } ], ['org-B'], 'but not where else he is';
+is listed(OA => 'user-SA')->{max_budget}, 77, 'whom a proxy admin put there is seen';
+is as(OA => POST => '/organization/member_add', { organization_id => 'org-A', member => { user_email => 'fresh\@example.com', role => 'internal_user' } }), 200, 'whom he makes' or diag $k->raw;
+ok exists $j->{updated_users}[0]{metadata}, 'he sees';
+ok exists listed(OA => $j->{updated_users}[0]{user_id})->{spend}, 'also in the list';
+is listed(PA => 'user-CU')->{max_budget}, 77, 'a proxy admin sees everybody';
+$w->ok(POST => '/organization/member_add', { organization_id => 'org-A', member => { user_id => 'user-OB', role => 'internal_user' } });
+ok exists listed(OA => 'user-OB')->{metadata}, 'and may put somebody into several';
+$w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => $_ }) for qw(user-CU user-PA user-OB roams named);
+
+my ($homes) = $k->slurp("$Keytoll::Control::ROOT/sql/028_belonging.sql") =~ /(WITH m AS \(UPDATE organization_memberships.*?FROM m;)/s;
+$w->ok(POST => '/organization/member_add', { organization_id => 'org-A', member => [ map { { user_id => $_, role => 'internal_user' } } qw(user-CU user-PA) ] });
+$k->sql($homes);
+is $k->sql("SELECT string_agg(user_id || ' ' || organization_id, ',' ORDER BY user_id) FROM organization_memberships WHERE NOT home AND user_id IN ('user-CU', 'user-PA', 'user-SA')"), 'user-CU org-A,user-PA org-A', 'of old memberships the first is home, of proxy admins none';
+$w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => $_ }) for qw(user-CU user-PA);
+
 for my $who (qw(TA IU)) {
     my $n = $k->sql("SELECT count(*) FROM memberships WHERE team_id = 'alpha'");
     is as($who, POST => '/team/bulk_member_add', { team_id => 'alpha', all_users => JSON::PP::true }), 403, "$who does not add everybody";
