@@ -4,14 +4,12 @@
 #include "api.h"
 #include "db.h"
 #include "grant.h"
-#include "key.h"
 #include "kt_money.h"
 #include "owner.h"
 #include "policy.h"
 #include "settings.h"
 #include "team.h"
 #include "tx.h"
-#include "user.h"
 #include "util.h"
 
 

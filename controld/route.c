@@ -216,7 +216,7 @@ route_unscoped(req_t *r, const access_t *row)
 /* Ready for the same request once more: as if nothing had been done about it. */
 
 static int
-route_again(req_t *r, const route_t *t)
+route_again(req_t *r, const route_t *t, size_t nheaders)
 {
     if (!r->collided || r->committed || r->status != 409) {
         return 0;
@@ -226,6 +226,7 @@ route_again(req_t *r, const route_t *t)
     reply_reset(r);
     r->touched = NULL;
     r->touch_end = &r->touched;
+    r->nheaders = nheaders;
     r->collided = r->matched = r->idem_claimed = 0;
 
     return t->body == NULL || route_body(r) == 0;
@@ -237,9 +238,12 @@ route_again(req_t *r, const route_t *t)
 static void
 route_handler(req_t *r, const route_t *t)
 {
-    int  i;
+    int     i;
+    size_t  nheaders;
 
-    for (i = 1; i == 1 || (i <= ROUTE_TRIES && route_again(r, t)); i++) {
+    nheaders = r->nheaders;
+
+    for (i = 1; i == 1 || (i <= ROUTE_TRIES && route_again(r, t, nheaders)); i++) {
         r->scoped = 0;
         t->fn(r);
     }

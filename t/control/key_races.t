@@ -35,11 +35,13 @@ sub aside {
 }
 sub wait_for { my ($p) = @_; my $in = $p->[1]; my $said = do { local $/; <$in> }; waitpid $p->[0], 0; return $said }
 sub waiting { return $k->sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'keytoll-controld'") }
-sub until_waiting { my ($n) = @_; $k->until(sub { waiting() >= $n }, 10) }
+# Some may share a thread of the daemon, and wait for each other there.
+sub until_waiting { my ($n) = @_; $k->until(sub { waiting() >= $n }, 3) }
 # Holds back whatever comes to this statement, until let_go().
 sub hold { my ($sql) = @_; my $p = aside(sub { $k->sql("BEGIN; $sql; SELECT pg_sleep(60); COMMIT"); 'done' }); $k->until(sub { $k->sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") > 0 }, 10); return $p }
 sub let_go { my ($p) = @_; $k->sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"); wait_for($p) }
-sub ask { my ($who, @r) = @_; return aside(sub { my ($c) = $w->as($who, @r); "$c " . ($k->raw // '') }) }
+# What waits has a thread of the daemon; a new connection gets another one.
+sub ask { my ($who, @r) = @_; delete $k->{http}; return aside(sub { my ($c) = $w->as($who, @r); "$c " . ($k->raw // '') }) }
 
 # --- a key that moves to a team which its owner is just taken out of
 
