@@ -55,6 +55,7 @@ guaranteed_kept(const jv_t *before, const jv_t *row, const guarantee_t *g)
         return 0;
     }
 
+    was = is = 0;
     a = json_get(before, g->limit);
     b = json_get(row, g->limit);
 
