@@ -63,11 +63,16 @@ END $$;
 CREATE TRIGGER organization_memberships_moved AFTER INSERT OR DELETE ON organization_memberships
     FOR EACH ROW EXECUTE FUNCTION kt_org_members_moved();
 
+-- A key of a team that names an organization names the team's.
 CREATE OR REPLACE FUNCTION kt_keys_refs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.team_id IS NOT NULL THEN
         PERFORM 1 FROM users WHERE user_id = NEW.user_id FOR SHARE;
         PERFORM 1 FROM teams WHERE team_id = NEW.team_id FOR SHARE;
+        IF NEW.organization_id IS NOT NULL THEN
+            NEW.organization_id := coalesce((SELECT organization_id FROM teams WHERE team_id = NEW.team_id),
+                                            NEW.organization_id);
+        END IF;
     END IF;
     IF NEW.user_id IS NOT NULL AND (TG_OP = 'INSERT' OR (OLD.user_id, OLD.team_id, OLD.organization_id)
                                     IS DISTINCT FROM (NEW.user_id, NEW.team_id, NEW.organization_id)) THEN
@@ -201,7 +206,8 @@ END $$;
 
 -- ------------------------------------------------------------------ members of teams
 
-ALTER TABLE memberships ADD COLUMN allowed_models text[] NOT NULL DEFAULT '{}';
+ALTER TABLE memberships ADD COLUMN allowed_models text[] NOT NULL DEFAULT '{}'
+    CHECK (array_position(allowed_models, NULL) IS NULL);
 COMMENT ON COLUMN memberships.allowed_models IS 'What the member may call of what the team may; empty: all of it';
 CREATE INDEX memberships_models ON memberships USING gin (allowed_models) WHERE allowed_models <> '{}';
 
@@ -244,8 +250,18 @@ BEGIN
     SELECT ent, 'set', 0 FROM (TABLE t UNION ALL TABLE m UNION ALL TABLE u UNION ALL TABLE o) x;
 END $$;
 
+-- The keys go where their team goes.
+CREATE FUNCTION kt_move_keys(team text, org text) RETURNS void LANGUAGE sql AS $$
+    WITH l AS (SELECT token FROM keys WHERE team_id = team AND organization_id <> coalesce(org, '')
+                ORDER BY token FOR NO KEY UPDATE)
+    UPDATE keys SET organization_id = org FROM l WHERE keys.token = l.token $$;
+
 CREATE OR REPLACE FUNCTION kt_teams_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'UPDATE' AND OLD.organization_id IS DISTINCT FROM NEW.organization_id
+       OR TG_OP = 'INSERT' AND NEW.organization_id IS NOT NULL THEN
+        PERFORM kt_move_keys(NEW.team_id, NEW.organization_id);
+    END IF;
     IF TG_OP = 'INSERT' OR (OLD.organization_id, OLD.model_aliases, OLD.router_settings)
        IS DISTINCT FROM (NEW.organization_id, NEW.model_aliases, NEW.router_settings) THEN
         PERFORM kt_bump_keys(ARRAY(SELECT token FROM keys WHERE team_id = NEW.team_id));
@@ -268,8 +284,7 @@ SELECT k.ent AS name, k.version AS v, p.id AS period_id, p.used,
            coalesce(k.soft_budget_nusd, b.soft_budget_nusd), coalesce(k.rpm_limit, b.rpm_limit),
            coalesce(k.tpm_limit, b.tpm_limit),
            coalesce(k.max_parallel_requests, b.max_parallel_requests),
-           kt_and_meant(kt_and_targets(kt_models(k.models, k.access_group_ids), a.own),
-                        t.model_aliases, t.router_settings),
+           kt_and_meant(kt_models(k.models, k.access_group_ids), t.model_aliases, t.router_settings),
            k.period_kind, k.period_len_s, k.period_id,
            k.period_end_s, p.used,
            CASE WHEN k.team_id IS NULL THEN to_jsonb(array_remove(ARRAY[
@@ -291,8 +306,7 @@ SELECT k.ent AS name, k.version AS v, p.id AS period_id, p.used,
   LEFT JOIN organization_memberships om ON om.user_id = k.user_id
             AND om.organization_id = coalesce(k.organization_id, t.organization_id)
   CROSS JOIN LATERAL (SELECT kt_aliases(k.aliases, k.router_settings, t.model_aliases,
-                                        t.router_settings) AS every,
-                             kt_aliases(k.aliases, k.router_settings, NULL, NULL) AS own) a
+                                        t.router_settings) AS every) a
   CROSS JOIN LATERAL (SELECT i.id, kt_used(k.ent, i.id) AS used FROM (SELECT
       kt_period_id(k.period_kind, k.period_len_s, k.period_id, k.period_end_s, kt_now_s()) AS id) i) p
 UNION ALL

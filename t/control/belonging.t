@@ -94,7 +94,7 @@ is_deeply [ $s, $j->{budget_id}, $j->{litellm_budget_table}{max_budget} ], [ 200
 
 # --- what was there before
 
-my ($there) = $k->slurp("$Keytoll::Control::ROOT/sql/028_belonging.sql") =~ /(-- Keys and organizations that are there\..*)/s;
+my ($there) = $k->slurp("$Keytoll::Control::ROOT/sql/027_belonging.sql") =~ /(-- Keys and organizations that are there\..*)/s;
 my $old = $w->ok(POST => '/key/generate', { team_id => 'alpha', user_id => 'user-IU', organization_id => 'org-A' })->{token};
 my $own = $w->ok(POST => '/key/generate', { user_id => 'user-IU', organization_id => 'org-B' })->{token};
 $k->sql("ALTER TABLE keys DISABLE TRIGGER keys_refs; UPDATE keys SET organization_id = 'org-B' WHERE token = '$old'; ALTER TABLE keys ENABLE TRIGGER keys_refs;"
@@ -157,7 +157,7 @@ $w->ok(POST => '/organization/member_add', { organization_id => 'org-A', member 
 ok exists listed(OA => 'user-OB')->{metadata}, 'and may put somebody into several';
 $w->ok(DELETE => '/organization/member_delete', { organization_id => 'org-A', user_id => $_ }) for qw(user-CU user-PA user-OB roams named);
 
-my ($homes) = $k->slurp("$Keytoll::Control::ROOT/sql/028_belonging.sql") =~ /(WITH m AS \(UPDATE organization_memberships.*?FROM m;)/s;
+my ($homes) = $k->slurp("$Keytoll::Control::ROOT/sql/027_belonging.sql") =~ /(WITH m AS \(UPDATE organization_memberships.*?FROM m;)/s;
 $w->ok(POST => '/organization/member_add', { organization_id => 'org-A', member => [ map { { user_id => $_, role => 'internal_user' } } qw(user-CU user-PA) ] });
 $k->sql($homes);
 is $k->sql("SELECT string_agg(user_id || ' ' || organization_id, ',' ORDER BY user_id) FROM organization_memberships WHERE NOT home AND user_id IN ('user-CU', 'user-PA', 'user-SA')"), 'user-CU org-A,user-PA org-A', 'of old memberships the first is home, of proxy admins none';

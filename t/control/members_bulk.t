@@ -70,12 +70,11 @@ is $k->sql("SELECT count(*) FROM teams WHERE team_id = 'delta'"), 0, 'there is n
 is as(OA => POST => '/team/new', { team_id => 'delta', organization_id => 'org-A', metadata => { default_team_member_models => ['gpt-4o-mini'] }, members_with_roles => [ { role => 'user', user_id => 'user-IU' } ] }), 200, 'a list of names' or diag $k->raw;
 is models('delta', 'user-IU'), '{gpt-4o-mini}', 'holds for the member';
 
-# what an earlier version stored lets nothing in
+# what no route stores lets nothing in
 
 $k->sql(q{UPDATE teams SET metadata = '{"default_team_member_models":[null,"gpt-4o",{}]}' WHERE team_id = 'delta'});
 $w->ok(POST => '/team/member_add', { team_id => 'delta', member => { role => 'user', user_id => 'user-SA' } });
 is models('delta', 'user-SA'), '{no-default-models,gpt-4o,no-default-models}', 'what is no name lets nothing in';
-my ($lists) = $k->slurp("$Keytoll::Control::ROOT/sql/029_lists.sql") =~ /(UPDATE memberships.*?;)/s;
 $k->sql("ALTER TABLE memberships DROP CONSTRAINT memberships_allowed_models_check; UPDATE memberships SET allowed_models = '{NULL}' WHERE team_id = 'delta' AND user_id = 'user-SA'");
 my $key = $w->fresh('SA', 'delta');
 for my $p (qw(/v1/models /model/info /v2/model/info /model_group/info /v1/models/gpt-4o)) {
@@ -83,9 +82,7 @@ for my $p (qw(/v1/models /model/info /v2/model/info /model_group/info /v1/models
     unlike $k->raw // '', qr/"gpt-4o/, "$p shows nothing for a list of nothing ($s)";
     is alive(), 200, 'and the daemon lives';
 }
-$k->sql($lists);
-is models('delta', 'user-SA'), '{no-default-models}', 'such a list is mended';
-$k->sql("ALTER TABLE memberships ADD CONSTRAINT memberships_allowed_models_check CHECK (array_position(allowed_models, NULL) IS NULL)");
+$k->sql("UPDATE memberships SET allowed_models = '{no-default-models}' WHERE team_id = 'delta' AND user_id = 'user-SA'; ALTER TABLE memberships ADD CONSTRAINT memberships_allowed_models_check CHECK (array_position(allowed_models, NULL) IS NULL)");
 eval { $k->sql("UPDATE memberships SET allowed_models = '{NULL}' WHERE team_id = 'delta'") };
 is models('delta', 'user-SA'), '{no-default-models}', 'and no null gets in';
 
