@@ -229,7 +229,7 @@ route_again(req_t *r, const route_t *t, size_t nheaders)
     r->nheaders = nheaders;
     r->collided = r->matched = r->idem_claimed = 0;
 
-    return t->body == NULL || route_body(r) == 0;
+    return t->body == NULL || (route_body(r) == 0 && route_fields(r, t) == 0);
 }
 
 
