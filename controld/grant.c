@@ -17,6 +17,24 @@ const grant_number_t  grant_numbers[GRANT_NUMBERS] = {
 };
 
 
+/*
+ * Did the client say it himself?  What the defaults and upper bounds of the operator filled
+ * in gives way to the bounds of the calling key instead of being refused.
+ */
+
+static int
+grant_said(req_t *r, const char *name)
+{
+    const jv_t  *body;
+    const char  *err;
+
+    body = json_parse(&r->a, r->body.p, r->body.len, &err);
+
+    return !json_is_null(json_get(body, name))
+           || !json_is_null(json_get(json_get(body, "metadata"), name));
+}
+
+
 static int
 grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fill)
 {
@@ -31,7 +49,9 @@ grant_one_number(req_t *r, const bound_t *b, const char *name, int scale, int fi
 
     v = json_get(r->json, name);
 
-    if (grant_value(v, scale, &want)) {
+    if (grant_value(v, scale, &want)
+        && (want <= have || !fill || grant_said(r, name)))
+    {
         return want > have ? grant_refuse(r, name, lim->s, b) : 0;
     }
 
@@ -142,6 +162,14 @@ grant_models(req_t *r, const bound_t *b, const bound_t *now, int fill)
 
     rc = grant_may(r, have, want, json_get(b->row, "names"), &bad);
 
+    if (rc == 0 && own && fill && !grant_said(r, "models")
+        && !grant_said(r, "access_group_ids"))
+    {
+        json_set(r->json, "models", json_copy(&r->a, have));
+        json_del(r->json, "access_group_ids");
+        return 0;
+    }
+
     return rc == 0 ? grant_refuse(r, "models", json_text(&r->a, have), b)
                    : rc > 0 ? 0 : -1;
 }
@@ -192,9 +220,21 @@ grant_pass(req_t *r, const bounds_t *b, int create)
             want = json_get(meta, name);
         }
 
-        if (create ? grant_silent(want) : want == NULL) {
+        if (create ? grant_silent(want)
+                     || (strcmp(name, "enforced_params") && !grant_said(r, name))
+                   : want == NULL)
+        {
             json_set(r->json, name, json_copy(&r->a, have));
         }
+    }
+
+    /* nor does a default make a budget renew that does not */
+
+    if (create && !json_is_null(json_get(b->key.row, "max_budget"))
+        && json_is_null(json_get(b->key.row, "budget_duration"))
+        && !grant_said(r, "budget_duration"))
+    {
+        json_del(r->json, "budget_duration");
     }
 }
 
@@ -204,6 +244,7 @@ grant_pass(req_t *r, const bounds_t *b, int create)
 static int
 grant_expiry(req_t *r, const bound_t *b, int fill)
 {
+    int             over;
     int64_t         end, left;
     const jv_t     *lim, *v;
     kt_duration_t   d;
@@ -220,7 +261,11 @@ grant_expiry(req_t *r, const bound_t *b, int fill)
         return 0;
     }
 
-    if (json_is_null(v) && fill) {
+    over = json_is_null(v) || v->type != J_STR || strcmp(v->s, "-1") == 0
+           || (kt_duration_parse(v->s, v->len, &d) == KT_OK
+               && kt_duration_add(&d, util_now_s()) > end);
+
+    if (over && fill && !grant_said(r, "duration")) {
 
         /* one less: the row may be written in the next second */
 
@@ -231,14 +276,7 @@ grant_expiry(req_t *r, const bound_t *b, int fill)
         return 0;
     }
 
-    if (json_is_null(v) || v->type != J_STR || strcmp(v->s, "-1") == 0
-        || (kt_duration_parse(v->s, v->len, &d) == KT_OK
-            && kt_duration_add(&d, util_now_s()) > end))
-    {
-        return grant_refuse(r, "duration", "the expiry of your key", b);
-    }
-
-    return 0;
+    return over ? grant_refuse(r, "duration", "the expiry of your key", b) : 0;
 }
 
 
