@@ -31,7 +31,9 @@ grant_said(req_t *r, const char *name)
     body = json_parse(&r->a, r->body.p, r->body.len, &err);
 
     return !json_is_null(json_get(body, name))
-           || !json_is_null(json_get(json_get(body, "metadata"), name));
+           || !json_is_null(json_get(json_get(body, "metadata"), name))
+           || (strcmp(name, "allowed_routes") == 0
+               && !json_is_null(json_get(body, "key_type")));
 }
 
 
