@@ -23,16 +23,31 @@ static const route_group_t  route_groups[] = {
 };
 
 
+/* 0: no name of a group. */
+
+static unsigned
+route_mask(const char *name)
+{
+    size_t  i;
+
+    for (i = 0; i < sizeof(route_groups) / sizeof(route_groups[0]); i++) {
+        if (strcmp(name, route_groups[i].name) == 0) {
+            return route_groups[i].groups;
+        }
+    }
+
+    return 0;
+}
+
+
 static int
 route_allows(req_t *r, const char *e)
 {
-    size_t           i, n;
+    size_t           n;
     const access_t  *row = r->access;
 
-    for (i = 0; i < sizeof(route_groups) / sizeof(route_groups[0]); i++) {
-        if (strcmp(e, route_groups[i].name) == 0) {
-            return (row->groups & route_groups[i].groups) != 0;
-        }
+    if (route_mask(e)) {
+        return (row->groups & route_mask(e)) != 0;
     }
 
     n = strlen(e);
@@ -78,7 +93,7 @@ access_key_routes(req_t *r)
 
 /*
  * Does one entry let through all that another does?  Of stars only the last character is
- * one, and a route has those below it; names of groups are not paths.
+ * one, and a route has those below it; names of groups are within wider ones.
  */
 
 static int
@@ -93,7 +108,7 @@ route_covers(const char *have, const char *want)
     }
 
     if (have[0] != '/') {
-        return 0;
+        return route_mask(want) && (route_mask(want) & ~route_mask(have)) == 0;
     }
 
     return have[n - 1] == '*' ? strncmp(want, have, n - 1) == 0

@@ -53,20 +53,25 @@ key_taken_error(req_t *r)
 static void
 key_bulk_item(req_t *r, const char *team, jv_t *item, jv_t *good, jv_t *bad)
 {
+    int          done, tries;
     jv_t        *row, *o;
     key_ref_t    ref;
     const char  *sent;
 
-    r->json = item;
-    sent = NULL;
-    row = NULL;
+    tries = 0;
     o = json_obj(&r->a);
 
-    if (access_fields(r, key_update_body) == 0
-        && fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
-        && tx_begin(r) == 0 && key_update_one(r, team, &ref, &sent, &row) == 0
-        && tx_commit(r) == 0)
-    {
+    do {
+        r->json = json_copy(&r->a, item);
+        sent = NULL;
+        row = NULL;
+        done = access_fields(r, key_update_body) == 0
+               && fields_check(r, key_update_body) == 0 && owner_check_limits(r) == 0
+               && tx_begin(r) == 0 && key_update_one(r, team, &ref, &sent, &row) == 0
+               && tx_commit(r) == 0;
+    } while (!done && tx_item_again(r, &tries));
+
+    if (done) {
         key_spend(r, ref.token, row);
         json_set(o, "key", json_string(&r->a, sent));
         json_set(o, "key_info", row);
@@ -74,7 +79,7 @@ key_bulk_item(req_t *r, const char *team, jv_t *item, jv_t *good, jv_t *bad)
         return;
     }
 
-    db_rollback();
+    tx_item_failed(r);
     sent = json_str(item, "key");
     json_set(o, "key", json_string(&r->a, sent));
     json_set(o, "key_info", json_null(&r->a));

@@ -316,13 +316,16 @@ api_model_new(req_t *r)
 }
 
 
-/* Members of `with` over those of `base`; null takes one away. */
+/*
+ * Members of `with` over those of `base`; null takes one away, and what comes back as it
+ * was shown leaves the secrets that were not.
+ */
 
 static jv_t *
-model_merge(req_t *r, const jv_t *base, const jv_t *with)
+model_merge(req_t *r, const jv_t *base, const jv_t *with, const char *id)
 {
     jv_t        *o;
-    const jv_t  *c;
+    const jv_t  *c, *was;
 
     o = json_obj(&r->a);
 
@@ -331,9 +334,12 @@ model_merge(req_t *r, const jv_t *base, const jv_t *with)
     }
 
     for (c = with ? with->head : NULL; c; c = c->next) {
+        was = json_get(base, c->key);
+
         if (json_is_null(c)) {
             json_del(o, c->key);
-        } else {
+
+        } else if (was == NULL || !model_echoed(r, was, c, id, c->key)) {
             json_set(o, c->key, json_copy(&r->a, c));
         }
     }
@@ -372,8 +378,8 @@ model_change(req_t *r, const model_row_t *m)
         return NULL;
     }
 
-    params = model_merge(r, m->params, sealed);
-    info = model_merge(r, m->info, info);
+    params = model_merge(r, m->params, sealed, m->id);
+    info = model_merge(r, m->info, info, m->id);
     json_set(info, "id", json_string(&r->a, m->id));
     json_set(info, "db_model", json_bool(&r->a, 1));
     json_set(info, "team_id", json_string(&r->a, m->team_id));

@@ -364,27 +364,31 @@ member_everybody(req_t *r, const char *team)
 static jv_t *
 member_bulk_one(req_t *r, const char *team, const jv_t *v, const member_limit_t *l)
 {
-    int          rc;
+    int          rc, tries;
     jv_t        *o, *users, *places;
     member_t     m;
     const char  *ids;
 
-    memset(&m, 0, sizeof(m));
+    tries = 0;
     r->touched = NULL;
     r->touch_end = &r->touched;
-    rc = tx_begin(r) != 0 || member_team(r, team, 404, "Team=%s not found") != 0
-         || member_admin(r, team) != 0 || member_read(r, v, &m) != 0
-         || (l->models && grant_member_models(r, team, l->models) != 0)
-         ? -1 : member_add_one(r, team, &m, l);
 
-    if (rc == 0) {
-        fail_detail_error(r, 400, "User already in team. Member: user_id=%s", m.id);
-        rc = -1;
-    }
+    do {
+        memset(&m, 0, sizeof(m));
+        rc = tx_begin(r) != 0 || member_team(r, team, 404, "Team=%s not found") != 0
+             || member_admin(r, team) != 0 || member_read(r, v, &m) != 0
+             || (l->models && grant_member_models(r, team, l->models) != 0)
+             ? -1 : member_add_one(r, team, &m, l);
 
-    if (rc > 0 && tx_commit(r) != 0) {
-        rc = -1;
-    }
+        if (rc == 0) {
+            fail_detail_error(r, 400, "User already in team. Member: user_id=%s", m.id);
+            rc = -1;
+        }
+
+        if (rc > 0 && tx_commit(r) != 0) {
+            rc = -1;
+        }
+    } while (rc < 0 && tx_item_again(r, &tries));
 
     o = json_obj(&r->a);
     json_set(o, "user_id", json_string(&r->a, m.id));
@@ -392,7 +396,7 @@ member_bulk_one(req_t *r, const char *team, const jv_t *v, const member_limit_t 
     json_set(o, "success", json_bool(&r->a, rc > 0));
 
     if (rc < 0) {
-        db_rollback();
+        tx_item_failed(r);
         json_set(o, "error", json_string(&r->a, key_taken_error(r)));
         return o;
     }

@@ -184,32 +184,37 @@ member_set_limits(req_t *r, const char *team, const char *id, const member_limit
 }
 
 
-/* As they are now: what was not sent may have stayed. */
+/* As they are now: what was not sent may have stayed.  NULL after answering. */
 
-static void
-member_update_reply(req_t *r, const char *team, const char *id)
+static jv_t *
+member_updated(req_t *r, const char *team, const char *id)
 {
     jv_t        *out;
     PGresult    *res;
     const char  *err;
 
-    res = db_q("SELECT json_build_object('user_id', m.user_id, 'user_email', coalesce("
+    res = tx_q(r, "SELECT json_build_object('user_id', m.user_id, 'user_email', coalesce("
                "m.user_email, u.user_email), 'team_id', m.team_id, 'max_budget_in_team',"
                " kt_usd(b.max_budget_nusd), 'tpm_limit', b.tpm_limit, 'rpm_limit',"
                " b.rpm_limit, 'allowed_models', CASE WHEN cardinality(m.allowed_models) > 0"
                " THEN m.allowed_models END) FROM memberships m LEFT JOIN users u USING"
                " (user_id) LEFT JOIN budgets b ON b.budget_id = m.budget_id WHERE"
                " m.team_id = $1 AND m.user_id = $2", team, id);
-    out = db_ok(res) && PQntuples(res)
+
+    if (res == NULL) {
+        return NULL;
+    }
+
+    out = PQntuples(res)
           ? json_parse_big(&r->a, PQgetvalue(res, 0, 0), (size_t) PQgetlength(res, 0, 0),
                            &err) : NULL;
     PQclear(res);
 
-    if (out) {
-        reply_json(r, 200, out);
-    } else {
+    if (out == NULL) {
         fail_db(r);
     }
+
+    return out;
 }
 
 
@@ -217,10 +222,11 @@ void
 api_team_member_update(req_t *r)
 {
     int              rc;
-    jv_t            *before, *row;
+    jv_t            *before, *row, *out;
     member_limit_t   l;
     const char      *team, *id, *was;
 
+    out = NULL;
     team = json_str(r->json, "team_id");
 
     if (member_limits(r, &l) != 0 || tx_begin(r) != 0
@@ -245,12 +251,12 @@ api_team_member_update(req_t *r)
         || member_audit(r, team, id, was) != 0 || team_row(r, team, &row) != 0
         || tx_audit(r, "updated", "LiteLLM_TeamTable", team,
                     json_text(&r->a, before), json_text(&r->a, row)) != 0
-        || tx_commit(r) != 0)
+        || (out = member_updated(r, team, id)) == NULL || tx_commit(r) != 0)
     {
         return;
     }
 
-    member_update_reply(r, team, id);
+    reply_json(r, 200, out);
 }
 
 

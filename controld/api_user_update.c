@@ -274,14 +274,20 @@ api_user_update(req_t *r)
 static jv_t *
 user_bulk_one(req_t *r, jv_t *item)
 {
+    int          tries;
     jv_t        *row, *o;
     const char  *id;
 
-    r->json = item;
+    tries = 0;
     r->touched = NULL;
     r->touch_end = &r->touched;
-    id = json_str(item, "user_id");
-    row = fields_check(r, user_update_body) == 0 ? user_update(r, &id) : NULL;
+
+    do {
+        r->json = json_copy(&r->a, item);
+        id = json_str(item, "user_id");
+        row = fields_check(r, user_update_body) == 0 ? user_update(r, &id) : NULL;
+    } while (row == NULL && tx_item_again(r, &tries));
+
     o = json_obj(&r->a);
     json_set(o, "user_id", json_string(&r->a, id));
     json_set(o, "user_email", json_string(&r->a, json_str(row ? row : item,
@@ -289,7 +295,7 @@ user_bulk_one(req_t *r, jv_t *item)
     json_set(o, "success", json_bool(&r->a, row != NULL));
 
     if (row == NULL) {
-        db_rollback();
+        tx_item_failed(r);
         json_set(o, "error", json_string(&r->a, key_taken_error(r)));
     }
 

@@ -69,6 +69,7 @@ typedef struct {
     const char             *idem_id;     /* Idempotency-Key: NULL, or hashes  */
     const char             *idem_request;
     int                     idem_claimed;
+    int                     idem_kept;   /* in a transaction that took place  */
     int                     committed;   /* a transaction took place          */
     int                     matched;     /* If-Match was looked at            */
     int                     collided;    /* with another request: see tx.h    */

@@ -55,6 +55,13 @@ jv_t *model_seal(req_t *r, const jv_t *params, const char *id);
 jv_t *model_params_shown(req_t *r, const jv_t *params, const char *id);
 jv_t *model_info_shown(req_t *r, const jv_t *info, const char *id);
 
+/*
+ * 1 when `sent` is what is shown, to who reads everything, of the value `stored` of member
+ * `key` of such an object: sent back, it changes nothing.
+ */
+int model_echoed(req_t *r, const jv_t *stored, const jv_t *sent, const char *id,
+    const char *key);
+
 /* The same of kt_model_json(), with sealed secrets for who reads everything.  May be NULL. */
 jv_t *model_row_shown(req_t *r, const char *row, const char *id);
 

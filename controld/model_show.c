@@ -187,6 +187,18 @@ model_info_shown(req_t *r, const jv_t *info, const char *id)
 }
 
 
+int
+model_echoed(req_t *r, const jv_t *stored, const jv_t *sent, const char *id,
+    const char *key)
+{
+    jv_t  *shown;
+
+    shown = show_tree(r, stored, arena_printf(&r->a, "models|%s|%s", id, key), 0);
+
+    return shown && strcmp(json_text(&r->a, shown), json_text(&r->a, sent)) == 0;
+}
+
+
 jv_t *
 model_row_shown(req_t *r, const char *row, const char *id)
 {

@@ -7,6 +7,7 @@
 #include "kt_money.h"
 #include "log.h"
 #include "route.h"
+#include "tx.h"
 
 
 int
@@ -210,9 +211,6 @@ route_unscoped(req_t *r, const access_t *row)
 }
 
 
-#define ROUTE_TRIES  4
-
-
 /* Ready for the same request once more: as if nothing had been done about it. */
 
 static int
@@ -243,7 +241,7 @@ route_handler(req_t *r, const route_t *t)
 
     nheaders = r->nheaders;
 
-    for (i = 1; i == 1 || (i <= ROUTE_TRIES && route_again(r, t, nheaders)); i++) {
+    for (i = 1; i == 1 || (i <= TX_TRIES && route_again(r, t, nheaders)); i++) {
         r->scoped = 0;
         t->fn(r);
     }

@@ -34,6 +34,33 @@ tx_collided(req_t *r)
 }
 
 
+void
+tx_item_failed(req_t *r)
+{
+    db_rollback();
+    r->idem_claimed = r->idem_kept;
+}
+
+
+int
+tx_item_again(req_t *r, int *tries)
+{
+    int  again;
+
+    again = r->collided && r->status == 409 && ++*tries < TX_TRIES;
+    r->collided = 0;
+
+    if (again) {
+        tx_item_failed(r);
+        reply_reset(r);
+        r->touched = NULL;
+        r->touch_end = &r->touched;
+    }
+
+    return again;
+}
+
+
 static PGresult *
 tx_checked(req_t *r, PGresult *res)
 {
@@ -404,6 +431,7 @@ tx_commit(req_t *r)
     }
 
     r->committed = 1;
+    r->idem_kept = r->idem_claimed;
 
     if (n == 0) {
         return 0;

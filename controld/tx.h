@@ -12,12 +12,20 @@
 /* -1 (and an answer) when the database is gone. */
 int tx_begin(req_t *r);
 
+#define TX_TRIES  4                /* of what collided with another request   */
+
 /*
  * Another request was in the way (a deadlock, or what was looked at is no more): rolls
  * back and answers 409.  As long as nothing was committed the request is carried out
- * again, from the start, before that answer is given.
+ * again, from the start, before that answer is given; of many items, the item.
  */
 void tx_collided(req_t *r);
+
+/* 1 when an item that failed so is to be tried again: `tries` counts, from 0. */
+int tx_item_again(req_t *r, int *tries);
+
+/* An item of many is given up, and the claim of the Idempotency-Key with it. */
+void tx_item_failed(req_t *r);
 
 /* Statement of the transaction.  NULL after answering and rolling back. */
 PGresult *tx_query(req_t *r, const char *sql, int n, const char *const *params);

@@ -15,8 +15,8 @@ WITH m AS (UPDATE organization_memberships m SET home = false
             RETURNING ent)
 INSERT INTO outbox (ent, op, version) SELECT ent, 'set', 0 FROM m;
 
--- A user as somebody else may see him who is no proxy admin: all of it in his own
--- organization, without what he is elsewhere, and anywhere else who he is.
+-- A user as somebody else may see him who is no proxy admin: all of it who runs his own
+-- organization, without what he is elsewhere, and anybody else who he is.
 CREATE FUNCTION kt_user_seen(u users, viewer text) RETURNS json LANGUAGE plpgsql STABLE AS $$
 DECLARE
     orgs text[];
@@ -28,7 +28,7 @@ BEGIN
     END IF;
     SELECT array_agg(m.organization_id), bool_or(m.home) INTO orgs, own
       FROM organization_memberships a JOIN organization_memberships m USING (organization_id)
-     WHERE a.user_id = viewer AND m.user_id = u.user_id;
+     WHERE a.user_id = viewer AND a.user_role = 'org_admin' AND m.user_id = u.user_id;
     IF own IS NOT TRUE THEN
         RETURN json_build_object('user_id', u.user_id, 'user_email', u.user_email, 'user_alias', u.user_alias,
                                  'user_role', u.user_role);

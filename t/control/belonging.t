@@ -124,7 +124,7 @@ is_deeply [ sort keys %{ $j->{results}[1]{updated_user} } ], \@brief, 'of anothe
 $w->ok(POST => '/organization/member_add', { organization_id => 'org-B', member => { role => 'internal_user', user_id => 'user-OW' } });
 is as(TA => POST => '/team/member_delete', { team_id => 'alpha', user_id => 'user-OW' }), 200, 'a colleague';
 as(TA => POST => '/team/member_add', { team_id => 'alpha', member => { role => 'user', user_id => 'user-OW' } });
-is_deeply [ map { $_->{organization_id} } @{ $j->{updated_users}[0]{organization_memberships} } ], ['org-A'], 'of a colleague what he is in the same organization';
+is_deeply [ sort keys %{ $j->{updated_users}[0] } ], \@brief, 'of a colleague no more';
 as(OA => GET => '/user/list?user_ids=user-OW');
 is_deeply [ map { $_->{organization_id} } @{ $j->{users}[0]{organization_memberships} } ], ['org-A'], 'an admin of one of them sees that one';
 as(TA => GET => '/key/list?team_id=alpha&return_full_object=true&expand=user&size=100');
@@ -312,6 +312,16 @@ is $priced->($personal), '', 'no-default-models';
 my $budgeted = $w->ok(POST => '/key/generate', { model_max_budget => { 'gpt-4o' => { budget_limit => 2, time_period => '1d' }, 'gpt-4o-mini' => { rpm_limit => 3 } } })->{key};
 is_deeply $w->ok(GET => "/key/info?key=$budgeted")->{info}{model_max_budget_usage}, { 'gpt-4o' => { current_spend => 0, budget_limit => 2, time_period => '1d' } }, 'what is spent of each';
 is_deeply $w->ok(GET => "/key/info?key=$personal")->{info}{model_max_budget_usage}, {}, 'none';
+
+# --- the users of keys in a list
+
+$w->ok(POST => '/user/update', { user_id => 'user-SA', max_budget => 77, metadata => { note => 'private' } });
+for my $c ([ TA => undef, undef ], [ OA => 77, 'private' ]) {
+    my ($who, $max, $note) = @$c;
+    ($s, $j) = $w->as($who, GET => '/key/list?include_team_keys=true&expand=user&return_full_object=true&size=100' . ($who eq 'OA' ? '&organization_id=org-A' : ''));
+    my ($u) = grep { $_ && $_->{user_id} eq 'user-SA' } map { $_->{user} } @{ $j->{keys} };
+    is_deeply [ $u && $u->{user_id}, $u->{max_budget} && 0 + $u->{max_budget}, $u->{metadata}{note} ], [ 'user-SA', $max, $note ], "$who is shown of a member what is his to see";
+}
 
 # --- the audit of members
 

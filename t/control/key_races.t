@@ -43,6 +43,26 @@ sub let_go { my ($p) = @_; $k->sql("SELECT pg_terminate_backend(pid) FROM pg_sta
 # What waits has a thread of the daemon; a new connection gets another one.
 sub ask { my ($who, @r) = @_; delete $k->{http}; return aside(sub { my ($c) = $w->as($who, @r); "$c " . ($k->raw // '') }) }
 
+# --- many at once: what fails first, what is in the way
+
+my @two = map { $w->ok(POST => '/key/generate', { user_id => 'user-IU', team_id => 'alpha' }) } 1, 2;
+my @idem = (headers => { 'Idempotency-Key' => 'bulk-1' });
+for (1, 2) {
+    ($s, $j) = $k->request(POST => '/key/bulk_update', { keys => [ { key => 'sk-nothere000000000000', max_budget => 1 }, { key => $two[0]{key}, max_budget => 2 } ] }, @idem);
+    is_deeply [ $s, scalar @{ $j->{successful_updates} } ], [ 200, 1 ], 'one fails, the other does not';
+}
+is $k->sql("SELECT count(*) FROM audit WHERE object_id = '$two[0]{token}' AND action = 'updated'"), 1, 'and is changed once, though sent twice';
+($s) = $k->request(POST => '/key/bulk_update', { keys => [ { key => $two[0]{key}, max_budget => 3 } ] }, @idem);
+is $s, 422, 'the Idempotency-Key is taken' or diag $k->raw;
+{
+    my $t = $w->team('org-A', 'IU');
+    my $mover = aside(sub { $k->sql("BEGIN; SELECT 1 FROM teams WHERE team_id IN ('alpha', '$t') FOR UPDATE; SELECT pg_sleep(1.5); UPDATE keys SET team_id = '$t' WHERE token = '$two[1]{token}'; COMMIT"); 'moved' });
+    $k->until(sub { $k->sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") > 0 }, 10);
+    ($s, $j) = $k->post('/key/bulk_update', { keys => [ { key => $two[1]{key}, max_budget => 7 } ] });
+    is_deeply [ $s, map { 0 + $_->{key_info}{max_budget} } @{ $j->{successful_updates} } ], [ 200, 7 ], 'a key that moves meanwhile is changed' or diag $k->raw;
+    wait_for($mover);
+}
+
 # --- a key that moves to a team which its owner is just taken out of
 
 for my $first ('removal', 'move') {

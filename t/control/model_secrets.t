@@ -77,6 +77,17 @@ for my $path (@paths) {
     is_deeply [ $m->{litellm_params}{api_base}, $m->{litellm_params}{nested}, $m->{model_info}{note} ], [ 'https://inner.example/v1', [ { base_url => 'https://inner.example' } ], 'https://n.example' ], 'but the places';
 }
 
+# --- what is sent back as it was shown leaves what was not
+
+$w->ok(POST => '/model/new', { model_name => 'back', litellm_params => { model => 'openai/gpt-4o', api_base => 'https://leak-u:leak-p@inner.example/v1' }, model_info => { id => 'back', custom_tokenizer => { identifier => 'a/b', auth_token => 'leak-t' } } });
+sub stored { return $k->sql("SELECT json_build_array(litellm_params->'api_base', model_info->'custom_tokenizer') FROM models WHERE model_id = 'back'") }
+my $stored = stored();
+my $m = seen(PA => '/model/info', 'back');
+($s) = $k->request('PATCH', '/model/back/update', { model_name => 'back', litellm_params => $m->{litellm_params}, model_info => { custom_tokenizer => $m->{model_info}{custom_tokenizer} } });
+is_deeply [ $s, stored() ], [ 200, $stored ], 'an address keeps its password, an object its token' or diag $k->raw;
+($s) = $k->request('PATCH', '/model/back/update', { litellm_params => { api_base => 'https://inner.example/v2' }, model_info => { custom_tokenizer => { identifier => 'c/d' } } });
+is stored(), '["https://inner.example/v2", {"identifier": "c/d"}]' =~ s/", \{/", {/r, 'another has none';
+
 # --- a model of a team, to its admin
 
 $w->ok(POST => '/model/new', { model_name => 'ours', litellm_params => { model => 'openai/gpt-4o', api_base => 'http://inner.example' }, model_info => { id => 'ours', team_id => 'alpha' } });

@@ -145,6 +145,7 @@ is_deeply [ $s, $j->{allowed_routes} ], [ 200, ['info_routes'] ], 'a type within
 
 for my $c ([ [ '/key/*/regenerate', '/key/*e' ], [ [ '/key/generate', '/key/delete' ], ['/key/x/regenerate'], ['/key/*'] ], [ ['/key/*e'], ['/key/*/regenerate'], ['/key/*e/x'] ] ],
     [ [ '/key/*', '/team/info' ], [ ['*'], ['/*'], ['/ke*'], ['/key'], ['/team/inf'], ['/team/info*'], ['key_management_routes'] ], [ ['/key/generate'], ['/key/x*'], [ '/team/info/x', '/team/info/*' ] ] ],
+    [ ['management_routes'], [ ['info_routes'], ['spend_tracking_routes'], ['*'] ], [ ['key_management_routes'], ['management_routes'] ] ],
     [ [ 'key*', 'info_routes' ], [ ['key_management_routes'], ['/key/info'] ], [ ['info_routes'] ] ]) {
     my ($have, $more, $less) = @$c;
     for my $way (map({ [ 403, $_ ] } @$more), map({ [ 200, $_ ] } @$less)) {

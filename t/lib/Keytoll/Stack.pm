@@ -64,7 +64,7 @@ sub patient {
     my ($self, %o) = @_;
     my $file = "$self->{run}/nginx.conf";
     my $conf = slurp($file);
-    $conf =~ s/^(\s*keytoll_redis [^;]*?)( timeout=\w+)?;/$1 timeout=1s;/m or die 'no "keytoll_redis" in nginx.conf';
+    $conf =~ s/^(\s*keytoll_redis [^;]*?)( timeout=\w+)?;/$1 timeout=5s;/m or die 'no "keytoll_redis" in nginx.conf';
     !$o{lease} or $conf =~ s/^(\s*)keytoll on;/$1keytoll on;\n$1keytoll_lease on;/m or die 'no "keytoll on" in nginx.conf';
     Keytoll::Test::spew($file, $conf);
     my $old = join ' ', sort $self->workers;
