@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "bg.h"
 #include "db.h"
@@ -16,7 +17,9 @@
 #define RECON_MS     60000
 #define RECON_PAGE   "500"
 #define RECON_PAGES  10              /* a minute                              */
-#define RECON_TRIES  20              /* of a page, when all is compared now   */
+#define RECON_LOOKS  5               /* that see the same difference          */
+#define RECON_LOOK_MS  250
+#define RECON_TRIES  5               /* of a page, when all is compared now   */
 #define RECON_LOGS   10              /* differences of a round that are logged */
 
 
@@ -46,30 +49,42 @@ typedef struct {
     int64_t  sum_nusd;
 } recon_t;
 
+/* What both said of some entities at one time. */
+
+typedef struct {
+    size_t        n;
+    const char  **name;
+    int64_t      *redis;
+    int64_t      *postgres;
+} recon_look_t;
+
 typedef enum {
     RECON_NEXT = 0,
     RECON_END,                       /* there are no more names               */
-    RECON_BUSY,                      /* something is between the two          */
+    RECON_BUSY,                      /* PostgreSQL is behind                  */
     RECON_FAILED
 } recon_e;
 
 
-/* Nothing in the stream, so Redis and PostgreSQL must agree. */
+/* Has everything that was in the stream at that time come to PostgreSQL? */
 
 static int
-recon_quiet(arena_t *a)
+recon_stored(arena_t *a, int64_t since_ms)
 {
-    int          quiet;
+    int          stored;
     redisReply  *r;
 
-    r = rds_do(a, "XLEN", KT_REDIS_STREAM);
-    quiet = !rds_is_error(r) && r->integer == 0;
+    r = rds_do(a, "XRANGE", KT_REDIS_STREAM, "-", "+", "COUNT", "1");
+    stored = !rds_is_error(r) && r->type == REDIS_REPLY_ARRAY
+             && (r->elements == 0 || (r->element[0]->type == REDIS_REPLY_ARRAY
+                 && r->element[0]->elements && r->element[0]->element[0]->str
+                 && strtoll(r->element[0]->element[0]->str, NULL, 10) > since_ms));
 
     if (r) {
         freeReplyObject(r);
     }
 
-    return quiet;
+    return stored;
 }
 
 
@@ -86,55 +101,79 @@ recon_differs(recon_t *t, const char *name, int64_t redis, const char *postgres)
 }
 
 
-/* Rows of (name, used), both of one quiet moment or not counted. */
+/* What PostgreSQL and Redis say of these names now: -1 when one of them does not. */
 
-static recon_e
-recon_rows(recon_t *t, arena_t *a, PGresult *res)
+static int
+recon_look(arena_t *a, const char *names, recon_look_t *l)
 {
-    int           i, n;
-    int64_t      *used, d;
-    const char  **names;
+    int        i;
+    PGresult  *res;
 
-    n = PQntuples(res);
-    names = arena_alloc(a, (size_t) (n + 1) * sizeof(char *));
-    used = arena_alloc(a, (size_t) (n + 1) * sizeof(int64_t));
+    res = db_q("SELECT name, used FROM kt_policy WHERE name = ANY ($1::text[])", names);
 
-    for (i = 0; i < n; i++) {
-        names[i] = PQgetvalue(res, i, 0);
+    if (!db_ok(res)) {
+        PQclear(res);
+        return -1;
     }
 
-    if (n && policy_used_redis(a, names, (size_t) n, used) != 0) {
-        return RECON_FAILED;
+    l->n = (size_t) PQntuples(res);
+    l->name = arena_alloc(a, (l->n + 1) * sizeof(char *));
+    l->redis = arena_alloc(a, (l->n + 1) * sizeof(int64_t));
+    l->postgres = arena_alloc(a, (l->n + 1) * sizeof(int64_t));
+
+    for (i = 0; i < PQntuples(res); i++) {
+        l->name[i] = arena_str(a, PQgetvalue(res, i, 0));
+        l->postgres[i] = db_int(res, i, 1);
     }
 
-    if (!recon_quiet(a)) {
-        return RECON_BUSY;
-    }
+    PQclear(res);
 
-    for (i = 0; i < n; i++) {
-        d = used[i] - db_int(res, i, 1);
+    return l->n ? policy_used_redis(a, l->name, l->n, l->redis) : 0;
+}
 
-        if (d) {
-            recon_differs(t, names[i], used[i], PQgetvalue(res, i, 1));
-            t->drifted++;
-            t->sum_nusd += d < 0 ? -d : d;
+
+/*
+ * Keeps of `l` what differs, and of that what differed by as much in `was`, if given:
+ * what is on its way from one to the other comes and goes.
+ */
+
+static void
+recon_keep(recon_look_t *l, const recon_look_t *was)
+{
+    size_t   i, k, n;
+    int64_t  d;
+
+    for (i = 0, n = 0; i < l->n; i++) {
+        d = l->redis[i] - l->postgres[i];
+
+        for (k = 0; was && k < was->n; k++) {
+            if (strcmp(was->name[k], l->name[i]) == 0) {
+                break;
+            }
         }
+
+        if (d == 0 || (was && (k == was->n || was->redis[k] - was->postgres[k] != d))) {
+            continue;
+        }
+
+        l->name[n] = l->name[i];
+        l->redis[n] = l->redis[i];
+        l->postgres[n++] = l->postgres[i];
     }
 
-    return RECON_NEXT;
+    l->n = n;
 }
 
 
 static recon_e
 recon_page(recon_t *t, arena_t *a)
 {
-    recon_e      rc;
-    PGresult    *page, *res;
-    const char  *last;
-
-    if (!recon_quiet(a)) {
-        return RECON_BUSY;
-    }
+    int           looks;
+    size_t        i;
+    int64_t       since_ms;
+    PGresult     *page;
+    const char   *names, *last;
+    recon_look_t  l, was;
 
     page = db_q(RECON_SQL_NAMES, t->last);
 
@@ -143,25 +182,47 @@ recon_page(recon_t *t, arena_t *a)
         return RECON_FAILED;
     }
 
-    last = PQgetvalue(page, 0, 1);
+    names = arena_str(a, PQgetvalue(page, 0, 0));
+    last = arena_str(a, PQgetvalue(page, 0, 1));
+    PQclear(page);
 
     if (!*last) {
-        PQclear(page);
         return RECON_END;
     }
 
-    res = db_q("SELECT name, used FROM kt_policy WHERE name = ANY ($1::text[])",
-               PQgetvalue(page, 0, 0));
-    rc = db_ok(res) ? recon_rows(t, a, res) : RECON_FAILED;
-    PQclear(res);
+    since_ms = util_now_ms();
 
-    if (rc == RECON_NEXT) {
-        snprintf(t->last, sizeof(t->last), "%s", last);
+    if (recon_look(a, names, &l) != 0) {
+        return RECON_FAILED;
     }
 
-    PQclear(page);
+    recon_keep(&l, NULL);
 
-    return rc;
+    for (looks = 1; l.n && looks < RECON_LOOKS; looks++) {
+        bg_sleep_ms(RECON_LOOK_MS);
+        was = l;
+
+        if (recon_look(a, db_array(a, was.name, was.n), &l) != 0) {
+            return RECON_FAILED;
+        }
+
+        recon_keep(&l, &was);
+    }
+
+    if (l.n && !recon_stored(a, since_ms)) {
+        return RECON_BUSY;
+    }
+
+    for (i = 0; i < l.n; i++) {
+        recon_differs(t, l.name[i], l.redis[i], log_f("%" PRId64, l.postgres[i]));
+        t->drifted++;
+        t->sum_nusd += l.redis[i] < l.postgres[i] ? l.postgres[i] - l.redis[i]
+                                                  : l.redis[i] - l.postgres[i];
+    }
+
+    snprintf(t->last, sizeof(t->last), "%s", last);
+
+    return RECON_NEXT;
 }
 
 
@@ -205,18 +266,14 @@ recon_run(void)
         rc = recon_page(&t, &a);
         arena_free(&a);
 
-        if (rc == RECON_BUSY) {
-            bg_sleep_ms(250);
-        }
-
         tries = rc == RECON_BUSY ? tries + 1 : 0;
 
     } while (rc == RECON_NEXT || (rc == RECON_BUSY && tries < RECON_TRIES));
 
     if (rc != RECON_END) {
         fputs(rc == RECON_BUSY
-              ? "keytoll-controld: spend is on its way to PostgreSQL all the time; try again"
-                " when there is less traffic\n"
+              ? "keytoll-controld: PostgreSQL is behind what Redis has for it; try again"
+                " when the daemon has caught up\n"
               : "keytoll-controld: Redis or PostgreSQL does not answer\n", stderr);
         return -1;
     }

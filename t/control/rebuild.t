@@ -7,6 +7,7 @@ use lib "$FindBin::Bin/../lib";
 use Digest::SHA qw(sha256_hex);
 use Keytoll::Control;
 use Keytoll::Store;
+use POSIX ();
 use Test::More;
 no warnings "portable";
 use Time::HiRes qw(time sleep);
@@ -87,6 +88,21 @@ is_deeply reconcile(), [ 0, '' ], 'Redis and PostgreSQL agree';
 my $last = $k->sql('SELECT max(ent) FROM keys');
 $k->sql("UPDATE meters SET used_nusd = used_nusd + 5 WHERE ent = '$ent'");
 $k->sql("INSERT INTO meters (ent, period_id, used_nusd) SELECT '$last', period_id, 7 FROM keys WHERE ent = '$last'");
+{
+    my $busy = ($k->post('/key/generate', {}))[1];
+    my $pid = fork // die;
+    if (!$pid) {
+        my $end = time + 30;
+        my $n = 0;
+        while (time < $end && getppid != 1) { spend("key:$busy->{token}", 1000 + $n++); sleep 0.01 }
+        POSIX::_exit(0);
+    }
+    sleep 0.3;
+    is_deeply reconcile(), [ 1, join '', map { "$_\n" } sort "$ent redis 500055007 postgres 500055012", "$last redis 0 postgres 7" ], 'what differs is told from what is on its way';
+    kill 'KILL', $pid;
+    waitpid $pid, 0;
+    ok $k->until(sub { $k->redis('XLEN', $P . 's') == 0 }), 'all is stored';
+}
 is_deeply reconcile(), [ 1, join '', map { "$_\n" } sort "$ent redis 500055007 postgres 500055012", "$last redis 0 postgres 7" ], 'what differs, of more than a thousand';
 $k->sql("UPDATE meters SET used_nusd = used_nusd - 5 WHERE ent = '$ent'");
 $k->sql("DELETE FROM meters WHERE ent = '$last'");
