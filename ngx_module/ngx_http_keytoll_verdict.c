@@ -12,6 +12,11 @@
 #include "ngx_http_keytoll_module.h"
 
 
+#define NGX_HTTP_KEYTOLL_HEARD  65536   /* preread of a stream by default    */
+
+
+static ngx_uint_t ngx_http_keytoll_unheard(ngx_http_request_t *r);
+static void ngx_http_keytoll_heard(ngx_http_request_t *r);
 static void ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f,
     redisReply *reply);
 static kt_reason_info_t ngx_http_keytoll_info(ngx_http_request_t *r,
@@ -37,11 +42,21 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     kt_reason_info_t             info;
     ngx_http_keytoll_refusal_t   f;
 
+    ctx->reason = reason;
+
+    if (reply == NULL && ngx_http_keytoll_unheard(r)) {
+
+        rc = ngx_http_read_client_request_body(r, ngx_http_keytoll_heard);
+
+        ngx_http_finalize_request(r, rc >= NGX_HTTP_SPECIAL_RESPONSE
+                                     ? rc : NGX_DONE);
+        return NGX_DONE;
+    }
+
     ngx_http_keytoll_parse(&f, reply);
 
     info = ngx_http_keytoll_info(r, reason, &f);
 
-    ctx->reason = reason;
     ctx->status = info.status;
 
     if (ctx->state < NGX_HTTP_KEYTOLL_SETTLED) {
@@ -100,6 +115,41 @@ failed:
 
     ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
     return NGX_DONE;
+}
+
+
+/*
+ * An HTTP/2 client that is answered while it sends sees its stream reset, and
+ * some (curl before 8) lose the answer over that: a body of a usual size is
+ * heard out.
+ */
+
+static ngx_uint_t
+ngx_http_keytoll_unheard(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    return r->stream && !r->stream->in_closed && r->request_body == NULL
+           && !r->discard_body
+           && r->headers_in.content_length_n > 0
+           && r->headers_in.content_length_n <= NGX_HTTP_KEYTOLL_HEARD;
+
+#else
+
+    return 0;
+
+#endif
+}
+
+
+static void
+ngx_http_keytoll_heard(ngx_http_request_t *r)
+{
+    ngx_http_keytoll_ctx_t  *ctx;
+
+    ctx = ngx_http_keytoll_get_ctx(r);
+
+    (void) ngx_http_keytoll_refuse(r, ctx, ctx->reason, NULL);
 }
 
 

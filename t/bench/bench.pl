@@ -208,6 +208,14 @@ row('strict, six levels: added p50, us', sprintf('%.0f', paired($l, 'six', 'bare
 row('strict, six levels, leases: added p50, us', sprintf('%.0f', paired($l, 'leased', 'bare', sub { $_[0]{p50} - $_[1]{p50} })), '<= 40');
 row('strict, six levels, leases: added p99, us', sprintf('%.0f', paired($l, 'leased', 'bare', sub { $_[0]{p99} - $_[1]{p99} })), '<= 100');
 row('strict, six levels: added p99, us', sprintf('%.0f', paired($l, 'six', 'bare', sub { $_[0]{p99} - $_[1]{p99} })), '<= 100');
+
+# what any question to Redis costs here, before it is a question of ours
+my ($ping) = grep { /^"PING_INLINE"|^"PING/ } split /\n/, qx(redis-benchmark -s "$gate->{sock}" -c 1 -n 50000 --csv -t ping_mbulk);
+if ($ping) {
+    my (undef, undef, undef, undef, $p50, undef, $p99) = map { s/"//gr } split /,/, $ping;
+    row('a PING of Redis on that socket, p50, us', sprintf('%.0f', 1000 * $p50), '');
+    row('a PING of Redis on that socket, p99, us', sprintf('%.0f', 1000 * $p99), '');
+}
 if ($lua) {
     row('Lua equivalent: added p50, us', sprintf('%.0f', paired($l, 'lua', 'bare', sub { $_[0]{p50} - $_[1]{p50} })), '');
     row('Lua equivalent: added p99, us', sprintf('%.0f', paired($l, 'lua', 'bare', sub { $_[0]{p99} - $_[1]{p99} })), '');
