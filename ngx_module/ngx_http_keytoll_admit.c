@@ -392,7 +392,7 @@ ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx, redisReply *group,
 
     pool = ctx->request->pool;
 
-    if (receipt->type != REDIS_REPLY_STRING
+    if (receipt->type != REDIS_REPLY_STRING || receipt->len == 0
         || ngx_http_keytoll_copy(pool, &ctx->rates, group->element[1])
            != NGX_OK
         || ngx_http_keytoll_copy(pool, &ctx->alias, group->element[2])

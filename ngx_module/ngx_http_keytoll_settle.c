@@ -48,6 +48,8 @@ static ngx_int_t ngx_http_keytoll_send_batch(void);
 static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
 static ngx_uint_t ngx_http_keytoll_settle_refused(redisReply *error);
+static ngx_uint_t ngx_http_keytoll_settle_again(
+    ngx_http_keytoll_settlement_t *s);
 static void ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch,
     ngx_uint_t refused);
 static void ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s);
@@ -413,8 +415,16 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
             break;
 
         case 3:
-            batch->item[i]->full = 1;
-            ngx_http_keytoll_put_back(batch->item[i]);
+
+            /* whoever has said all that it has is refused by that */
+
+            if (!batch->item[i]->full
+                || ngx_http_keytoll_settle_again(batch->item[i]))
+            {
+                batch->item[i]->full = 1;
+                ngx_http_keytoll_put_back(batch->item[i]);
+            }
+
             continue;
 
         default:
@@ -478,6 +488,30 @@ ngx_http_keytoll_put_back(ngx_http_keytoll_settlement_t *s)
 }
 
 
+/* Refused: 1 when it is to be tried again, 0 when it is given up and gone. */
+
+static ngx_uint_t
+ngx_http_keytoll_settle_again(ngx_http_keytoll_settlement_t *s)
+{
+    if (++s->refused <= NGX_HTTP_KEYTOLL_REFUSED_MAX) {
+        return 1;
+    }
+
+    ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                  "keytoll: redis refuses the settlement of %V, it stays in "
+                  "the journal", &s->arg[0]);
+
+    if (s->settled) {
+        s->settled->unacked--;
+        s->settled->reread = 1;
+    }
+
+    ngx_http_keytoll_settle_free(s);
+
+    return 0;
+}
+
+
 static void
 ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
 {
@@ -486,21 +520,9 @@ ngx_http_keytoll_requeue(ngx_http_keytoll_batch_t *batch, ngx_uint_t refused)
     while (batch->n) {
         s = batch->item[--batch->n];
 
-        if (refused && ++s->refused > NGX_HTTP_KEYTOLL_REFUSED_MAX) {
-            ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
-                          "keytoll: redis refuses the settlement of %V, it "
-                          "stays in the journal", &s->arg[0]);
-
-            if (s->settled) {
-                s->settled->unacked--;
-                s->settled->reread = 1;
-            }
-
-            ngx_http_keytoll_settle_free(s);
-            continue;
+        if (!refused || ngx_http_keytoll_settle_again(s)) {
+            ngx_http_keytoll_put_back(s);
         }
-
-        ngx_http_keytoll_put_back(s);
     }
 
     ngx_free(batch);
