@@ -64,7 +64,7 @@ module:   $(BUILD)/ngx_http_keytoll_module.so
 
 # the Redis function library: one text, many files
 LUA := $(addprefix shared/lua/,head.lua amount.lua entity.lua window.lua hold.lua \
-                               option.lua admit.lua block.lua call.lua settle.lua policy.lua register.lua)
+                               option.lua admit.lua block.lua group.lua call.lua settle.lua policy.lua register.lua)
 functions: $(BUILD)/keytoll.lua
 $(BUILD)/keytoll.lua: $(LUA)
 	@mkdir -p $(@D)

@@ -26,6 +26,7 @@ typedef struct {
     event_t  **ev;
     event_t  **bad;
     size_t     nbad;
+    size_t     entry;                /* events before those of this entry      */
     const char **why;
 } batch_t;
 
@@ -105,29 +106,63 @@ batch_add(arena_t *a, batch_t *b, event_t *e, const char *why)
 }
 
 
-/* One stream entry: (e event, r receipt, c code) repeated. */
+static void
+batch_event(arena_t *a, batch_t *b, const char *id, const char *const raw[3],
+    const size_t len[3], const char *why)
+{
+    int       k;
+    event_t  *e;
+
+    e = why ? NULL : event_parse(a, raw, len, &why);
+
+    if (e == NULL) {
+        e = arena_alloc(a, sizeof(event_t));
+    } else {
+        why = NULL;
+    }
+
+    e->entry_id = id;
+    e->position = (int) (b->n + b->nbad - b->entry);
+
+    for (k = 0; k < 3; k++) {
+        e->raw[k] = raw[k];
+        e->rawlen[k] = len[k];
+    }
+
+    batch_add(a, b, e, why);
+}
+
+
+/*
+ * One stream entry: (e event, r receipt, c code) repeated; or, in place of e, es
+ * with several events, one a line, that share what follows (lua/group.lua).
+ */
 
 static void
 batch_entry(arena_t *a, batch_t *b, const char *id, redisReply *fields)
 {
     int          k;
     size_t       i, len[3];
-    event_t     *e;
-    const char  *raw[3], *why;
+    const char  *raw[3], *why, *end, *p;
+    redisReply  *name, *value;
+
+    id = arena_str(a, id);
+    b->entry = b->n + b->nbad;
 
     for (i = 0; i + 1 < fields->elements; i += 6) {
         why = NULL;
-        e = NULL;
 
         for (k = 0; k < 3; k++) {
             raw[k] = "";
             len[k] = 0;
 
             if (i + 2 * (size_t) k + 1 < fields->elements) {
-                raw[k] = fields->element[i + 2 * (size_t) k + 1]->str;
-                len[k] = (size_t) fields->element[i + 2 * (size_t) k + 1]->len;
+                name = fields->element[i + 2 * (size_t) k];
+                value = fields->element[i + 2 * (size_t) k + 1];
+                raw[k] = value->str;
+                len[k] = (size_t) value->len;
 
-                if (fields->element[i + 2 * (size_t) k]->str[0] != "erc"[k]) {
+                if (name->str[0] != "erc"[k]) {
                     why = "unexpected field";
                 }
             } else {
@@ -135,24 +170,18 @@ batch_entry(arena_t *a, batch_t *b, const char *id, redisReply *fields)
             }
         }
 
-        if (why == NULL) {
-            e = event_parse(a, raw, len, &why);
-            why = e ? NULL : why;
+        end = raw[0] + len[0];
+
+        while (strcmp(fields->element[i]->str, "es") == 0
+               && (p = memchr(raw[0], '\n', (size_t) (end - raw[0]))))
+        {
+            len[0] = (size_t) (p - raw[0]);
+            batch_event(a, b, id, raw, len, why);
+            raw[0] = p + 1;
         }
 
-        if (e == NULL) {
-            e = arena_alloc(a, sizeof(event_t));
-        }
-
-        e->entry_id = arena_str(a, id);
-        e->position = (int) (i / 6);
-
-        for (k = 0; k < 3; k++) {
-            e->raw[k] = raw[k];
-            e->rawlen[k] = len[k];
-        }
-
-        batch_add(a, b, e, why);
+        len[0] = (size_t) (end - raw[0]);
+        batch_event(a, b, id, raw, len, why);
     }
 }
 

@@ -11,7 +11,6 @@
 #include "ngx_http_keytoll_module.h"
 
 
-#define NGX_HTTP_KEYTOLL_BASE         1000000000
 
 
 static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);

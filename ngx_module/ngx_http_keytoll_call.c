@@ -651,5 +651,5 @@ ngx_http_keytoll_release(u_char *rid, redisReply *receipt)
 
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_RELEASED, 1);
 
-    (void) ngx_http_keytoll_settle(&rec, NULL, NULL);
+    (void) ngx_http_keytoll_settle(&rec, NULL, NULL, NULL);
 }

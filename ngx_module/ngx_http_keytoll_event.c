@@ -31,9 +31,8 @@ static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
 void
 ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
 {
-    u_char       *p, numbers[4][NGX_INT64_LEN + 1];
-    u_char        share[3 + KT_RID_LEN + KT_HOLD_AMOUNTS];
-    ngx_str_t     event, brief;
+    u_char        numbers[4][NGX_INT64_LEN + 1];
+    ngx_str_t     event;
     ngx_uint_t    dispatched;
     kt_record_t   rec;
 
@@ -51,7 +50,6 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
     ngx_http_keytoll_block_settled(ctx);
 
     ngx_str_null(&event);
-    ngx_str_null(&brief);
 
     if (dispatched) {
         ngx_http_keytoll_charge(ctx);
@@ -102,17 +100,11 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_OUT_TOK,
                            (ngx_atomic_int_t) ctx->usage.out_tok);
 
-    if (ctx->block) {
-        p = ngx_cpymem(share, "b\t", 2);
-        p = ngx_cpymem(p, ctx->block->bid, KT_RID_LEN);
-        *p++ = '\t';
-        p = ngx_cpymem(p, ctx->amounts, KT_HOLD_AMOUNTS);
-
-        brief.data = share;
-        brief.len = p - share;
-    }
-
-    if (ngx_http_keytoll_settle(&rec, ctx->segment, &brief) != NGX_OK) {
+    if (ngx_http_keytoll_settle(&rec, ctx->segment,
+                                ctx->block ? ctx->block->bid : NULL,
+                                ctx->unreserved ? NULL : ctx->amounts)
+        != NGX_OK)
+    {
         ngx_log_error(NGX_LOG_CRIT, ctx->request->connection->log, 0,
                       "keytoll: could not settle %s, its lease will",
                       ctx->rid);

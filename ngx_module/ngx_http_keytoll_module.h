@@ -62,6 +62,7 @@
 #define NGX_HTTP_KEYTOLL_SEGMENT       (1 << 20)
 #define NGX_HTTP_KEYTOLL_BATCH         64       /* settlements in one call   */
 #define NGX_HTTP_KEYTOLL_CREDIT        1000000  /* a call costs 1 credit     */
+#define NGX_HTTP_KEYTOLL_BASE          1000000000  /* of amounts      */
 #define NGX_HTTP_KEYTOLL_SSE_HOLD      65536    /* one unfinished event      */
 
 
@@ -701,7 +702,7 @@ u_char *ngx_http_keytoll_json(u_char *dst, u_char *p, size_t len);
 /* settle.c */
 
 ngx_int_t ngx_http_keytoll_settle(kt_record_t *rec,
-    ngx_http_keytoll_segment_t *dispatched, ngx_str_t *brief);
+    ngx_http_keytoll_segment_t *dispatched, u_char *bid, u_char *amounts);
 ngx_int_t ngx_http_keytoll_settle_replay(kt_record_t *rec,
     ngx_http_keytoll_segment_t *seg);
 void ngx_http_keytoll_settle_flush(void);

@@ -9,44 +9,24 @@
  */
 
 
-#include "ngx_http_keytoll_module.h"
+#include "ngx_http_keytoll_settle.h"
 
 
-#define NGX_HTTP_KEYTOLL_SETTLE_ARGS   7
 #define NGX_HTTP_KEYTOLL_PENDING_MAX   200000
 #define NGX_HTTP_KEYTOLL_BATCHES       32       /* under way at once         */
 #define NGX_HTTP_KEYTOLL_REFUSED_MAX   5
 #define NGX_HTTP_KEYTOLL_LINGER        5        /* ms, to fill a batch       */
 
 
-typedef struct {
-    ngx_queue_t                    queue;
-    ngx_queue_t                    unacked;     /* all of them, by age       */
-    uint64_t                       since_ms;
-    ngx_str_t                      arg[NGX_HTTP_KEYTOLL_SETTLE_ARGS];
-    ngx_str_t                      brief;       /* instead of the receipt    */
-    ngx_http_keytoll_segment_t    *dispatched;  /* where D stands            */
-    ngx_http_keytoll_segment_t    *settled;     /* where S stands            */
-    uint64_t                       seq;
-    ngx_uint_t                     refused;     /* times Redis said ERR      */
-    ngx_uint_t                     full;        /* send the receipt, too     */
-    ngx_uint_t                     urgent;      /* somebody may wait for it  */
-    u_char                         data[1];
-} ngx_http_keytoll_settlement_t;
-
-
-typedef struct {
-    ngx_uint_t                     n;
-    ngx_http_keytoll_settlement_t *item[NGX_HTTP_KEYTOLL_BATCH];
-} ngx_http_keytoll_batch_t;
-
-
 static ngx_int_t ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled, ngx_str_t *brief, ngx_uint_t full);
+    ngx_http_keytoll_segment_t *settled, u_char *bid, u_char *amounts,
+    ngx_uint_t full);
 static ngx_int_t ngx_http_keytoll_send_batch(void);
 static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
+static void ngx_http_keytoll_settle_code(ngx_http_keytoll_settlement_t *s,
+    long long code, ngx_uint_t grouped, uint64_t now_ms);
 static ngx_uint_t ngx_http_keytoll_settle_refused(redisReply *error);
 static ngx_uint_t ngx_http_keytoll_settle_again(
     ngx_http_keytoll_settlement_t *s);
@@ -97,15 +77,15 @@ ngx_http_keytoll_settle_pending(void)
 
 
 /*
- * rec: the arguments of kt_settle; copied, as is brief, which Redis is told
- * first in place of the receipt; NULL or empty: the hold has it.  dispatched:
- * the segment with the request's D, or NULL.  NGX_ERROR when neither journal
- * nor memory took it.
+ * rec: the arguments of kt_settle; copied, as are bid[KT_RID_LEN], the block
+ * that the request is of, or NULL, and amounts[KT_HOLD_AMOUNTS] that it
+ * reserved, or NULL for nothing.  dispatched: the segment with the request's D,
+ * or NULL.  NGX_ERROR when neither journal nor memory took it.
  */
 
 ngx_int_t
 ngx_http_keytoll_settle(kt_record_t *rec,
-    ngx_http_keytoll_segment_t *dispatched, ngx_str_t *brief)
+    ngx_http_keytoll_segment_t *dispatched, u_char *bid, u_char *amounts)
 {
     ngx_int_t                    rc;
     ngx_http_keytoll_segment_t  *seg;
@@ -115,7 +95,9 @@ ngx_http_keytoll_settle(kt_record_t *rec,
     seg = NULL;
     rc = ngx_http_keytoll_journal_add(rec, &seg);
 
-    if (ngx_http_keytoll_enqueue(rec, dispatched, seg, brief, 0) == NGX_OK) {
+    if (ngx_http_keytoll_enqueue(rec, dispatched, seg, bid, amounts, 0)
+        == NGX_OK)
+    {
         return NGX_OK;
     }
 
@@ -136,14 +118,15 @@ ngx_http_keytoll_settle_replay(kt_record_t *rec,
     ngx_http_keytoll_settle_init();
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_REPLAYED, 1);
 
-    return ngx_http_keytoll_enqueue(rec, NULL, seg, NULL, 1);
+    return ngx_http_keytoll_enqueue(rec, NULL, seg, NULL, NULL, 1);
 }
 
 
 static ngx_int_t
 ngx_http_keytoll_enqueue(kt_record_t *rec,
     ngx_http_keytoll_segment_t *dispatched,
-    ngx_http_keytoll_segment_t *settled, ngx_str_t *brief, ngx_uint_t full)
+    ngx_http_keytoll_segment_t *settled, u_char *bid, u_char *amounts,
+    ngx_uint_t full)
 {
     size_t                          len;
     u_char                         *p;
@@ -162,7 +145,7 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         len += rec->field[i].len;
     }
 
-    len += brief ? brief->len : 0;
+    len += (bid ? KT_SHARE_HEAD : 0) + (amounts ? KT_HOLD_AMOUNTS : 0);
 
     s = ngx_alloc(len, ngx_cycle->log);
     if (s == NULL) {
@@ -180,12 +163,21 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         }
     }
 
-    ngx_str_null(&s->brief);
+    ngx_str_null(&s->share);
 
-    if (brief && brief->len) {
-        s->brief.data = p;
-        s->brief.len = brief->len;
-        ngx_memcpy(p, brief->data, brief->len);
+    if (bid) {
+        s->share.data = p;
+        s->share.len = KT_SHARE_HEAD + KT_HOLD_AMOUNTS;
+
+        p = ngx_cpymem(p, "b\t", 2);
+        p = ngx_cpymem(p, bid, KT_RID_LEN);
+        *p++ = '\t';
+    }
+
+    s->amounts = amounts ? p : NULL;
+
+    if (amounts) {
+        ngx_memcpy(p, amounts, KT_HOLD_AMOUNTS);
     }
 
     s->dispatched = dispatched;
@@ -199,7 +191,9 @@ ngx_http_keytoll_enqueue(kt_record_t *rec,
         settled->unacked++;
     }
 
-    s->urgent = s->brief.len == 0;
+    s->urgent = s->share.len == 0;
+
+    ngx_http_keytoll_batch_prepare(s);
 
     ngx_queue_insert_tail(&ngx_http_keytoll_queue, &s->queue);
     ngx_queue_insert_tail(&ngx_http_keytoll_unacked, &s->unacked);
@@ -289,9 +283,6 @@ ngx_http_keytoll_settle_timer(ngx_event_t *ev)
 static ngx_int_t
 ngx_http_keytoll_send_batch(void)
 {
-    ngx_str_t                       argv[4 + NGX_HTTP_KEYTOLL_BATCH
-                                             * NGX_HTTP_KEYTOLL_SETTLE_ARGS];
-    ngx_uint_t                      i, n;
     ngx_queue_t                    *q;
     ngx_http_keytoll_batch_t       *batch;
     ngx_http_keytoll_settlement_t  *s;
@@ -302,13 +293,6 @@ ngx_http_keytoll_send_batch(void)
     }
 
     batch->n = 0;
-
-    ngx_str_set(&argv[0], "FCALL");
-    ngx_str_set(&argv[1], "kt_settle");
-    ngx_str_set(&argv[2], "1");
-    ngx_str_set(&argv[3], KT_REDIS_GEN);
-
-    n = 4;
 
     while (batch->n < NGX_HTTP_KEYTOLL_BATCH
            && !ngx_queue_empty(&ngx_http_keytoll_queue))
@@ -327,24 +311,12 @@ ngx_http_keytoll_send_batch(void)
         ngx_http_keytoll_urgent -= s->urgent;
         batch->item[batch->n++] = s;
 
-        for (i = 0; i < NGX_HTTP_KEYTOLL_SETTLE_ARGS; i++) {
-            argv[n++] = s->arg[i];
-        }
-
-        if (!s->full) {
-
-            /* the hold has it; Redis asks when there is none */
-
-            argv[n - NGX_HTTP_KEYTOLL_SETTLE_ARGS + 1] = s->brief;
-        }
-
         if (s->refused) {
             break;
         }
     }
 
-    if (ngx_http_keytoll_redis_send(ngx_http_keytoll_settle_reply, batch, argv,
-                                    n)
+    if (ngx_http_keytoll_batch_send(batch, ngx_http_keytoll_settle_reply)
         != NGX_OK)
     {
         ngx_http_keytoll_requeue(batch, 0);
@@ -360,10 +332,11 @@ ngx_http_keytoll_send_batch(void)
 static void
 ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
 {
-    uint64_t                   wm_ms, now_ms;
-    ngx_uint_t                 i;
-    redisReply                *code;
-    ngx_http_keytoll_batch_t  *batch;
+    uint64_t                        wm_ms, now_ms;
+    ngx_uint_t                      i, k;
+    redisReply                     *code;
+    ngx_http_keytoll_batch_t       *batch;
+    ngx_http_keytoll_settlement_t **item;
 
     if (!last) {
         return;
@@ -379,7 +352,7 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
         return;
     }
 
-    if (reply->elements != batch->n + 2
+    if (reply->elements != batch->groups + 2
         || reply->element[0]->type != REDIS_REPLY_STRING
         || reply->element[1]->type != REDIS_REPLY_STRING)
     {
@@ -395,47 +368,17 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     wm_ms = strtoull(reply->element[0]->str, NULL, 10);
     now_ms = strtoull(reply->element[1]->str, NULL, 10);
 
-    for (i = 0; i < batch->n; i++) {
+    item = batch->item;
+
+    for (i = 0; i < batch->groups; i++) {
         code = reply->element[i + 2];
 
-        switch (code->type == REDIS_REPLY_INTEGER ? code->integer : NGX_ERROR)
-        {
-
-        case 0:
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
-            break;
-
-        case 1:
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_DUPLICATE, 1);
-            break;
-
-        case 2:
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_LATE, 1);
-            ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
-            break;
-
-        case 3:
-
-            /* whoever has said all that it has is refused by that */
-
-            if (!batch->item[i]->full
-                || ngx_http_keytoll_settle_again(batch->item[i]))
-            {
-                batch->item[i]->full = 1;
-                ngx_http_keytoll_put_back(batch->item[i]);
-            }
-
-            continue;
-
-        default:
-
-            /* not an acknowledgement */
-
-            ngx_http_keytoll_put_back(batch->item[i]);
-            continue;
+        for (k = 0; k < batch->group[i]; k++) {
+            ngx_http_keytoll_settle_code(*item++,
+                                         code->type == REDIS_REPLY_INTEGER
+                                         ? code->integer : NGX_ERROR,
+                                         batch->group[i] > 1, now_ms);
         }
-
-        ngx_http_keytoll_ack(batch->item[i], now_ms);
     }
 
     ngx_free(batch);
@@ -445,6 +388,56 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     if (!ngx_queue_empty(&ngx_http_keytoll_queue)) {
         ngx_http_keytoll_redis_post();
     }
+}
+
+
+/* What kt_settle says of s, or of the group that it was in. */
+
+static void
+ngx_http_keytoll_settle_code(ngx_http_keytoll_settlement_t *s, long long code,
+    ngx_uint_t grouped, uint64_t now_ms)
+{
+    switch (code) {
+
+    case 0:
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+        break;
+
+    case 1:
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_DUPLICATE, 1);
+        break;
+
+    case 2:
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_LATE, 1);
+        ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_SETTLED, 1);
+        break;
+
+    case 3:
+
+        if (grouped) {
+            s->alone = 1;
+            ngx_http_keytoll_put_back(s);
+            return;
+        }
+
+        /* whoever has said all that it has is refused by that */
+
+        if (!s->full || ngx_http_keytoll_settle_again(s)) {
+            s->full = 1;
+            ngx_http_keytoll_put_back(s);
+        }
+
+        return;
+
+    default:
+
+        /* not an acknowledgement */
+
+        ngx_http_keytoll_put_back(s);
+        return;
+    }
+
+    ngx_http_keytoll_ack(s, now_ms);
 }
 
 

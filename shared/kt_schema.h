@@ -36,6 +36,9 @@
 #define KT_HOLD_HEAD      (1 + KT_HOLD_AMOUNTS)
 #define KT_HOLD_ESTIMATE  (1 + 24)          /* what a lost request is charged */
 
+/* Before the amounts of a request of a block: "b", tab, the block's id, tab. */
+#define KT_SHARE_HEAD     (3 + KT_RID_LEN)
+
 
 #define KT_LIBRARY        "keytoll"
 #define KT_GROUP          "controld"

@@ -38,6 +38,22 @@ local function block_parts(s)
 end
 
 
+-- What is left of a block as this call found it: {r, receipt}, or {} when it is
+-- gone.
+local function block_of(pre, blocks, bid)
+    local k = blocks[bid]
+    if not k then
+        local s = call("GET", pre .. "h:" .. bid)
+        k = {}
+        if is_block(s) then
+            k.r, k.receipt = block_parts(s)
+        end
+        blocks[bid] = k
+    end
+    return k
+end
+
+
 local function times(r, n)
     local m = { n = r.n * n, in_bound = r.in_bound * n, in_typ = r.in_typ * n,
                 out_bound = r.out_bound * n, out_typ = r.out_typ * n, eh = 0,

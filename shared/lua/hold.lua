@@ -126,11 +126,11 @@ end
 
 -- ---------------------------------------------------------- settled requests
 
--- The set of a rid's hour.  Nine digits of its time are 4 s; remembered where
--- all of them are in one hour.
+-- The hour of a rid.  Nine digits of its time are 4 s; remembered where all of
+-- them are in one hour.
 local hours, hours_n = {}, 0
 
-local function done_key(pre, rid)
+local function hour_of(rid)
     local head = sub(rid, 1, 9)
     local hour = hours[head]
     if not hour then
@@ -143,7 +143,12 @@ local function done_key(pre, rid)
             hours[head], hours_n = hour, hours_n + 1
         end
     end
-    return pre .. "d:" .. hour
+    return hour
+end
+
+
+local function done_key(pre, rid)
+    return pre .. "d:" .. hour_of(rid)
 end
 
 

@@ -59,6 +59,8 @@ local function bundles(items)
         local like = at and out[at]
         if it.old then
             -- known to the ledger only
+        elseif it.group then
+            out[#out + 1] = it
         elseif like and like.at == it.at then
             if not like.items then
                 local sum = { items = { like } }
@@ -155,7 +157,7 @@ local function commit(pre, items, now_s)
     load_all(b, items, now_s)
     for _, it in ipairs(items) do
         if it.event ~= "" then
-            stream[n + 1], stream[n + 2] = "e", it.event
+            stream[n + 1], stream[n + 2] = it.group and "es" or "e", it.event
             stream[n + 3], stream[n + 4] = "r", it.receipt
             stream[n + 5], stream[n + 6], n = "c", it.code, n + 6
         end
@@ -198,94 +200,145 @@ local function take_hold(it, hold)
 end
 
 
-local function classify(pre, a, now_ms)
-    local items, codes, probe, by_hour, seen, n = {}, {}, {}, {}, {}, 0
-    local blocks, used = {}, {}
+local function settlement(pre, a, i)
+    local rid, cost, event = a[i], a[i + 2], a[i + 6]
+    local uh, ul = amount(cost)
+    local sh, sl = amount(a[i + 3])
+    local receipt = a[i + 1]
+    return { rid = rid, receipt = receipt, event = event,
+             tok_in = tonumber(a[i + 4]), tok_out = tonumber(a[i + 5]),
+             uh = uh, ul = ul, sh = sh, sl = sl, done = done_key(pre, rid),
+             lost = find(event, 'end":"lost"', 1, true) and cost,
+             block = sub(receipt, 1, 2) == "b\t" and sub(receipt, 3, 34),
+             held = false, hold = false, back = false, code = false,
+             old = false, lines = false, at = 0, group = false, r = false,
+             holds = false }
+end
+
+
+-- (settlements of one request each, groups), and where each stood.
+local function settlements(pre, a)
+    local singles, groups, n = {}, {}, 0
     for i = 1, #a, 7 do
-        local rid, event, cost = a[i], a[i + 6], a[i + 2]
-        local uh, ul = amount(cost)
-        local sh, sl = amount(a[i + 3])
-        local hour = done_key(pre, rid)
         n = n + 1
-        items[n] = { rid = rid, receipt = a[i + 1], event = event,
-                     tok_in = tonumber(a[i + 4]), tok_out = tonumber(a[i + 5]),
-                     uh = uh, ul = ul, sh = sh, sl = sl, hour = hour,
-                     lost = find(event, 'end":"lost"', 1, true) and cost,
-                     held = false, hold = false, back = false, code = false,
-                     old = false, lines = false, at = 0, block = false }
-        probe[n] = pre .. "h:" .. rid
-        local bid = sub(a[i + 1], 1, 2) == "b\t" and sub(a[i + 1], 3, 34)
-        if bid then
-            items[n].block = bid
-            if not blocks[bid] then
-                local text = call("GET", pre .. "h:" .. bid)
-                blocks[bid] = {}
-                if is_block(text) then
-                    local r, receipt = block_parts(text)
-                    blocks[bid] = { r = r, receipt = receipt }
-                end
-            end
+        local it = settlement(pre, a, i)
+        it.i = n
+        if is_group(it.rid) then
+            groups[#groups + 1] = it
+        else
+            singles[#singles + 1] = it
         end
-        local h = by_hour[hour]
-        if not h then
-            h = {}
-            by_hour[hour] = h
-        end
-        h[#h + 1] = rid
     end
-    local got = call("MGET", unpack(probe))
-    for key, rids in pairs(by_hour) do
+    return singles, groups
+end
+
+
+-- (the holds or tombstones of these, which of them are settled)
+local function look_up(pre, items)
+    local probe, by_set, seen = {}, {}, {}
+    for i, it in ipairs(items) do
+        probe[i] = pre .. "h:" .. it.rid
+        local of = by_set[it.done] or {}
+        by_set[it.done] = of
+        of[#of + 1] = it.rid
+    end
+    for key, rids in pairs(by_set) do
         local hit = call("SMISMEMBER", key, unpack(rids))
         for i, rid in ipairs(rids) do
             if hit[i] == 1 then seen[rid] = true end
         end
     end
-    local todo = {}
-    for i, it in ipairs(items) do
-        local held = is_hold(got[i])
-        local block = it.block and not got[i] and blocks[it.block]
-        if block and block.r and not seen[it.rid] then
-            held, got[i] = true, false
-        elseif it.block then
-            it.receipt = ""                     -- the block is gone: all of it
-            block = nil
+    return #items > 0 and call("MGET", unpack(probe)) or {}, seen
+end
+
+
+-- One request, and what stands under its rid: its code.
+local function take_one(it, got, blocks, pre, now_ms)
+    local held = is_hold(got)
+    local block = it.block and not got and block_of(pre, blocks, it.block)
+    if block and block.r then
+        it.hold, it.held, it.receipt = sub(it.receipt, 35), true, block.receipt
+        block_less(block.r, amounts(it.hold, 2))
+        it.code = "ok"
+        return 0
+    elseif it.block then
+        it.receipt, it.block = "", false        -- the block is gone: all of it
+    end
+    if it.lost and got and not held then
+        return 1
+    elseif held then
+        take_hold(it, got)
+        it.code = "ok"
+        return 0
+    elseif it.receipt == "" and it.event ~= "" then
+        return 3
+    elseif got then
+        local cost, event = got:match("^T\t(%d+)\t(.*)$")
+        it.back, it.code = cost, "fix " .. cost
+        if it.event == "" then
+            it.event = event:gsub('"cost":"%d+"', '"cost":"0"', 1)
         end
-        if seen[it.rid] or (it.lost and got[i] and not held) then
-            codes[i] = 1
-        elseif not held and it.receipt == "" and it.event ~= "" then
-            codes[i] = 3
-        else
+        return 0
+    end
+    it.code = "late"
+    it.old = tonumber(sub(it.rid, 1, 12), 16) < now_ms - OLD_MS
+    return 2
+end
+
+
+-- (the settlements to apply, the code of each that came, the blocks that they
+-- took of)
+local function classify(pre, a, now_ms)
+    local todo, codes, blocks, used = {}, {}, {}, {}
+    local singles, groups = settlements(pre, a)
+    local got, seen = look_up(pre, singles)
+    for i, it in ipairs(singles) do
+        local code = seen[it.rid] and 1
+                     or take_one(it, got[i], blocks, pre, now_ms)
+        codes[it.i] = code
+        if code ~= 1 and code ~= 3 then
             seen[it.rid] = true
             todo[#todo + 1] = it
-            if held and not got[i] then
-                it.hold, it.held, it.receipt = sub(it.receipt, 35), true,
-                                               block.receipt
-                block_less(block.r, amounts(it.hold, 2))
-                used[it.block] = block
-                it.code, codes[i] = "ok", 0
-            elseif held then
-                take_hold(it, got[i])
-                it.code, codes[i] = "ok", 0
-            elseif got[i] then
-                local cost, event = got[i]:match("^T\t(%d+)\t(.*)$")
-                it.back, it.code, codes[i] = cost, "fix " .. cost, 0
-                if it.event == "" then
-                    it.event = event:gsub('"cost":"%d+"', '"cost":"0"', 1)
-                end
-            else
-                it.code, codes[i] = "late", 2
-                it.old = tonumber(sub(it.rid, 1, 12), 16) < now_ms - OLD_MS
-            end
             if it.lost then it.code = "lost " .. it.lost end
         end
+    end
+    for _, it in ipairs(groups) do
+        local taken = take_group(pre, it, seen, blocks, now_ms)
+        codes[it.i] = taken and 0 or 3
+        if taken then todo[#todo + 1] = it end
+    end
+    for _, it in ipairs(todo) do
+        if it.block then used[it.block] = blocks[it.block] end
     end
     return todo, codes, used
 end
 
 
--- kt_settle: groups of 7 (rid, receipt or "" or, of a request that was admitted
+-- What was applied is settled: its holds and leases go, its rids are marked.
+local function close(pre, todo)
+    local gone, leases, by_set = {}, {}, {}
+    for _, it in ipairs(todo) do
+        local of = by_set[it.done] or {}
+        if it.group then
+            for _, key in ipairs(it.holds or {}) do gone[#gone + 1] = key end
+            for _, rid in ipairs(it.group) do of[#of + 1] = rid end
+        else
+            gone[#gone + 1] = pre .. "h:" .. it.rid
+            leases[#leases + 1] = it.rid
+            if not it.lost then of[#of + 1] = it.rid end
+        end
+        by_set[it.done] = #of > 0 and of or nil
+    end
+    if #gone > 0 then call("DEL", unpack(gone)) end
+    if #leases > 0 then call("ZREM", pre .. "z", unpack(leases)) end
+    done_mark(pre, by_set)
+end
+
+
+-- kt_settle: sevens (rid, receipt or "" or, of a request that was admitted
 -- from a block, "b", tab, the block's id, tab, its amounts; cost nusd, ucr, input tokens less
--- cached, output tokens, event JSON), at most 200 groups.  Without an event
+-- cached, output tokens, event JSON), at most 200; or of several requests, a
+-- group (group.lua).  Without an event
 -- the request is given up: no ledger row, its place in the window is free, and
 -- an admission of this rid that is still on its way will be refused; the
 -- receipt may then be empty.  An event that says "end":"lost" (a journal whose
@@ -293,7 +346,7 @@ end
 -- corrects it.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
 -- though no hold stood, 3 not applied: no hold stands, come again with the
--- receipt.  {-1} while not ready: keep it and come again.
+-- receipt, and one by one.  {-1} while not ready: keep it and come again.
 local function kt_settle(keys, a)
     local pre = prefix(keys)
     local now_s, now_ms = clock()
@@ -303,18 +356,8 @@ local function kt_settle(keys, a)
     end
     local todo, codes, used = classify(pre, a, now_ms)
     if #todo > 0 then
-        local gone, leases, by_hour = {}, {}, {}
-        for _, it in ipairs(todo) do
-            gone[#gone + 1] = pre .. "h:" .. it.rid
-            leases[#leases + 1] = it.rid
-            if not it.lost then
-                local h = by_hour[it.hour] or {}
-                by_hour[it.hour] = h
-                h[#h + 1] = it.rid
-            end
-        end
         commit(pre, todo, now_s)
-        call("DEL", unpack(gone))
+        close(pre, todo)
         for _, it in ipairs(todo) do
             if it.lost then
                 bury(pre, it.rid, it.lost, it.event, TOMB_TTL_S)
@@ -322,9 +365,7 @@ local function kt_settle(keys, a)
                 bury(pre, it.rid, "0", "", 3600)
             end
         end
-        call("ZREM", pre .. "z", unpack(leases))
         block_write(pre, used)
-        done_mark(pre, by_hour)
     end
     return { head[2] or "0", fmt("%.0f", now_ms), unpack(codes) }
 end

@@ -277,6 +277,24 @@ ok exists $j->[0]{models}{'gpt-4o'} && exists $j->[0]{$t}, 'by model and key';
 is_deeply [ $s, $j->{error}{type} ], [ 400, 'internal_error' ], 'a wrong date';
 like $j->{error}{message}, qr/^\/spend\/logs Error\(/, 'with the text clients know';
 
+# several that share a receipt, one a line
+
+my @group = map { [event(cost => 100 * $_)] } 1 .. 5;
+my ($rows, $spent) = (rows(), used('team:t1'));
+xadd(es => join("\n", map { $_->[1] } @group), r => receipt(), c => 'ok', e => $ev2, r => receipt(), c => 'ok');
+ok drained(), 'a group is consumed';
+is rows(), $rows + 5, 'each of it makes a row';
+is used('team:t1') - $spent, 1500, 'and counts';
+is $k->sql("SELECT string_agg(cost_nusd::text, ' ' ORDER BY cost_nusd) FROM ledger WHERE rid IN (@{[ join ',', map { qq('$_->[0]') } @group ]})"), '100 200 300 400 500', 'its own cost';
+xadd(es => join("\n", $group[1][1], '{"id":"broken"}', $group[2][1]), r => receipt(), c => 'ok');
+ok drained(), 'a group with a bad one, otherwise known';
+is rows(), $rows + 5, 'makes no more rows';
+is $k->sql("SELECT concat_ws(' ', position, encode(event, 'escape')) FROM ledger_rejects ORDER BY id DESC LIMIT 1"), '1 {"id":"broken"}', 'the bad one is parked, with its place';
+my $lines = $k->sql('SELECT count(*) FROM ledger_rejects');
+xadd(e => join("\n", $group[0][1], $group[1][1]), r => receipt(), c => 'ok');
+ok drained(), 'two lines where one is due';
+is $k->sql('SELECT count(*) FROM ledger_rejects'), $lines + 1, 'are parked';
+
 is $k->sql("SELECT count(*) FROM ledger_default"), 0, 'every row has its month';
 
 done_testing;

@@ -50,6 +50,36 @@ subtest 'one block' => sub {
     is(join(' ', @c), 'ok ok ok ok ok ok late', 'every request has its event');
 };
 
+subtest 'requests of a block in groups' => sub {
+    my $t = key(strict => $T, limit => 1_000_000, rpm => 1000, tpm => 1_000_000, par => 100);
+    my %cost = (token => $t, bound => 1000, in_bound => 10, out_bound => 20);
+    my $b = $s->take_block(20, %cost);
+    my $group = sub { my ($of, @rid) = @_; return $r->fcall('kt_settle', Keytoll::Store::group_args($of, map { { %cost, ucr => 0, rid => $_, cost => 300, in => 5, out => 5 } } @rid))->[2] };
+    my @rid = map { Keytoll::Store::rid($s->now) } 1 .. 12;
+    my @before = map { $_->[0] } $s->stream;
+    is($group->($b, @rid[0 .. 4]), 0, 'five as one');
+    my $st = state_of($t);
+    is("@$st{qw(used held rpm tpm par)}", '1500 15000 20 500 15', 'are released and charged like five');
+    my @new = ($s->stream)[scalar @before .. scalar(@before) + 4];
+    is(join(' ', map { $_->[0] =~ /"id":"(\w+)"/ } @new), "@rid[0 .. 4]", 'each with its event');
+    is(scalar($s->stream), @before + 5, 'no more');
+    is($group->($b, @rid[4, 5]), 3, 'not with one that was settled');
+    is($group->($b, @rid[5, 5]), 3, 'not with one twice');
+    is($group->($b, @rid[5 .. 7], Keytoll::Store::rid($s->now + 3_600_000)), 3, 'not of two hours');
+    is($group->({ bid => 'f' x 32 }, @rid[5, 6]), 3, 'not of a block that is not');
+    my ($own) = Keytoll::Store::rid($s->now);
+    is($r->fcall('kt_renew', 60000, $own, Keytoll::Store::hold_text($b->{receipt}, '{}', %{ $b->{a} })), 1, 'one has a hold of its own');
+    is($group->($b, $rid[5], $own), 3, 'not with it');
+    is_deeply([$s->settle({ rid => $own, receipt => '', release => 1 })], [0], 'which stands yet');
+    is(join(' ', @{ state_of($t) }{qw(used held rpm)}), '1500 15000 19', 'nothing of all that counted');
+    is_deeply([$s->settle({ rid => $rid[5], receipt => Keytoll::Store::share($b), cost => 1 })], [0], 'one of them by itself');
+    is_deeply($r->fcall('kt_settle', Keytoll::Store::settle_args(rid => $rid[6], receipt => Keytoll::Store::share($b), cost => 1),
+        Keytoll::Store::group_args($b, map { { %cost, rid => $_, cost => 300 } } @rid[6, 7]))->[2 + $_], $_ ? 3 : 0, $_ ? 'its group is not' : 'one that is in the same call') for 0, 1;
+    is($group->($b, map { Keytoll::Store::rid($s->now) } 1 .. 14), 3, 'not more than are left of the block');
+    my $more = 20 - 7 - 1;
+    is($group->($b, map { Keytoll::Store::rid($s->now) } 1 .. $more), 0, "as many as are left: $more") or note(explain(state_of($t)));
+};
+
 subtest 'where there are none' => sub {
     my $case = sub { my ($what, $n, %p) = @_; my $t = key(%p); is($s->take_block($n, token => $t, bound => 1000, in_bound => 10), undef, "no block: $what"); is(state_of($t)->{held}, 0, "$what: nothing is held") };
     $case->('a quarter of what is left is less', 20, strict => $T, limit => 79_999);

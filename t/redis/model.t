@@ -256,6 +256,34 @@ sub op_settle {
     do_settle(@it);
 }
 
+# Requests of one receipt as a group: taken when each of them is held, else each
+# comes again by itself.
+sub op_settle_group {
+    my (%by, %seen);
+    push @{ $by{ $_->{receipt} } }, $_ for @live;
+    my @alike = map { $by{$_} } grep { @{ $by{$_} } > 1 } sort keys %by or return;
+    my @l = @{ one(@alike) };
+    my @single = map { args_for($_) } chance(0.3) ? one(@live) : ();
+    @l = grep { !@single || $_->{a}{rid} ne $single[0]{rid} } @l unless chance(0.2);
+    my $receipt = $l[0]{receipt} // return;
+    push @l, one(@l) if chance(0.1);
+    my @it = map { { %{ $_->{a} }, %{ args_for($_) } } } @l;
+    push @it, { %{ $l[0]{a} }, %{ one(@settled) } } if @settled && chance(0.1);
+    return if @it < 2 || grep { $_->{event} eq '' } @it;
+    return if !$m->corrects_alike(map { $_->{rid} } @single, @it);
+    $seen{ $_->{rid} }++ for @single;
+    my $whole = !grep { !$m->{hold}{ $_->{rid} } || $seen{ $_->{rid} }++ } @it;
+    my @got = $r->fcall('kt_settle', (map { Keytoll::Store::settle_args(%$_) } @single), Keytoll::Store::group_args($receipt, @it))->@[2 .. 2 + @single];
+    my @want = $m->settle(@single, $whole ? @it : ());
+    is_same("@got", join(' ', @want[0 .. $#single], $whole ? 0 : 3), "a group of @{[ map { $_->{rid} } @it ]}");
+    my @gone = (@single, $whole ? @it : ());
+    my %now = map { $_->{rid} => 1 } @gone;
+    push @settled, @gone;
+    @live = grep { !$now{ $_->{a}{rid} } } @live;
+    $count{ $whole ? 'grouped' : 'group refused' }++;
+    do_settle(map { { %$_, full => $_->{receipt} } } @it) if !$whole;
+}
+
 sub op_sweep {
     my $max = one(1, 3, 200);
     my $got = $r->fcall('kt_sweep', $max);
@@ -344,7 +372,7 @@ sub op_failover {
     op_repair();
 }
 
-my @OPS = ((\&op_admit) x 40, (\&op_admit_many) x 10, (\&op_settle) x 24, (\&op_sweep) x 4, (\&op_renew) x 4, (\&op_policy) x 10, (\&op_delete) x 2, (\&op_adjust) x 3,
+my @OPS = ((\&op_admit) x 40, (\&op_admit_many) x 10, (\&op_settle) x 24, (\&op_settle_group) x 6, (\&op_sweep) x 4, (\&op_renew) x 4, (\&op_policy) x 10, (\&op_delete) x 2, (\&op_adjust) x 3,
     (\&op_failover) x 1);
 
 # What a ledger that knows nothing but the stream would say was used.
@@ -431,8 +459,8 @@ for my $run (@runs) {
 }
 note(join ', ', map { "$_ $count{$_}" } sort keys %count);
 ok($count{$_}, "the sequences met \"$_\"") for defined $ENV{KEYTOLL_SEED} ? () : qw(admitted budget held credits rpm tpm parallel key_model ent_model
-    alias ent_blocked key_blocked key_expired key_unknown not_ready stale unpriced model_unknown route swept failover many),
-    'settle 0', 'settle 1', 'settle 2', 'settle 3', 'policy stale';
+    alias ent_blocked key_blocked key_expired key_unknown not_ready stale unpriced model_unknown route swept failover many grouped),
+    'group refused', 'settle 0', 'settle 1', 'settle 2', 'settle 3', 'policy stale';
 pass(sprintf '%d sequences of %d operations agree in %.0f s, seeds from %d', scalar @runs, $OPS, time - $from, $first) if !grep { !$_ } Test::More->builder->summary;
 
 $virtual->stop;

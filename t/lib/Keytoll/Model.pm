@@ -461,6 +461,22 @@ sub settle {
     return @codes;
 }
 
+# Whether the tokens that these reserved still stand in their seconds, so that
+# the sum of all corrections is that of each.
+sub corrects_alike {
+    my ($self, @rids) = @_;
+    my %tok;
+    for my $h (map { $self->{hold}{$_} // () } @rids) {
+        my ($ms) = lines_of($h->{receipt});
+        $tok{ $_->{name} }{ $ms / 1000 } += $_->{tok} for grep { $_->{bits} & TPM } @{ $h->{lines} };
+    }
+    for my $name (keys %tok) {
+        my $e = $self->live($name) or next;
+        $tok{$name}{$_} > ($e->{tpm}{$_} // 0) and return 0 for keys %{ $tok{$name} };
+    }
+    return 1;
+}
+
 sub sweep {
     my ($self, $max) = @_;
     my @due = (sort { $self->{lease}{$a} <=> $self->{lease}{$b} || $a cmp $b } grep { $self->{lease}{$_} <= $self->{now} } keys %{ $self->{lease} });

@@ -171,6 +171,17 @@ sub settle_args {
     return ($a{rid}, $a{receipt}, $a{cost} // 0, $a{ucr} // 0, $a{in} // 0, $a{out} // 0, $a{release} ? '' : $event);
 }
 
+# Settlements of requests that reserved alike as one (lua/group.lua).  Each hash
+# says what its request reserved, too; their receipt, or a block.
+sub group_args {
+    my ($receipt, @items) = @_;
+    my @each = map { [settle_args(%$_)] } @items;
+    my (%sum, @paid);
+    for my $f (qw(bound ucr est in_bound in_typ out_bound out_typ)) { $sum{$f} += $_->{$f} // 0 for @items }
+    for my $i (0 .. 3) { $paid[$i] += $_->[2 + $i] for @each }
+    return (join('', map { $_->[0] } @each), 'G' . amounts(%sum) . (ref $receipt ? "b\t$receipt->{bid}" : $receipt), @paid, join "\n", map { $_->[6] } @each);
+}
+
 # Settles each hash; the codes.
 sub settle {
     my ($self, @items) = @_;
@@ -228,12 +239,7 @@ sub restore {
 # Every event of the stream: [event text, receipt, code]
 sub stream {
     my $self = shift;
-    my @all;
-    for my $entry (@{ $self->{r}->call('XRANGE', "${P}s", '-', '+') }) {
-        my @f = @{ $entry->[1] };
-        push @all, [(splice @f, 0, 6)[1, 3, 5]] while @f;
-    }
-    return @all;
+    return map { Keytoll::Test::events_of($_->[1]) } @{ $self->{r}->call('XRANGE', "${P}s", '-', '+') };
 }
 
 # Holds (tombstones are none), leases: what must be nothing when nothing runs.

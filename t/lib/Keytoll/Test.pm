@@ -147,7 +147,7 @@ sub start_redis {
     my ($self, @args) = @_;
     my $dir = $self->{dir};
     $self->{redis_pid} = spawn("$dir/log/redis.out", 'redis-server', '--port', 0, '--unixsocket', $self->{sock}, '--unixsocketperm', '777',
-        '--dir', $dir, '--save', '', '--appendonly', $self->{o}{aof} ? 'yes' : 'no', '--maxmemory-policy', 'noeviction', '--enable-protected-configs', 'yes', '--logfile', "$dir/log/redis.log", @args);
+        '--dir', $dir, '--save', '', '--appendonly', $self->{o}{aof} ? 'yes' : 'no', '--maxmemory-policy', 'noeviction', '--zset-max-listpack-entries', 0, '--enable-protected-configs', 'yes', '--logfile', "$dir/log/redis.log", @args);
     eventually { -S $self->{sock} && eval { Keytoll::Redis->new($self->{sock})->call('PING') eq 'PONG' } } 20
         or die "redis did not start: " . slurp("$dir/log/redis.log");
     $self->{r} = Keytoll::Redis->new($self->{sock});
@@ -321,18 +321,22 @@ sub state {
     return \%h;
 }
 
+# Of one entry of the ledger stream, each event with what it shares: [event text, receipt, code]
+sub events_of {
+    my @f = @{ $_[0] };
+    my @all;
+    while (@f) {
+        my ($name, $e, undef, $r, undef, $c) = splice @f, 0, 6;
+        push @all, map { [$_, $r, $c] } $name eq 'es' ? split(/\n/, $e, -1) : $e;
+    }
+    return @all;
+}
+
 # Every event of the ledger stream: [event, receipt, code]
 sub events {
     my $self = shift;
-    my @all;
-    for my $entry (@{ $self->{r}->call('XRANGE', 'kt:{0000}:s', '-', '+') }) {
-        my @f = @{ $entry->[1] };
-        while (@f) {
-            my (undef, $e, undef, $r, undef, $c) = splice @f, 0, 6;
-            push @all, [json($e), $r, $c];
-        }
-    }
-    return @all;
+    my @all = map { events_of($_->[1]) } @{ $self->{r}->call('XRANGE', 'kt:{0000}:s', '-', '+') };
+    return map { [json($_->[0]), @$_[1, 2]] } @all;
 }
 
 sub status { my ($self, $i) = @_; return json(http_get($self->{port}[$i // 0], '/status')->{body}) }
