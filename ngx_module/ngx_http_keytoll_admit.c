@@ -17,6 +17,8 @@ static ngx_int_t ngx_http_keytoll_name(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_prepare(ngx_http_keytoll_ctx_t *ctx);
 static ngx_int_t ngx_http_keytoll_keep(ngx_http_keytoll_ctx_t *ctx,
     redisReply *group, redisReply *receipt, uint64_t mark);
+static u_char *ngx_http_keytoll_unresolved(u_char *p,
+    ngx_http_keytoll_ctx_t *ctx);
 static u_char *ngx_http_keytoll_hold_head(u_char *p,
     ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_dispatch(ngx_http_keytoll_ctx_t *ctx);
@@ -222,8 +224,9 @@ ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
     redisReply                   *e;
     ngx_http_keytoll_loc_conf_t  *klcf;
 
-    static const ngx_uint_t  field[] = { 3, 4, 5, 8 };  /* limit, used, held,
-                                                           need              */
+    /* limit, used, held, need, which last_call budgets leave empty */
+
+    static const ngx_uint_t  field[] = { 3, 4, 5, 8 };
 
     klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
 
@@ -247,9 +250,9 @@ ngx_http_keytoll_admit_clamp(ngx_http_keytoll_ctx_t *ctx, redisReply *verdict)
         }
     }
 
-    /* a last_call budget that is spent needs the typical cost, not the bound */
+    /* where it fits, something else refuses: a last call that still runs */
 
-    if (v[3] != ctx->bound_nusd
+    if (v[3] != ctx->bound_nusd || v[0] - v[1] - v[2] >= v[3]
         || ngx_http_keytoll_clamp(ctx, v[0] - v[1] - v[2]) != NGX_OK)
     {
         return NGX_DECLINED;
@@ -566,7 +569,8 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     }
 
     p = ngx_pnalloc(r->pool, 256 + KT_HOLD_HEAD + KT_REQ_TEXT
-                             + ctx->template.len);
+                             + ctx->customer.len + ctx->tag_names.len
+                             + 8 * ctx->ntags + ctx->template.len);
     if (p == NULL) {
         ngx_http_keytoll_answer(ctx, KT_INTERNAL, NULL);
         return;
@@ -582,11 +586,38 @@ ngx_http_keytoll_unavailable(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason)
     p = ngx_sprintf(p, "2\t%uL\t%V\nkey:%*s\t0\t64\n",
                     ctx->admit_ms, &ctx->model, (size_t) KT_KEY_TOKEN_LEN,
                     ctx->token);
+    p = ngx_http_keytoll_unresolved(p, ctx);
     ngx_http_keytoll_hold_tail(p, ctx);
 
     ngx_http_keytoll_count(NGX_HTTP_KEYTOLL_N_UNRESERVED, 1);
 
     ngx_http_keytoll_dispatch(ctx);
+}
+
+
+/* Receipt lines of the end user and the tags, for resolve() of settle.lua. */
+
+static u_char *
+ngx_http_keytoll_unresolved(u_char *p, ngx_http_keytoll_ctx_t *ctx)
+{
+    u_char  *name, *last;
+
+    if (ctx->customer.len) {
+        p = ngx_sprintf(p, "%V\t0\t64\n", &ctx->customer);
+    }
+
+    last = ctx->tag_names.data + ctx->tag_names.len;
+
+    for (name = ctx->tag_names.data; name < last; name++) {
+
+        while (name < last && *name != '\t') {
+            *p++ = *name++;
+        }
+
+        p = ngx_cpymem(p, "\t0\t64\n", sizeof("\t0\t64\n") - 1);
+    }
+
+    return p;
 }
 
 

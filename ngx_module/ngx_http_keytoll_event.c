@@ -17,6 +17,7 @@
 static ngx_uint_t ngx_http_keytoll_sent(ngx_http_request_t *r);
 static void ngx_http_keytoll_charge(ngx_http_keytoll_ctx_t *ctx);
 static kt_usage_t ngx_http_keytoll_priced(ngx_http_keytoll_ctx_t *ctx);
+static int64_t ngx_http_keytoll_credits(ngx_http_keytoll_ctx_t *ctx);
 static void ngx_http_keytoll_tokens(ngx_http_keytoll_ctx_t *ctx);
 static u_char *ngx_http_keytoll_text(u_char *p, char *name, ngx_str_t *v);
 static ngx_int_t ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx,
@@ -80,8 +81,7 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
                        - numbers[0];
     rec.field[3].data = numbers[1];
     rec.field[3].len = ngx_sprintf(numbers[1], "%L",
-                                   (int64_t) (ctx->cost_nusd > 0 ? 1000000
-                                                                 : 0))
+                                   ngx_http_keytoll_credits(ctx))
                        - numbers[1];
     rec.field[4].data = numbers[2];
     rec.field[4].len = ngx_sprintf(numbers[2], "%L",
@@ -109,6 +109,15 @@ ngx_http_keytoll_finish(ngx_http_keytoll_ctx_t *ctx)
                       "keytoll: could not settle %s, its lease will",
                       ctx->rid);
     }
+}
+
+
+/* Micro-credits: a call that costs anything costs one credit. */
+
+static int64_t
+ngx_http_keytoll_credits(ngx_http_keytoll_ctx_t *ctx)
+{
+    return ctx->cost_nusd > 0 ? NGX_HTTP_KEYTOLL_CREDIT : 0;
 }
 
 
@@ -436,10 +445,11 @@ ngx_http_keytoll_build(ngx_http_keytoll_ctx_t *ctx, ngx_uint_t final,
     p = ngx_http_keytoll_text(p, "uid", &ctx->answer_id);
 
     p = ngx_sprintf(p, ",\"t1\":%uL,\"in\":%L,\"out\":%L,\"cr\":%L,\"cw\":%L,"
-                    "\"rs\":%L,\"cost\":\"%L\",\"ucr\":\"0\",\"st\":%ui,"
+                    "\"rs\":%L,\"cost\":\"%L\",\"ucr\":\"%L\",\"st\":%ui,"
                     "\"end\":\"%s\",\"est\":%d",
                     ngx_http_keytoll_now_ms(), u->in_tok, u->out_tok,
                     u->cr_tok, u->cw_tok, u->rs_tok, ctx->cost_nusd,
+                    ngx_http_keytoll_credits(ctx),
                     ctx->header ? ctx->status
                                 : (ngx_uint_t) r->err_status,
                     ngx_http_keytoll_end(ctx), (int) ctx->estimated);

@@ -15,17 +15,44 @@ local function allowed(p, model, provider)
 end
 
 
-local ROUTE_GROUPS = { llm_api_routes = true, openai_routes = true }
+local route_allowed
 
-local function route_allowed(p, class, path)
+do
+
+-- What of OpenAI's own LiteLLM's openai_routes name besides those with a class.
+local OPENAI = { assistants = true, batches = true, containers = true,
+                 files = true, fine_tuning = true, realtime = true,
+                 threads = true, uploads = true, vector_stores = true,
+                 videos = true }
+
+local function openai_route(class, path)
+    if class == "other" then
+        return OPENAI[path:match("/v1/([%w_%-]+)") or path:match("^/([%w_%-]+)")]
+    end
+    return class ~= "messages" and class ~= "gemini"
+           and not find(path, "/messages/count_tokens", 1, true)
+           and not find(path, ":%a+$")               -- Gemini's methods
+end
+
+
+local function in_group(group, class, path)
+    if group == "llm_api_routes" then
+        return true
+    elseif group == "openai_routes" then
+        return openai_route(class, path)
+    end
+    return group == "anthropic_routes"
+           and (class == "messages"
+                or find(path, "/messages/count_tokens", 1, true))
+end
+
+
+function route_allowed(p, class, path)
     if not p.routes or #p.routes == 0 then
         return true
     end
     for _, r in ipairs(p.routes) do
-        if r == path or ROUTE_GROUPS[r]
-           or (r == "anthropic_routes"
-               and (class == "messages"
-                    or find(path, "/messages/count_tokens", 1, true)))
+        if r == path or in_group(r, class, path)
            or sub(path, 1, #r + 1) == r .. "/"
            or (sub(r, -1) == "*" and sub(path, 1, #r - 1) == sub(r, 1, -2))
         then
@@ -33,6 +60,8 @@ local function route_allowed(p, class, path)
         end
     end
     return false
+end
+
 end
 
 
@@ -278,28 +307,44 @@ local function check_route(e, r, now_ms)
 end
 
 
+local function check_level(e, r, now_ms, is_key)
+    local p = e.p
+    if p.blocked or (p.status and p.status ~= "active") then
+        return refuse(is_key and KEY_BLOCKED or ENT_BLOCKED, e, now_ms)
+    end
+    if p.exact and r.model ~= "" and not allowed(p, r.model, r.provider) then
+        return refuse(is_key and KEY_MODEL or ENT_MODEL, e, now_ms)
+    end
+    if p.expires_ms and p.expires_ms <= now_ms then
+        return refuse(KEY_EXPIRED, e, now_ms)
+    end
+    return r.unread and check_route(e, r, now_ms)
+end
+
+
+-- The refusal, and the entities whose spent budgets come before it (litellm-api
+-- 11.2): none before what the key itself may, its own before what its team,
+-- user and organization may, all before its routes.
 local function check_access(list, r, now_ms, path)
-    for i = 1, #list do
-        local e = list[i]
-        local p = e.p
-        if p.blocked or (p.status and p.status ~= "active") then
-            return refuse(i == 1 and KEY_BLOCKED or ENT_BLOCKED, e, now_ms)
-        end
-        if p.exact and r.model ~= ""
-           and not allowed(p, r.model, r.provider)
-        then
-            return refuse(i == 1 and KEY_MODEL or ENT_MODEL, e, now_ms)
-        end
-        if p.expires_ms and p.expires_ms <= now_ms then
-            return refuse(KEY_EXPIRED, e, now_ms)
-        end
-        local no = r.unread and check_route(e, r, now_ms)
+    local key = list[1]
+    local no = check_level(key, r, now_ms, true)
+    if no then
+        return no
+    end
+    for i = 2, #list do
+        no = check_level(list[i], r, now_ms, false)
         if no then
-            return no
+            local own = {}
+            for _, e in ipairs(list) do
+                if e == key or sub(e.name, 1, #key.name + 1) == key.name .. "~" then
+                    own[#own + 1] = e
+                end
+            end
+            return no, own
         end
     end
-    if not route_allowed(list[1].p, r.class, path) then
-        return refuse(ROUTE, list[1], now_ms)
+    if not route_allowed(key.p, r.class, path) then
+        return refuse(ROUTE, key, now_ms), list
     end
 end
 
@@ -324,10 +369,11 @@ local function check_money(list, g, r, now_s, now_ms)
             if code == BUDGET and slows(p) then
                 e.slow, g.slow, h, l = true, true, false, false
             elseif code then
-                local need = p.unit == "ucr" and decimal(r.ch, r.cl)
-                             or decimal(r.bh, r.bl)
+                local need = p.strict and (p.unit == "ucr"
+                                           and decimal(r.ch, r.cl)
+                                           or decimal(r.bh, r.bl))
                 return refuse(code, e, now_ms, code == HELD and 1000 or 0,
-                              nil, nil, need)
+                              nil, nil, need or "")
             end
             e.nh, e.nl, e.nbit = h, l, bit or 0
         end
@@ -335,37 +381,55 @@ local function check_money(list, g, r, now_s, now_ms)
 end
 
 
+local function check_rate(e, r, now_s, now_ms, pre)
+    local p = e.p
+    local rpm, tpm, par = rate(e, p.rpm), rate(e, p.tpm), p.par
+    if rpm or tpm then
+        advance(e, now_s, pre)
+    end
+    if rpm and e.rsum + r.n > rpm then
+        return refuse(RPM, e, now_ms,
+                      sooner(e, wait_ms(e, pre, false, rpm, 1, now_ms), now_ms),
+                      text(rpm), text(e.rsum), "1")
+    end
+    if tpm then
+        local n = tokens(p, r)
+        if e.tsum + n > tpm then
+            return refuse(TPM, e, now_ms,
+                          sooner(e, wait_ms(e, pre, true, tpm, n, now_ms),
+                                 now_ms),
+                          text(tpm), text(e.tsum), text(n))
+        end
+        e.tok = n
+    end
+    if par and e.par + r.n > par then
+        return refuse(PARALLEL, e, now_ms, 1000, text(par), text(e.par), "1")
+    end
+end
+
+
+-- Whose limit is named when several are reached (litellm-api 11.5).
+local RATE_ORDER = { key = 1, user = 2, team = 3, member = 4, orgmember = 5,
+                     customer = 6, model = 7, org = 8, tag = 10, global = 11 }
+
+local function rate_order(e)
+    if e.p.t == "model" and sub(e.name, 1, 4) == "org:" then
+        return 9
+    end
+    return RATE_ORDER[e.p.t] or 12
+end
+
+
 local function check_rates(list, r, now_s, now_ms, pre)
+    local first, at
     for i = 1, #list do
         local e = list[i]
-        local p = e.p
-        local rpm, tpm, par = rate(e, p.rpm), rate(e, p.tpm), p.par
-        if e.rated then
-            if rpm or tpm then
-                advance(e, now_s, pre)
-            end
-            if rpm and e.rsum + r.n > rpm then
-                return refuse(RPM, e, now_ms,
-                              sooner(e, wait_ms(e, pre, false, rpm, 1, now_ms),
-                                     now_ms),
-                              text(rpm), text(e.rsum), "1")
-            end
-            if tpm then
-                local n = tokens(p, r)
-                if e.tsum + n > tpm then
-                    return refuse(TPM, e, now_ms,
-                                  sooner(e, wait_ms(e, pre, true, tpm, n,
-                                                    now_ms), now_ms),
-                                  text(tpm), text(e.tsum), text(n))
-                end
-                e.tok = n
-            end
-            if par and e.par + r.n > par then
-                return refuse(PARALLEL, e, now_ms, 1000, text(par),
-                              text(e.par), "1")
-            end
+        local no = e.rated and check_rate(e, r, now_s, now_ms, pre)
+        if no and (not first or rate_order(e) < at) then
+            first, at = no, rate_order(e)
         end
     end
+    return first
 end
 
 
@@ -463,6 +527,15 @@ local function batch_write(b)
 end
 
 
+-- The refusal of x for a spent budget of these, if there is one.
+local function spent_first(b, g, list, x)
+    local no = check_money(list, g, amounts(x.amounts, 1), b.now_s, b.now_ms)
+    if no and (no[1] == BUDGET or no[1] == CREDITS) then
+        return cheaper(no, list[1], g)
+    end
+end
+
+
 -- Reserves for the requests of list q together if that fits, else one by one;
 -- sets x.verdict of each and g.receipt of those that passed.
 local function admit_all(b, g, list, q)
@@ -472,7 +545,11 @@ local function admit_all(b, g, list, q)
         add_amounts(r, q[i].amounts, 1)
     end
     local no = check_money(list, g, r, now_s, now_ms)
-               or check_rates(list, r, now_s, now_ms, pre)
+    if not no and g.must and g.must ~= g.seen then
+        for _, x in ipairs(q) do x.verdict = { PARAMS, g.must } end
+        return
+    end
+    no = no or check_rates(list, r, now_s, now_ms, pre)
     if no then
         for _, x in ipairs(q) do
             if #q == 1 then
@@ -484,10 +561,6 @@ local function admit_all(b, g, list, q)
         return
     elseif g.unknown then
         no = refuse(MODEL_UNKNOWN, list[1], now_ms)
-    elseif g.must and g.must ~= g.seen then
-        no = { PARAMS, g.must }
-    end
-    if no then
         for _, x in ipairs(q) do x.verdict = no end
         return
     end

@@ -1,6 +1,6 @@
 -- One group: requests of one key, model, route, customer and tags.
 local function admit_group(b, g, key)
-    local now_ms, no, list, todo = b.now_ms, nil, nil, {}
+    local now_ms, no, before, list, todo = b.now_ms, nil, nil, nil, {}
     if not key then
         no = refuse(KEY_UNKNOWN, nil, now_ms)
     elseif key.missing then
@@ -25,13 +25,16 @@ local function admit_group(b, g, key)
             local code, who
             g.master = key.p.master
             list, code, who = gather(b, key, g)
-            no = not list and refuse(code, who, now_ms)
-                 or list and check_access(list, g, now_ms, g.path)
+            if not list then
+                no = refuse(code, who, now_ms)
+            else
+                no, before = check_access(list, g, now_ms, g.path)
+            end
         end
     end
     if no then
         for _, x in ipairs(key and #todo > 0 and todo or g.q) do
-            x.verdict = no
+            x.verdict = before and spent_first(b, g, before, x) or no
         end
     elseif list then
         local must
@@ -54,12 +57,18 @@ local function admit_group(b, g, key)
 end
 
 
+-- Whether a request of this entity may be refused, or be another's.
+local function is_limited(p)
+    return p.lh or p.models or p.routes or p.expires_ms or p.aliases or p.sub
+           or p.win
+end
+
+
 local function answer(g, key, list)
     local out, limited = { "", "", "", "", "", 0 }, g.must and 1 or 0
     if g.receipt or g.block_receipt then
         for _, e in ipairs(list) do
-            local p = e.p
-            if e.rated or p.lh or p.models or p.routes or p.expires_ms then
+            if e.rated or is_limited(e.p) then
                 limited = 1
             end
         end
@@ -117,8 +126,8 @@ end
 -- is 0, {0, another receipt}, {19, the model that the key's alias means: price
 -- that and ask again with flag 16}, {20, what the body must have by \t: look for it
 -- and ask again with that behind the flags} or
--- {code, entity, alias, limit, used, held, period end s, retry ms, need,
--- now_ms, allowed models by \t, expires ms, status}; of code 21 there are two
+-- {code, entity, alias, limit, used, held, period end s, retry ms, what a strict
+-- budget or a rate needs free, now_ms, allowed models by \t, expires ms, status}; of code 21 there are two
 -- more: models by \t to be asked for instead, with flag 16, and the code that it
 -- is without them.
 -- For all at once {code, ...}: NOT_READY, or STALE with the generation.
@@ -128,7 +137,7 @@ local function kt_admit(keys, a)
     local ask, groups, i, n = { keys[1] }, {}, 3, 1
     while a[i] do
         local flags, seen, q = a[i + 4], nil, {}
-        if #flags > 3 then
+        if find(flags, "\t", 1, true) then
             flags, seen = flags:match("^(%d+)\t(.*)$")
         end
         flags = tonumber(flags)

@@ -8,11 +8,15 @@
 -- It is taken when each of them stands as its sender says, and otherwise not
 -- touched: its requests come again one by one, and each is told what is what.
 
+local is_group, take_group
+
+do                                         -- 200 locals are all a chunk may have
+
 local RID_LEN = 32
 local GROUP_HEAD = AMOUNTS_LEN + 2         -- where the receipt begins
 
 
-local function is_group(rid)
+function is_group(rid)
     return #rid > RID_LEN and #rid % RID_LEN == 0
 end
 
@@ -71,7 +75,7 @@ end
 
 -- Completes the item of a group and takes its leases, or its share of the block;
 -- false when it is not taken.
-local function take_group(pre, it, seen, blocks, now_ms)
+function take_group(pre, it, seen, blocks, now_ms)
     local bid = sub(it.receipt, GROUP_HEAD, GROUP_HEAD + 1) == "b\t"
                 and sub(it.receipt, GROUP_HEAD + 2)
     local rids, keys = group_rids(pre, it.rid, seen)
@@ -95,6 +99,8 @@ local function take_group(pre, it, seen, blocks, now_ms)
     end
     it.held, it.code = true, "ok"
     return true
+end
+
 end
 
 

@@ -1,9 +1,18 @@
 -- ----------------------------------------------------------------- settle
 
--- A request that passed while Redis was away names its key only: charge the
--- entities that the key has now, in the periods that run now.
+-- A request that passed while Redis was away names its key, its end user and
+-- its tags only: charge the entities that the key has now, in the periods that
+-- run now.
 local function resolve(b, it, now_s)
-    local key = it.lines[1].name
+    local key, customer, tags = it.lines[1].name, "", {}
+    for i = 2, #it.lines do
+        local name = it.lines[i].name
+        if sub(name, 1, 9) == "customer:" then
+            customer = name
+        else
+            tags[#tags + 1] = name
+        end
+    end
     fetch(b, { key })
     local e = b.ents[key]
     it.lines = {}
@@ -11,12 +20,13 @@ local function resolve(b, it, now_s)
         return
     end
     local list = gather(b, e, { model = it.receipt:match("^2\t%d+\t([^\n]*)"),
-                                customer = "", tags = "", any = true,
-                                provider = "" })
+                                customer = customer, tags = concat(tags, "\t"),
+                                any = true, provider = "" })
     local out = { it.receipt:match("^[^\n]*\n") }
     for i, x in ipairs(list) do
         roll(x, now_s)
-        local bits = text(B_NOHOLD + (x.money and B_MONEY or 0))
+        local bits = text(B_NOHOLD + (x.money and B_MONEY or 0)
+                          + (x.money and x.p.unit == "ucr" and B_UCR or 0))
         it.lines[i] = { name = x.name, pid = x.pid, is = meaning(bits) }
         out[i + 1] = x.name .. "\t" .. text(x.pid) .. "\t" .. bits .. "\n"
     end

@@ -3,6 +3,7 @@
 
 use strict;
 use warnings;
+use POSIX ();
 use Test::More;
 use Keytoll::Test;
 
@@ -15,6 +16,7 @@ sub ask {
     $g->settled;
     return $r;
 }
+sub ask_now { my ($key, $body) = @_; return http_call($g->{port}[0], 'POST', '/clamp/v1/chat/completions', ['Authorization', "Bearer $key"], $Keytoll::Test::JSON->encode($body)) }
 sub read_body { return json(http_get($g->{mock_port}, '/__body')->{body}) }
 my @hello = (model => 'out-only', messages => [{ role => 'user', content => 'hello' }]);
 
@@ -59,6 +61,34 @@ is($r->{headers}{'x-keytoll-max-tokens'}, 40, 'the tightest level decides');
 my $last = $g->key(limit => 100_000);
 $r = ask($last, '/clamp/v1/chat/completions', { @hello, max_tokens => 5000 });
 is(read_body()->{max_tokens}, 5000, 'a last_call budget lowers nothing');
+
+sub running { # a last call that runs
+    my $k = shift;
+    my $pid = fork // die;
+    if (!$pid) {
+        http_call($g->{port}[0], 'POST', '/clamp/v1/chat/completions', ['Authorization', "Bearer $k", 'x-mock-delay-ms', 600, 'x-mock-prompt-tokens', 1, 'x-mock-completion-tokens', 1],
+            $Keytoll::Test::JSON->encode({ @hello, max_tokens => 5000 }));
+        POSIX::_exit(0);
+    }
+    soon { $g->{r}->call('ZCARD', 'kt:{0000}:z') == 1 } 3, 'one runs';
+    return $pid;
+}
+sub asked { return $g->{r}->functions }
+
+my $pid = running($last);
+$r = ask_now($last, { @hello, max_tokens => 5000 });
+is($r->{headers}{'x-keytoll-reason'}, 'budget_held', 'nor while a last call runs');
+waitpid $pid, 0;
+$g->settled;
+
+my $turned = $g->key(limit => 100_000);
+$pid = running($turned);
+$g->policy('key:' . token($turned) => { refs => ['global'], strict => $T, limit => 100_000 });
+my $calls = asked();
+$r = ask_now($turned, { @hello, max_tokens => 50 });
+is($r->{headers}{'x-keytoll-reason'}, 'budget_held', 'a budget that became strict waits for the last call of before');
+cmp_ok(asked() - $calls, '<', 8, 'and is not asked again and again');
+waitpid $pid, 0;
 
 $r = ask($g->key(strict => $T, limit => 1_000_000), '/clamp/v1/messages', { model => 'claude-x', max_tokens => 4000, messages => [{ role => 'user', content => 'hi' }] });
 is($r->{status}, 200, 'messages');

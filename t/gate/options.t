@@ -30,7 +30,13 @@ subtest 'what a body must have' => sub {
     is(ask($key, user => 'x', metadata => { job => 1 }, stream => $T)->{status}, 200, 'also a stream');
     is($g->state($key)->{held}, 0, 'a refusal holds nothing') if $g->settled;
     is(said(ask($g->key(params => ['user'], limit => '0'))), '422 budget_exceeded', 'who has no money hears that first');
-    is(said(ask($g->key(params => ['user']), model => 'nothing')), '400 model_unknown', 'as does who wants a model that nobody has');
+    is(said(ask($g->key(params => ['user']), model => 'nothing')), '400 param_missing', 'who wants a model that nobody has hears of that last');
+    is(said(ask($g->key(params => ['user']), model => 'nothing', user => 'x')), '400 model_unknown', 'when nothing else is missing');
+    is(said(ask($g->key(params => ['user'], rpm => 0))), '400 param_missing', 'and of a rate, too');
+    my ($short, $other) = ($g->key(params => ['n']), $g->key);
+    is(said(ask($short)), '400 param_missing', 'a name of one letter');
+    my @r = http_burst($g->{port}, [map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer $_"], chat_body($_ eq $short ? (n => 1) : ())] } ($short, $other) x 8]);
+    is(scalar(grep { $_->{status} == 200 } @r), 16, 'is found, and spoils nobody else\'s');
     is(http_get($g->{port}[0], '/v1/models', ['Authorization', "Bearer $key"])->{status}, 200, 'what has no body needs none');
     my @form = ("--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ngpt-4o-mini\r\n--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nx\r\n--b--\r\n");
     is(said(http_call($g->{port}[0], 'POST', '/v1/audio/transcriptions', ['Authorization', "Bearer $key", 'Content-Type', 'multipart/form-data; boundary=b'], @form)), '400 param_missing', 'of forms, the gate sees the user and the model');

@@ -162,6 +162,9 @@ subtest 'C18 credits, and 200 calls for 100 of them' => sub {
     is(join(' ', grep { !/^(?:200|budget_held|credits_exhausted)$/ } keys %n), '', 'the others are told why');
     ok($g->settled, 'settles');
     is($g->state($key)->{used}, 100_000_000, 'no more is used than there was');
+    my $sum = 0;
+    $sum += $_->[0]{ucr} for grep { $_->[1] =~ /key:@{[ token($key) ]}\t/ } $g->events;
+    is($sum, 100_000_000, 'as the ledger is told');
 };
 
 subtest 'C19 models that cost nothing, by both policies' => sub {

@@ -262,6 +262,14 @@ subtest 'F1 stopped' => sub {
     my $gone = $g->key;
     my $other = $g->key;
     is(ask($_, nginx => 2)->{status}, 200, 'and two more without') for $gone, $other;
+    $g->policy(map { $_ => { limit => usd(1) } } 'customer:cu', 'tag:ta', 'tag:tb');
+    my %held = map { $_ => 'sk-limited-elsewhere-' . $_ } qw(model window alias);
+    my %token = map { $_ => token($held{$_}) } keys %held;
+    $g->policy("key:$token{model}~m~emb" => { t => 'model', limit => usd(1) }, "key:$token{window}~w~1d" => { t => 'window', limit => usd(1) });
+    $g->key(key => $held{model}, refs => ['global'], sub => [{ m => 'emb', e => "key:$token{model}~m~emb" }]);
+    $g->key(key => $held{window}, refs => ['global'], win => ["key:$token{window}~w~1d"]);
+    $g->key(key => $held{alias}, refs => ['global'], aliases => { 'emb' => 'gpt-4o-mini' });
+    is(ask($held{$_}, nginx => 2)->{status}, 200, "one with a limit or an alias of another model: $_") for sort keys %held;
     sleep 0.1;
     $g->policy('key:' . token($gone) => { refs => ['global'], blocked => $T });
     sleep 0.2;
@@ -289,6 +297,9 @@ subtest 'F1 stopped' => sub {
     is(ask($plain, nginx => 2)->{status}, 200, 'cached: a key without limits passes');
     is(ask($key, nginx => 2)->{status}, 503, 'cached: one with limits does not');
     is(ask('sk-unknown-key-of-nobody-at-all', nginx => 2)->{status}, 503, 'cached: an unknown one neither');
+    is(ask($held{$_}, nginx => 2)->{status}, 503, "cached: nor who has a $_ of his own for another") for sort keys %held;
+    my $tagged = ask($key, nginx => 1, user => 'cu', metadata => { tags => ['ta', 'tb'] });
+    is($tagged->{status}, 200, 'allow: with a customer and tags');
     is(ask($gone, nginx => 2)->{status}, 503, 'inv05: cached: nor one that was blocked after it passed');
 
     $g->start_redis;
@@ -298,6 +309,11 @@ subtest 'F1 stopped' => sub {
     exact('after a restart of Redis');
     my @late = grep { $_->[2] eq 'late' && $_->[0]{t0} >= $killed_ms } $g->events;
     cmp_ok(scalar(grep { $_->[1] =~ /^key:\w+\t\d+\t48$/m && $_->[1] =~ /^global\t/m } @late), '>=', 3, 'what passed unreserved is booked on all levels');
+    for my $name ('customer:cu', 'tag:ta', 'tag:tb') {
+        my ($e) = grep { $_->[1] =~ /^\Q$name\E\t\d+\t48$/m } @late;
+        ok($e, "and on $name");
+        is($g->state($name)->{used}, $e ? $e->[0]{cost} : '-', "$name: with what it cost");
+    }
     is(ask('sk-unknown-key-of-nobody-at-all', nginx => 1)->{status}, 401, 'with Redis an unknown key is 401 again');
 };
 

@@ -69,7 +69,7 @@ sub shape {
     $p{expires_ms} = $m->{now} + int(rand 40000) - 500 if chance(0.03);
     $p{models} = [one([], ['m1'], ['m1', 'm2', 'vendor/*'], ['*'], ['no-default-models'], ['m*', 'a=b'], ['v.ndor/*'])] if chance(0.07);
     $p{models} = $p{models}[0] if $p{models};
-    $p{routes} = one([], ['llm_api_routes'], ['/v1/chat/*'], ['/v1/messages'], ['anthropic_routes'], ['/v1']) if $t eq 'key' && chance(0.15);
+    $p{routes} = one([], ['llm_api_routes'], ['openai_routes'], ['/v1/chat/*'], ['/v1/messages'], ['anthropic_routes'], ['/v1']) if $t eq 'key' && chance(0.15);
     $p{master} = JSON::PP::true if $t eq 'key' && chance(0.04);
     $p{used} = '' . int rand 1000 if chance(0.2);
     my %ref = (
@@ -83,9 +83,9 @@ sub shape {
     $p{refs} = [@{ $p{refs} }[0 .. $#{ $p{refs} } - 1], 'org:absent'] if $ref{$name} && chance(0.02);
     $p{throttle} = one(1, 34, 50, 99) if $t eq 'key' && chance(0.4);
     $p{falls} = { one(@MODELS) => [one(@MODELS), one(@MODELS)] } if $t eq 'key' && chance(0.2);
-    $p{params} = [one('user', 'seed'), one('user', 'metadata.job')] if $t eq 'key' && chance(0.1);
+    $p{params} = [one('user', 'seed', 'n'), one('user', 'metadata.job')] if $t eq 'key' && chance(0.1);
     $p{service} = JSON::PP::true if $t eq 'key' && chance(0.2);
-    @p{qw(params sparams)} = (['seed'], [one('user', 'team')]) if $t eq 'global' && chance(0.2);
+    @p{qw(params sparams)} = ([one('seed', 'n')], [one('user', 'team')]) if $t eq 'global' && chance(0.2);
     $p{aliases} = { one(@MODELS) => one(@MODELS, 'elsewhere') } if $t eq 'key' && chance(0.2);
     if ($name =~ /^(?:key:\w+|team:t1|user:u2)$/ && chance(0.5)) {
         $p{win} = ["$name~w~1d"] if chance(0.6);
@@ -238,7 +238,8 @@ sub op_settle {
         elsif ($how < 0.90 && @live) { push @it, args_for(one(@live), release => 1) }
         elsif ($how < 0.93) {                                       # passed while Redis was away
             my $rid = Keytoll::Store::rid($m->{now} - int rand 5000);
-            my $l = { a => { rid => $rid, bound => 5000 }, receipt => "2\t$m->{now}\t" . one(@MODELS) . "\n" . one(@KEYS) . "\t0\t64\n" };
+            my $l = { a => { rid => $rid, bound => 5000 }, receipt => "2\t$m->{now}\t" . one(@MODELS) . "\n" . one(@KEYS) . "\t0\t64\n"
+                . join '', map { "$_\t0\t64\n" } (chance(0.3) ? one('customer:c1', @STRANGERS) : ()), (chance(0.3) ? 'tag:a' : ()) };
             push @it, args_for($l);
         } elsif ($how < 0.95 && @live) {                            # its grant never reached the gate
             my $l = one(@live);

@@ -10,8 +10,10 @@ use warnings;
 
 our @KINDS = qw(personal team member service master);
 
-# In the order in which a refusal names them.
+# In the order in which a refusal for money names them, and one for rates.
 our @LEVELS = qw(key kwin kmodel team org tag user member omember urates customer global twin tmodel omodel umodel cmodel);
+
+my @RATES = qw(key user urates team member omember customer kmodel tmodel umodel cmodel org omodel tag global);
 
 # Level -> kinds of keys that it limits, by what.
 my %APPLIES = (
@@ -83,18 +85,18 @@ sub ent {
 sub verdict {
     my $w = shift;
     my $kind = $w->{kind};
-    my @on = grep { applies($_, 'money', $kind) || applies($_, 'rate', $kind) } @LEVELS;
-    for my $l (@on) {
-        return { code => $l eq 'key' ? 'key_model' : 'ent_model', level => $l } if $w->{level}{$l}{deny} && applies($l, 'money', $kind);
-    }
-    for my $l (grep { applies($_, 'money', $kind) } @on) {
+    my @on = grep { applies($_, 'money', $kind) } @LEVELS;
+    my ($denied) = grep { $w->{level}{$_}{deny} } @on;
+    return { code => 'key_model', level => 'key' } if ($denied // '') eq 'key';
+    for my $l ($denied ? grep { /^k/ } @on : @on) {             # the key's own budgets come before what others allow
         my $p = $w->{level}{$l};
         next unless defined $p->{limit};
         my $no = $p->{limit} == 0 || ($p->{strict} ? $p->{used} + $w->{bound} > $p->{limit}
             : $ABOVE{$l} ? $p->{used} > $p->{limit} : $p->{used} >= $p->{limit});
         return { code => 'budget', level => $l, limit => $p->{limit} } if $no;
     }
-    for my $l (grep { applies($_, 'rate', $kind) } @on) {
+    return { code => 'ent_model', level => $denied } if $denied;
+    for my $l (grep { applies($_, 'rate', $kind) } @RATES) {
         my $p = $w->{level}{$l};
         my %need = (rpm => 1, tpm => $w->{in} + $w->{out}, par => 1);
         my %code = (rpm => 'rpm', tpm => 'tpm', par => 'parallel');
@@ -120,7 +122,7 @@ sub policies {
         $p{models} = ['other', 'm'] if $p->{deny} && $kind ne 'master';
         return \%p;
     };
-    my %out = map { ent($w, $_) => $make->($_, $_) } qw(org tag member omember customer global);
+    my %out = map { ent($w, $_) => $make->($_, $_ eq 'omember' ? 'orgmember' : $_) } qw(org tag member omember customer global);
     $out{ ent($w, $_) } = $make->($_, 'window') for qw(kwin twin);
     $out{ ent($w, $_) } = $make->($_, 'model') for qw(kmodel tmodel omodel umodel cmodel);
     my ($key, $team, $user) = map { $make->($_, $_) } qw(key team user);

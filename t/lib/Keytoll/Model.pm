@@ -17,6 +17,7 @@ use constant { WINDOW => 61, OLD_MS => 110 * 60000 };
 my @NAMES = qw(admitted not_ready stale key_unknown key_blocked key_model key_expired budget held ent_blocked ent_model route rpm tpm
     parallel model_unknown credits unpriced missing alias params cheaper);
 my %CODE = map { $NAMES[$_] => $_ } 0 .. $#NAMES;
+my %RATES = (key => 1, user => 2, team => 3, member => 4, orgmember => 5, customer => 6, model => 7, org => 8, tag => 10, global => 11);   # who is named first
 
 sub new {
     my ($class, %o) = @_;
@@ -221,7 +222,7 @@ sub route_ok {
     my ($p, $class, $path) = @_;
     my @r = @{ $p->{routes} // [] } or return 1;
     for (@r) {
-        return 1 if $_ eq $path || /^(llm_api_routes|openai_routes)$/ || ($_ eq 'anthropic_routes' && $class eq 'messages');
+        return 1 if $_ eq $path || $_ eq 'llm_api_routes' || ($_ eq 'openai_routes' && $class !~ /^(?:messages|gemini)$/) || ($_ eq 'anthropic_routes' && $class eq 'messages');
         return 1 if index($path, "$_/") == 0;
         return 1 if /^(.*)\*$/ && index($path, $1) == 0;
     }
@@ -266,6 +267,20 @@ sub tokens {
     return $t eq 'input' ? $i : $t eq 'output' ? $o : $i + $o;
 }
 
+# (refusal, of whom a spent budget is told first)
+sub access {
+    my ($self, $key, $list, $a) = @_;
+    for my $l (@$list) {
+        my ($e, $p) = @$l{qw(e p)};
+        my $own = $key->{name};
+        my $no = $p->{blocked} || ($p->{status} // 'active') ne 'active' ? 'blocked' : $a->{model} ne '' && !model_ok($p, $a->{model}, $a->{provider} // '') ? 'model' : '';
+        $no = $no ? ($e == $key ? 'key' : 'ent') . "_$no" : defined $p->{expires_ms} && $p->{expires_ms} <= $self->{now} ? 'key_expired' : next;
+        return (refuse($no, $e), $e == $key ? () : sub { $_[0] == $key || index($_[0]{name}, "$own~") == 0 });
+    }
+    return (refuse('route', $key), sub { 1 }) unless route_ok($key->{p}, $a->{class}, $a->{path});
+    return;
+}
+
 sub admit {
     my ($self, %a) = @_;
     return refuse('not_ready') if !defined $self->{gen} || $self->{gen} < $a{gen};
@@ -279,33 +294,39 @@ sub admit {
     my $list = $self->entities($key, %a);
     return $list unless ref $list eq 'ARRAY';
 
-    for my $l (@$list) {
-        my ($e, $p) = @$l{qw(e p)};
-        return refuse($e == $key ? 'key_blocked' : 'ent_blocked', $e) if $p->{blocked} || ($p->{status} // 'active') ne 'active';
-        return refuse($e == $key ? 'key_model' : 'ent_model', $e) if $a{model} ne '' && !model_ok($p, $a{model}, $a{provider} // '');
-        return refuse('key_expired', $e) if defined $p->{expires_ms} && $p->{expires_ms} <= $self->{now};
-    }
-    return refuse('route', $key) unless route_ok($key->{p}, $a{class}, $a{path});
+    my ($may, $before) = $self->access($key, $list, \%a);
+    return $may if $may && !$before;
 
     my $falls = !($a{flags} & 64) && ($key->{p}{falls} // {})->{ $a{model} };
     my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
     my (@hold, @bit, %slow);
     for my $i (0 .. $#$list) {
         my ($e, $p) = @{ $list->[$i] }{qw(e p)};
+        next if $before && !$before->($e);
         $self->roll($e);
         next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
-        return refuse('unpriced', $e) if $a{flags} & 4;
+        return $may // refuse('unpriced', $e) if $a{flags} & 4;
         my $need = ($p->{unit} // '') eq 'ucr' ? $a{ucr} : $a{bound};
         (my $no, $hold[$i], $bit[$i]) = money($e, $need);
         if (($no // '') eq 'budget' && slows($p)) {
             $slow{ $e->{name} } = 1;
             next;
         }
+        return $may if $may && ($no // '') eq 'held';
         return refuse($falls && $no ne 'credits' ? 'cheaper' : $no, $e, $falls && $no ne 'credits' ? (cheaper => join("\t", @$falls), else => $CODE{$no}) : (), limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
-            need => $need, retry => $no eq 'held' ? 1000 : 0) if $no;
+            need => $p->{strict} ? $need : '', retry => $no eq 'held' ? 1000 : 0) if $no;
     }
 
-    for my $l (@$list) {
+    return $may if $may;
+
+    my %had;
+    my @must = grep { !$had{$_}++ } map { my ($l, $i) = ($list->[$_]{p}, $_);
+        ($key->{p}{master} && $i ? () : @{ $l->{params} // [] }, $key->{p}{service} ? @{ $l->{sparams} // [] } : ()) } 0 .. $#$list;
+    return { code => $CODE{params}, target => join "\t", @must } if @must && join("\t", @must) ne ($a{seen} // '');
+
+    my %at = map { $list->[$_]{e}{name} => $_ } 0 .. $#$list;
+    my $order = sub { my ($n, $t) = ($_[0]{e}{name}, $_[0]{p}{t}); return $t eq 'model' && $n =~ /^org:/ ? 9 : $RATES{$t} // 12 };
+    for my $l (sort { $order->($a) <=> $order->($b) || $at{ $a->{e}{name} } <=> $at{ $b->{e}{name} } } @$list) {
         my ($e, $p) = @$l{qw(e p)};
         next if $exempt->($p);
         my ($rpm, $tpm) = map { $slow{ $e->{name} } ? lowered($_, $p->{throttle}) : $_ } @$p{qw(rpm tpm)};
@@ -327,11 +348,6 @@ sub admit {
             if defined $p->{par} && $e->{par} + 1 > $p->{par};
     }
     return refuse('model_unknown', $key) if $a{flags} & 2;
-    my %had;
-    my @must = grep { !$had{$_}++ } map { my ($l, $i) = ($list->[$_]{p}, $_);
-        ($key->{p}{master} && $i ? () : @{ $l->{params} // [] }, $key->{p}{service} ? @{ $l->{sparams} // [] } : ()) } 0 .. $#$list;
-    return { code => $CODE{params}, target => join "\t", @must } if @must && join("\t", @must) ne ($a{seen} // '');
-
     my $receipt = "2\t$self->{now}\t$a{model}\n";
     my @lines;
     for my $i (0 .. $#$list) {
@@ -368,13 +384,14 @@ sub lines_of {
 
 # A receipt written without Redis names the key only: all that is left of what it belongs to.
 sub resolve {
-    my ($self, $model, $name) = @_;
+    my ($self, $model, $name, @more) = @_;
     my $key = $self->live($name) or return;
-    my $list = $self->entities($key, model => $model, any => 1);
+    my ($customer) = grep { /^customer:/ } @more;
+    my $list = $self->entities($key, model => $model, any => 1, customer => $customer // '', tags => join "\t", grep { !/^customer:/ } @more);
     my @out;
     for (@$list) {
         $self->roll($_->{e});
-        push @out, { name => $_->{e}{name}, pid => $_->{e}{pid}, bits => NOHOLD | ($_->{money} ? MONEY : 0) };
+        push @out, { name => $_->{e}{name}, pid => $_->{e}{pid}, bits => NOHOLD | ($_->{money} ? MONEY | (($_->{p}{unit} // '') eq 'ucr' ? UCR : 0) : 0) };
     }
     return @out;
 }
@@ -394,7 +411,7 @@ sub charge {
     my $receipt = $it->{receipt};
     @lines = @{ $it->{lines} } if $it->{lines};
     if (@lines && $lines[0]{bits} & LATER) {
-        @lines = $self->resolve($model, $lines[0]{name});
+        @lines = $self->resolve($model, map { $_->{name} } @lines);
         $receipt = join "\n", (split /\n/, $receipt)[0], (map { join "\t", @$_{qw(name pid bits)} } @lines), '' if @lines;
     }
     $self->{old}{ $it->{rid} } = 1 if $o{old};
