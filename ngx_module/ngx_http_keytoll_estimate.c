@@ -359,13 +359,28 @@ ngx_http_keytoll_sums(ngx_http_keytoll_ctx_t *ctx)
     most.in_tok = ctx->in_bound;
     most.out_tok = ctx->out_bound;
     most.services = 1 << s->service;
+    most.searches = s->searches;
     most.media_in = s->media_in || ctx->route.pay == KT_PAY_AUDIO;
     most.media_out = s->media_out || ctx->route.pay == KT_PAY_IMAGE
                      || ctx->route.pay == KT_PAY_SPEECH;
 
+    /* whose models search unasked */
+
+    if (s->searches == 0 && ctx->provider.len == sizeof("perplexity") - 1
+        && ngx_strncmp(ctx->provider.data, "perplexity", ctx->provider.len)
+           == 0)
+    {
+        most.searches = KT_REQ_SEARCHES;
+    }
+
     in = most;
     in.in_tok = ctx->in_typ;
     in.out_tok = 0;
+    in.searches = 0;
+
+    /* who does not say which tier gets what his account is set to */
+
+    most.services |= s->any_service ? 1 << KT_SERVICE_PRIORITY : 0;
 
     if (ctx->route.pay == KT_PAY_IMAGE && p->has_image) {
         most.images = s->n;

@@ -265,6 +265,7 @@ kt_price_most(const kt_price_t *price, const kt_price_ask_t *ask,
     kt_price_add(&s, kt_price_count(ask->images), price->image_pusd);
     kt_price_add(&s, kt_price_count(ask->chars), price->char_pusd);
     kt_price_add(&s, kt_price_count(ask->units), price->query_pusd);
+    kt_price_add(&s, kt_price_count(ask->searches), price->search_pusd);
     kt_price_add(&s, 1, price->request_pusd);
     kt_price_add(&s, (kt_price_count(ask->dur_ms)
                       * (uint64_t) price->second_pusd + KT_MS_PER_SECOND - 1)

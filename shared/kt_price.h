@@ -96,6 +96,7 @@ typedef struct {
     int64_t   dur_ms;
     int64_t   chars;
     int64_t   units;
+    int64_t   searches;
     unsigned  services;                /* bit per kt_service_t it may get   */
     unsigned  media_in:1;              /* tokens may be audio or images     */
     unsigned  media_out:1;
@@ -114,8 +115,7 @@ keytoll_rc_t kt_price_cost(const kt_price_t *price, const kt_usage_t *u,
 /*
  * The most that the asked for can cost, rounded up: each token at the dearest
  * price that it could have.  Results as above.  Never less than
- * kt_price_cost() of any usage with counts up to these, web searches apart,
- * of which nobody knows how many will be made.
+ * kt_price_cost() of any usage with counts up to these.
  */
 keytoll_rc_t kt_price_most(const kt_price_t *price, const kt_price_ask_t *ask,
     int64_t *nusd);

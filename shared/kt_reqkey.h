@@ -49,7 +49,9 @@ typedef enum {
     KT_REQKEY_DOCUMENTS,
     KT_REQKEY_TAGS,
     KT_REQKEY_LITELLM,                 /* litellm_metadata                 */
-    KT_REQKEY_SAFETY                   /* safety_identifier                */
+    KT_REQKEY_SAFETY,                  /* safety_identifier                */
+    KT_REQKEY_TOOLS,
+    KT_REQKEY_SEARCH                   /* of the web, by the provider      */
 } kt_reqkey_id_t;
 
 

@@ -211,6 +211,11 @@ kt_rs_key(kt_rs_t *s, const unsigned char *p)
         return;
     }
 
+    if (s->key->id == KT_REQKEY_TOOLS && s->depth == KT_RS_TOOL) {
+        kt_rs_tool_key(s, span);
+        return;
+    }
+
     if (s->key->flags & KT_REQKEY_TEXT) {
         s->type_key = 0;
         s->media_key = 0;
@@ -238,6 +243,13 @@ kt_rs_end(kt_rs_t *s, int empty)
 
     if (s->depth == 0) {
         s->out->empty = (empty != 0);
+        return;
+    }
+
+    if (s->depth == KT_RS_TOOL - 1 && s->key
+        && s->key->id == KT_REQKEY_TOOLS)
+    {
+        kt_rs_tool_end(s);
         return;
     }
 

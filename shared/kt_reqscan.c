@@ -253,6 +253,7 @@ kt_reqscan(const unsigned char *p, size_t len, kt_reqscan_t *out)
     out->max_tok = -1;
     out->n = 1;
     out->text_bytes = 3;
+    out->any_service = 1;
 
     memset(&s, 0, sizeof(kt_rs_t));
     s.start = p;
@@ -260,6 +261,7 @@ kt_reqscan(const unsigned char *p, size_t len, kt_reqscan_t *out)
     s.end = p + len;
     s.out = out;
     s.rc = KT_OK;
+    s.tool_uses = -1;
 
     kt_rs_space(&s);
 

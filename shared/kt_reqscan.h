@@ -18,6 +18,7 @@
 #define KT_REQ_WORD      24            /* decoded size or quality, NUL added */
 #define KT_REQ_MAXTOK    ((int64_t) 1 << 31)
 #define KT_REQ_MAXN      1024
+#define KT_REQ_SEARCHES  64            /* of a search without "max_uses"    */
 
 
 typedef enum {
@@ -75,8 +76,10 @@ typedef struct {
     int64_t       docs;                /* elements of a "documents" array   */
     int64_t       file_bytes;          /* of multipart files                */
     int64_t       chars;               /* characters of an "input" string   */
+    int64_t       searches;            /* of the web, at most               */
     kt_span_t     gen_cap;             /* generationConfig.maxOutputTokens  */
     kt_service_t  service;             /* service_tier                      */
+    unsigned      any_service:1;       /* ... is for the provider to choose */
     char          size[KT_REQ_WORD];   /* NUL terminated, "" when absent    */
     char          quality[KT_REQ_WORD];
 
@@ -86,7 +89,7 @@ typedef struct {
 
     unsigned      stream:1;
     unsigned      background:1;        /* answered before it is done        */
-    unsigned      remote:1;            /* refers to text kept elsewhere     */
+    unsigned      remote:1;            /* reads text that is not in it      */
     unsigned      media_in:1;          /* audio or images within the text   */
     unsigned      media_out:1;         /* asks for audio or images          */
     unsigned      empty:1;             /* the body is {}                    */
@@ -112,8 +115,12 @@ typedef struct {
  * are null: one model is priced and asked for.
  *
  * max_tok, n: those of generationConfig count as well.  remote: one of
- * previous_response_id, conversation, cachedContent is not null, or a part
- * names a file or a video by id or address.
+ * previous_response_id, conversation, cachedContent, mcp_servers is not null, a
+ * part names a file or a video by id or address, or the provider runs a tool
+ * that reads for the model.  searches: the max_uses of each tool that searches
+ * the web, KT_REQ_SEARCHES where there is none or more, or for
+ * web_search_options and search_parameters.  any_service: service_tier is
+ * absent, null or "auto".
  *
  * text_bytes: bytes inside the quotes of all string values under messages,
  * input, prompt, suffix, system, instructions, contents, systemInstruction,

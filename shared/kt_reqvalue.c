@@ -290,6 +290,7 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
     case KT_REQKEY_SERVICE:
         kt_rs_word(s, type, span, word);
         s->out->service = kt_usage_service(word, strlen(word));
+        s->out->any_service = word[0] == '\0' || strcmp(word, "auto") == 0;
         break;
 
     case KT_REQKEY_SIZE:
@@ -302,6 +303,14 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
 
     case KT_REQKEY_REMOTE:
         s->out->remote |= type != KT_RS_NULL;
+        break;
+
+    case KT_REQKEY_SEARCH:
+        if (type != KT_RS_NULL) {
+            s->out->searches += KT_REQ_SEARCHES;
+            s->out->remote = 1;
+        }
+
         break;
 
     case KT_REQKEY_MEDIA:
@@ -557,6 +566,9 @@ kt_rs_value(kt_rs_t *s, kt_rs_type_t type, const unsigned char *p)
                && s->depth == 2 && !(s->is_obj & 2))
     {
         kt_rs_tag(s, span);
+
+    } else if (s->key->id == KT_REQKEY_TOOLS && s->depth == KT_RS_TOOL) {
+        kt_rs_tool_value(s, type, span);
     }
 
     if (s->key->flags & KT_REQKEY_TEXT) {

@@ -3,6 +3,7 @@
 
 use strict;
 use warnings;
+use POSIX ();
 use Test::More;
 use Keytoll::Test;
 
@@ -65,6 +66,24 @@ for my $name (sort keys %shape) {
             like($plain, qr/\[DONE\]/, '... to its end');
         }
     }
+}
+
+# the other routes: as they are, cut, compressed, and told twice
+for my $c (['completions', '/v1/completions', { model => 'gpt', prompt => 'hi' }], ['completions stream', '/v1/completions', { model => 'gpt', prompt => 'hi', stream => $T }],
+    ['embeddings', '/v1/embeddings', { model => 'gpt', input => 'hi' }], ['moderations', '/v1/moderations', { model => 'gpt', input => 'hi' }],
+    ['rerank', '/v1/rerank', { model => 'gpt', query => 'hi', documents => ['a', 'b'] }], ['images', '/v1/images/generations', { model => 'gpt', prompt => 'a cat' }],
+    ['count_tokens', '/v1/messages/count_tokens', { model => 'claude', messages => $text }]) {
+    my ($name, $path, $body) = @$c;
+    my $r = call($path, $body, @u);
+    is($r->{status}, 200, $name) or diag $r->{body};
+    my %plain = %{ last_event() };
+    for my $how ([split => 'x-mock-split', 1], [gzip => 'x-mock-encoding', 'gzip'], ['gzip, split' => 'x-mock-encoding', 'gzip', 'x-mock-split', 1], [twice => 'x-mock-usage-twice', 1]) {
+        my ($what, @h) = @$how;
+        call($path, $body, @u, @h);
+        my $e = last_event();
+        is_deeply([@$e{qw(cost in out cr est)}], [@plain{qw(cost in out cr est)}], "... $what: the same");
+    }
+    cmp_ok($plain{cost}, $name eq 'count_tokens' ? '==' : '>', 0, '... its cost');
 }
 
 # what the provider is asked for
@@ -138,4 +157,36 @@ ok($g->settled, 'settles');
 my $sum = 0;
 $sum += $_->[0]{cost} for $g->events;
 is($g->state($key)->{used}, $sum, 'used is the sum of the ledger');
+
+# what is held is never less than what such an answer may cost
+sub held {
+    my ($path, $body, @headers) = @_;
+    my $k = $g->key(strict => $T, limit => usd(1000));
+    my $pid = fork // die;
+    if (!$pid) {
+        http_call($g->{port}[0], 'POST', $path, ['Authorization', "Bearer $k", 'x-mock-delay-ms', 300, @headers], $Keytoll::Test::JSON->encode($body));
+        POSIX::_exit(0);
+    }
+    my $held;
+    soon { $held = $g->state($k)->{held} } 3, 'it runs';
+    waitpid $pid, 0;
+    $g->settled;
+    return ($held, $g->state($k)->{used});
+}
+for my $c ([5, { type => 'web_search_20250305', name => 'web_search', max_uses => 5 }, 5], ['any number of', { type => 'web_search_20250305', name => 'web_search' }, 64]) {
+    my ($held, $used) = held('/v1/messages', { %{ $shape{messages}[1] }, max_tokens => 7, tools => [$c->[1]] },
+        'x-mock-usage', qq({"input_tokens":10000,"output_tokens":7,"server_tool_use":{"web_search_requests":$c->[2]}}));
+    cmp_ok($used, '>=', $c->[2] * 10_000_000, "$c->[0] searches are paid for");
+    cmp_ok($held, '>=', $used, "$c->[0] searches, and what they find, are held");
+}
+my ($held, $used) = held($shape{messages}[0], { %{ $shape{messages}[1] }, max_tokens => 7, tools => [{ name => 'web_search', input_schema => {} }] });
+cmp_ok($held, '<', 10_000_000, 'a search that the client makes is none');
+my %tiers = (absent => [], auto => ['auto'], default => ['default']);
+for my $tier (sort keys %tiers) {
+    ($held, $used) = held('/v1/chat/completions', { %$chat, max_tokens => 7, (map { (service_tier => $_) } @{ $tiers{$tier} }) }, 'x-mock-prompt-tokens', 1, 'x-mock-completion-tokens', 7, 'x-mock-tier', $tier eq 'default' ? 'default' : 'priority');
+    $tiers{$tier} = $held;
+    cmp_ok($held, '>=', $used, "tier $tier: enough is held");
+}
+is($tiers{absent}, $tiers{auto}, 'who names no tier may get any');
+is($tiers{absent}, 2 * $tiers{default}, 'who names the default pays no more');
 $g->finish;

@@ -26,6 +26,67 @@ is_span(const char *text, kt_span_t span, const char *want, const char *name)
 }
 
 
+/* Tools that the provider runs: what they read, how often they search. */
+
+static void
+tools(void)
+{
+    size_t  i;
+    char    name[192];
+
+    static const struct {
+        int64_t      searches;
+        int          remote;
+        const char  *text;
+    } t[] = {
+        { 0, 0, "{\"tools\":[]}" },
+        { 0, 0, "{\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"web_search\"}}]}" },
+        { 0, 0, "{\"tools\":[{\"type\":\"function\",\"name\":\"web_search\",\"max_uses\":3}]}" },
+        { 0, 0, "{\"tools\":[{\"name\":\"a\",\"input_schema\":{\"type\":\"web_search\",\"google_search\":1}}]}" },
+        { 5, 1, "{\"tools\":[{\"type\":\"web_search_20250305\",\"name\":\"web_search\",\"max_uses\":5}]}" },
+        { 5, 1, "{\"tools\":[{\"max_uses\":5,\"type\":\"web_search_20250305\"},{\"type\":\"function\"}]}" },
+        { 7, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":5},{\"type\":\"web_search\",\"max_uses\":2}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search_preview\"}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":null}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":-1}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":1e9}]}" },
+        { 9, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":2,\"max_uses\":9}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":2,\"Max_Uses\":3}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"web_search\",\"max_uses\":2,\"max\\u005fuses\":3}]}" },
+        { 64, 1, "{\"tools\":[{\"type\":\"\\u0077eb_search\"}]}" },
+        { 64, 1, "{\"tools\":[{\"Type\":\"Web_Search\"}]}" },
+        { 64, 1, "{\"Tools\":[{\"type\":\"web_search\"}]}" },
+        { 64, 1, "{\"tools\":[{\"google_search\":{}}]}" },
+        { 64, 1, "{\"tools\":[{\"googleSearchRetrieval\":{}},{\"functionDeclarations\":[]}]}" },
+        { 128, 1, "{\"tools\":[{\"googleSearch\":{}},{\"enterprise_web_search\":{}}]}" },
+        { 64, 1, "{\"tools\":[],\"web_search_options\":{}}" },
+        { 64, 1, "{\"search_parameters\":{\"mode\":\"auto\"}}" },
+        { 0, 0, "{\"web_search_options\":null}" },
+        { 0, 1, "{\"tools\":[{\"type\":\"file_search\"}]}" },
+        { 0, 1, "{\"tools\":[{\"type\":\"mcp\",\"server_url\":\"x\"}]}" },
+        { 0, 1, "{\"tools\":[{\"codeExecution\":{}}]}" },
+        { 0, 1, "{\"mcp_servers\":[]}" },
+        { 0, 0, "{\"tools\":[{\"type\":\"computer_20250124\"},{\"type\":\"bash_20250124\"}]}" },
+        { 0, 0, "{\"tools\":{\"type\":1},\"x\":[{\"type\":\"web_search\"}]}" }
+    };
+
+    for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        (void) snprintf(name, sizeof(name), "tools: %.160s", t[i].text);
+        ok(scan(t[i].text) == KT_OK && r.searches == t[i].searches
+           && r.remote == (unsigned) t[i].remote, name);
+    }
+
+    scan("{}");
+    ok(r.any_service, "no tier is any tier");
+    scan("{\"service_tier\":\"auto\"}");
+    ok(r.any_service, "so is \"auto\"");
+    scan("{\"service_tier\":null}");
+    ok(r.any_service, "and null");
+    scan("{\"service_tier\":\"default\"}");
+    ok(!r.any_service, "\"default\" is one");
+}
+
+
 static void
 strictness(void)
 {
@@ -451,6 +512,7 @@ int
 main(void)
 {
     strictness();
+    tools();
     depth();
     refusals();
     fields();
