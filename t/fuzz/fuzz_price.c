@@ -61,7 +61,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     price.ii_pusd = v[14];
     price.io_pusd = v[15];
     price.image_pusd = price.char_pusd = price.query_pusd = v[16];
-    price.second_pusd = price.request_pusd = v[17];
+    price.second_pusd = price.request_pusd = price.search_pusd = v[17];
     price.ntiers = (unsigned) v[10] >> 8 & 7;
     price.tier[0] = (kt_price_tier_t) { v[18], v[0], v[3], v[1], v[2], v[4],
                                         v[12] };
@@ -79,6 +79,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     u.units = v[25];
     u.images = v[26];
     u.chars = v[27];
+    u.searches = v[26];
 
     rc = kt_price_cost(&price, &u, &cost);
     must(cost >= 0 && (rc == KT_OK || cost == INT64_MAX));
@@ -89,6 +90,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     ask.images = u.images;
     ask.chars = u.chars;
     ask.units = u.units;
+    ask.searches = u.searches;
     ask.dur_ms = u.dur_ms;
     ask.services = 1u << u.service;
     ask.media_in = 1;
