@@ -250,23 +250,14 @@ budget_link(req_t *r, rowset_t *rs, const char *ent, const char *current)
 }
 
 
-int
-budget_models(req_t *r, const char *id)
+/* Clears res, rows of an entity and what its meters are made of.  NULL: -1. */
+
+static int
+budget_meters(req_t *r, PGresult *res)
 {
     int          i, rc;
     jv_t        *row;
-    PGresult    *res;
     const char  *err;
-
-    res = tx_q(r, "SELECT x.ent, json_build_object('model_max_budget',"
-               " coalesce(nullif(x.own, '{}'), b.model_max_budget), 'metadata', x.meta,"
-               " 'budget_limits', x.windows) FROM (SELECT ent, budget_id, model_max_budget"
-               " AS own, metadata AS meta, budget_limits AS windows FROM keys UNION ALL"
-               " SELECT ent, budget_id, '{}', metadata, '[]' FROM organizations UNION ALL"
-               " SELECT ent, budget_id, '{}', '{}', '[]' FROM customers UNION ALL"
-               " SELECT ent, budget_id, '{}', '{}', '[]' FROM tags) x JOIN budgets b"
-               " USING (budget_id) WHERE b.budget_id = $1 AND (b.model_max_budget <> '{}'"
-               " OR EXISTS (SELECT 1 FROM submeters WHERE owner = x.ent))", id);
 
     if (res == NULL) {
         return -1;
@@ -281,6 +272,33 @@ budget_models(req_t *r, const char *id)
     PQclear(res);
 
     return rc;
+}
+
+
+int
+budget_models(req_t *r, const char *id)
+{
+    return budget_meters(r, tx_q(r, "SELECT x.ent, json_build_object('model_max_budget',"
+               " coalesce(nullif(x.own, '{}'), b.model_max_budget), 'metadata', x.meta,"
+               " 'budget_limits', x.windows) FROM (SELECT ent, budget_id, model_max_budget"
+               " AS own, metadata AS meta, budget_limits AS windows FROM keys UNION ALL"
+               " SELECT ent, budget_id, '{}', metadata, '[]' FROM organizations UNION ALL"
+               " SELECT ent, budget_id, '{}', '{}', '[]' FROM customers UNION ALL"
+               " SELECT ent, budget_id, '{}', '{}', '[]' FROM customer_default UNION ALL"
+               " SELECT ent, budget_id, '{}', '{}', '[]' FROM tags) x JOIN budgets b"
+               " USING (budget_id) WHERE b.budget_id = $1 AND (b.model_max_budget <> '{}'"
+               " OR EXISTS (SELECT 1 FROM submeters WHERE owner = x.ent))", id));
+}
+
+
+int
+budget_default(req_t *r, int other)
+{
+    return budget_meters(r, tx_q(r, "SELECT d.ent, json_build_object('model_max_budget',"
+               " coalesce(b.model_max_budget, '{}')) FROM customer_default d LEFT JOIN"
+               " budgets b USING (budget_id) WHERE $1::boolean OR (b.model_max_budget <>"
+               " '{}' AND NOT EXISTS (SELECT 1 FROM submeters WHERE owner = d.ent))",
+               other ? "true" : "false"));
 }
 
 

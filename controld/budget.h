@@ -39,5 +39,11 @@ int budget_link(req_t *r, rowset_t *rs, const char *ent, const char *current);
  */
 int budget_models(req_t *r, const char *id);
 
+/*
+ * Model limits of the default of end users when its budget is another, or has some and it
+ * has none.  0, or -1 after answering.
+ */
+int budget_default(req_t *r, int other);
+
 
 #endif

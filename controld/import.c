@@ -299,13 +299,7 @@ import_batch(import_t *im, const step_t *s, PGresult *rows, const char *last)
     PGresult    *res;
     const char  *json;
 
-    memset(&r, 0, sizeof(r));
-    arena_init(&r.a);
-    buf_init(&r.out, &r.a);
-    r.master = 1;
-    r.role = ROLE_ADMIN;
-    r.err_type = "internal_server_error";
-    r.touch_end = &r.touched;
+    tx_own(&r);
     rc = -1;
 
     json = import_rows(&r.a, rows);

@@ -1,10 +1,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "budget.h"
 #include "conf.h"
 #include "db.h"
 #include "kt_duration.h"
 #include "setup.h"
+#include "tx.h"
 #include "util.h"
 
 
@@ -70,8 +72,10 @@ setup_global(arena_t *a)
 /* What end users without a budget of their own have. */
 
 static int
-setup_customers(arena_t *a)
+setup_default(req_t *r)
 {
+    int          other;
+    PGresult    *res;
     const char  *id;
 
     id = conf.customer_budget;
@@ -83,7 +87,7 @@ setup_customers(arena_t *a)
                 " $2) ON CONFLICT (budget_id) DO UPDATE SET max_budget_nusd ="
                 " EXCLUDED.max_budget_nusd WHERE budgets.max_budget_nusd IS DISTINCT"
                 " FROM EXCLUDED.max_budget_nusd", id,
-                arena_printf(a, "%" PRId64, conf.customer_nusd))))
+                arena_printf(&r->a, "%" PRId64, conf.customer_nusd))))
         {
             return -1;
         }
@@ -93,9 +97,39 @@ setup_customers(arena_t *a)
         return db_done(db_q0("DELETE FROM customer_default")) ? 0 : -1;
     }
 
-    return db_done(db_q("INSERT INTO customer_default (budget_id) VALUES ($1) ON"
-        " CONFLICT (ent) DO UPDATE SET budget_id = EXCLUDED.budget_id WHERE"
-        " customer_default.budget_id <> EXCLUDED.budget_id", id)) ? 0 : -1;
+    res = tx_q(r, "INSERT INTO customer_default (budget_id) VALUES ($1) ON CONFLICT"
+               " (ent) DO UPDATE SET budget_id = EXCLUDED.budget_id WHERE"
+               " customer_default.budget_id <> EXCLUDED.budget_id RETURNING ent", id);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    other = PQntuples(res);
+    PQclear(res);
+
+    return budget_default(r, other);
+}
+
+
+/* The outbox tells Redis of it, which need not be there yet. */
+
+static int
+setup_customers(void)
+{
+    int    rc;
+    req_t  r;
+
+    tx_own(&r);
+    rc = tx_begin(&r) == 0 && setup_default(&r) == 0 && db_commit() == 0 ? 0 : -1;
+
+    if (rc) {
+        db_rollback();
+    }
+
+    arena_free(&r.a);
+
+    return rc;
 }
 
 
@@ -132,7 +166,7 @@ setup_run(void)
 
     arena_init(&a);
     rc = setup_global(&a) == 0 && setup_master() == 0
-         && setup_customers(&a) == 0 && setup_groups(&a) == 0 ? 0 : -1;
+         && setup_customers() == 0 && setup_groups(&a) == 0 ? 0 : -1;
     arena_free(&a);
     db_close();
 

@@ -12,6 +12,19 @@
 #define TX_PUSH_MAX  1000          /* entities that one call pushes itself      */
 
 
+void
+tx_own(req_t *r)
+{
+    memset(r, 0, sizeof(*r));
+    arena_init(&r->a);
+    buf_init(&r->out, &r->a);
+    r->master = 1;
+    r->role = ROLE_ADMIN;
+    r->err_type = "internal_server_error";
+    r->touch_end = &r->touched;
+}
+
+
 int
 tx_begin(req_t *r)
 {

@@ -9,6 +9,9 @@
 #include "http.h"
 
 
+/* A request of the daemon's own, with all rights; its arena is the caller's to free. */
+void tx_own(req_t *r);
+
 /* -1 (and an answer) when the database is gone. */
 int tx_begin(req_t *r);
 

@@ -243,7 +243,7 @@ local function gather_more(b, list, r)
         end
         for _, s in ipairs(e.p.sub or {}) do
             if s.m == r.model then
-                extra[#extra + 1], money[#extra + 1] = s.e, e.money
+                extra[#extra + 1], money[#extra + 1] = as_for(e.name, s.e), e.money
             end
         end
     end
@@ -349,6 +349,12 @@ local function check_access(list, r, now_ms, path)
 end
 
 
+-- The master key spends nobody's budget but that of the end user it names.
+local function exempt(g, e)
+    return g.master and sub(e.name, 1, 9) ~= "customer:"
+end
+
+
 local function check_money(list, g, r, now_s, now_ms)
     for i = 1, #list do
         local e = list[i]
@@ -357,7 +363,7 @@ local function check_money(list, g, r, now_s, now_ms)
             roll(e, now_s)
         end
         e.nh, e.slow = false, false
-        if e.money and p.lh and not g.free and not (g.master and p.t ~= "customer") then
+        if e.money and p.lh and not g.free and not exempt(g, e) then
             local code, h, l, bit
             if g.unpriced then
                 return refuse(UNPRICED, e, now_ms)

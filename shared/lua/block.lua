@@ -128,14 +128,3 @@ local function take_block(b, g, list)
 end
 
 
--- How long, ms, a block may still be used that relies on one of these.
-local function blocks_last(pre, names)
-    local last = 0
-    for _, name in ipairs(names) do
-        last = max(last, call("PTTL", pre .. "b:"
-                                      .. (name == DEFAULT and "*" or name)))
-    end
-    return last
-end
-
-

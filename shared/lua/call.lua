@@ -41,8 +41,7 @@ local function admit_group(b, g, key)
         for _, e in ipairs(list) do
             local p = e.p
             must = must or p.params or p.sparams
-            e.rated = (p.rpm or p.tpm or p.par)
-                      and not (g.master and p.t ~= "customer")
+            e.rated = (p.rpm or p.tpm or p.par) and not exempt(g, e)
         end
         g.must = must and params_of(list, g)
         if #todo > 0 then

@@ -148,18 +148,31 @@ local function end_of(p, base, at_s)
 end
 
 
--- Whoever follows it is not known by name: a change of it is one of all.
+-- What end users have by default, they themselves and for models: whoever
+-- follows it has a meter like each of its meters.
 local DEFAULT = "default:customer"
 
--- An end user that no policy is known of has the default one, if there is any:
--- counters from nothing, or from c, in the period of the default.  nil without
--- a default.
+-- A name, or a meter's, as it is for the end user `who` that follows the default;
+-- without him for all, who are not known by name.
+local function as_for(who, name)
+    if sub(name, 1, #DEFAULT) ~= DEFAULT then
+        return name
+    end
+    return who and who .. sub(name, #DEFAULT + 1) or "*"
+end
+
+
+-- An end user that no policy is known of, or his meter, has the default one, if
+-- there is any: counters from nothing, or from c, in the period of the default.
+-- nil without a default.
 local function stranger(pre, name, c, now_s)
-    if sub(name, 1, 9) ~= "customer:" or find(name, "~", 10, true) then
+    if sub(name, 1, 9) ~= "customer:" then
         return nil
     end
-    local got = call("MGET", pre .. "e:" .. DEFAULT, pre .. "c:" .. DEFAULT)
-    local d = got[1] and load(DEFAULT, got[1], got[2])
+    local at = find(name, "~", 10, true)
+    local like = at and DEFAULT .. sub(name, at) or DEFAULT
+    local got = call("MGET", pre .. "e:" .. like, pre .. "c:" .. like)
+    local d = got[1] and load(like, got[1], got[2])
     if not d or d.p.gone then
         return nil
     end

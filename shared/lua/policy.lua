@@ -68,9 +68,15 @@ local function change(e, p, per, now_s, pre)
 end
 
 
--- Behind the answers, if blocks rely on what changed: how many ms longer.
-local function with_wait(pre, names, out)
-    local ms = blocks_last(pre, names)
+-- Tells of what changed, of "*" alone if that is among it.  Behind the answers, if
+-- blocks rely on it: how many ms longer they may be used.
+local function told(pre, names, out)
+    local ms, all = 0, nil
+    for _, name in ipairs(names) do
+        ms = max(ms, call("PTTL", pre .. "b:" .. name))
+        all = all or name == "*" and { name }
+    end
+    announce(pre, all or names)
     if ms > 0 then
         out[#out + 1] = ms
     end
@@ -107,13 +113,11 @@ local function kt_policy_set(keys, a)
             call("MSET", pre .. "e:" .. name, bytes, pre .. "c:" .. name,
                  dump(e))
             save_window(e, pre)
-            changed[#changed + 1] = name
-            if name == DEFAULT then announce(pre, { "*" }) end
+            changed[#changed + 1] = as_for(nil, name)
             out[#out + 1] = "ok"
         end
     end
-    announce(pre, changed)
-    return with_wait(pre, changed, out)
+    return told(pre, changed, out)
 end
 
 
@@ -130,12 +134,11 @@ local function kt_policy_del(keys, a)
             call("SET", pre .. "e:" .. name,
                  cmsgpack.pack({ v = v, gone = true }), "EX", 86400)
             call("DEL", pre .. "c:" .. name, pre .. "w:" .. name)
-            announce(pre, { name == DEFAULT and "*" or name })
-            changed[#changed + 1] = name
+            changed[#changed + 1] = as_for(nil, name)
             out[#out + 1] = "ok"
         end
     end
-    return with_wait(pre, changed, out)
+    return told(pre, changed, out)
 end
 
 

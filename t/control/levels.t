@@ -1,6 +1,7 @@
 # The decision table from rows: worlds of t/lib/Keytoll/Levels.pm as rows of PostgreSQL,
 # compiled by the daemon, then one admission each, compared with the oracle.  Limits sit
-# where the product keeps them: on the row, or on a linked budget that fills it.
+# where the product keeps them: on the row, or on a linked budget that fills it.  Some end
+# users have no budget of their own, but the default one; those who used nothing yet, no row.
 #
 # KEYTOLL_SEED=n repeats a run.
 
@@ -66,17 +67,25 @@ sub rows {
     add(keys => token => $w->{token}, budget_enforcement => mode($lv->{key}), $models->('key'), %{ $own{$kind} },
         $linked ? (budget_id => budget($lv->{key})) : limits($lv->{key}));
     add($_->[0] => $_->[1] => $_->[2], budget_enforcement => mode($lv->{ $_->[3] }), budget_id => budget($lv->{ $_->[3] }))
-        for ([customers => user_id => "c$id", 'customer'], [tags => tag_name => "g$id", 'tag']);
+        for ($w->{stranger} ? () : [customers => user_id => "c$id", 'customer'], [tags => tag_name => "g$id", 'tag']);
     submeter($e{$_->[0]}, $e{ $_->[1] }, $_->[2], $lv->{ $_->[0] }) for [qw(kwin key window)], [qw(kmodel key model)], [qw(twin team window)], [qw(tmodel team model)],
-        [qw(omodel org model)], [qw(umodel user model)], [qw(cmodel customer model)];
+        [qw(omodel org model)], [qw(umodel user model)], $w->{stranger} ? () : [qw(cmodel customer model)];
+    used($e{cmodel}, $lv->{cmodel}) if $w->{stranger};
+    add(meters => ent => $e{customer}, period_id => 0) if $w->{stranger} && $lv->{cmodel}{used} && !$lv->{customer}{used};
     used($e{$_}, $lv->{$_}) for grep { !/^(?:[kt]win|[ktouc]model|urates|global)$/ && ($_ ne 'member' || $kind eq 'member') && ($_ ne 'omember' || $acts{$kind}) } @Keytoll::Levels::LEVELS;
 }
+
+my %default = (limit => 1000, strict => JSON::PP::true);
+add(budgets => budget_id => 'default', budget_enforcement => 'strict', limits(\%default));
+add(customer_default => budget_id => 'default');
+submeter('default:customer~m~m1', 'default:customer', 'model', \%default);
 
 my @kinds = grep { $_ ne 'master' } @Keytoll::Levels::KINDS;
 for my $i (1 .. $N) {
     my $what = $i % 3 ? 'money' : 'rate';
-    my @levels = grep { !/^(?:global|[ouc]model)$/ } $what eq 'money' ? Keytoll::Levels::money_levels() : Keytoll::Levels::rate_levels();
-    my $w = Keytoll::Levels::world($i, $kinds[$i % 4], $what, map { rand() < 0.35 ? ($_ => 1) : () } @levels);
+    my @levels = grep { $_ ne 'global' } $what eq 'money' ? Keytoll::Levels::money_levels() : Keytoll::Levels::rate_levels();
+    my $w = Keytoll::Levels::world($i, $kinds[$i % 4], $what, map { rand() < ($_ =~ /^[ouc]model$/ ? 0.2 : 0.35) ? ($_ => 1) : () } @levels);
+    $_ = { %default, used => $what eq 'money' && $_->{used} || 0 } for $w->{stranger} ? @{ $w->{level} }{qw(customer cmodel)} : ();
     $w->{token} = sprintf '%064x', $i + 0xabc0000;
     rows($w);
     push @worlds, $w;
@@ -97,12 +106,14 @@ for my $w (@worlds) {
     my $code = Keytoll::Model::name($got->{code});
     my $ent = $want->{level} ? Keytoll::Levels::ent($w, $want->{level}) : '';
     $count{"$want->{code} " . ($want->{level} // '')}++;
+    $count{"$want->{code} stranger $want->{level}"}++ if $w->{stranger} && ($want->{level} // '') =~ /^c(?:ustomer|model)$/;
     next if $code eq $want->{code} && ($code eq 'admitted' || $got->{ent} eq $ent) && (!defined $want->{limit} || $got->{limit} eq $want->{limit});
     push @wrong, "$w->{id} $w->{kind}: $code " . ($got->{ent} // '') . ' limit ' . ($got->{limit} // '') . ", not $want->{code} $ent limit " . ($want->{limit} // '')
         . ' ' . JSON::PP->new->canonical->encode($w->{level});
 }
 is scalar @wrong, 0, "$N worlds agree with the table, seed $seed" or diag map { "$_\n" } @wrong[0 .. ($#wrong > 4 ? 4 : $#wrong)];
-ok $count{"budget $_"}, "a budget of $_ refused" for qw(key kwin kmodel team org tag user member omember customer twin tmodel);
+ok $count{"budget $_"}, "a budget of $_ refused" for qw(key kwin kmodel team org tag user member omember customer twin tmodel omodel umodel cmodel),
+    'stranger customer', 'stranger cmodel';
 note join ', ', map { "$_: $count{$_}" } sort keys %count;
 
 done_testing;

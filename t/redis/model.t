@@ -24,6 +24,7 @@ my @KEYS = map { "key:$TOKEN{$_}" } 1 .. 5;
 my @MODELS = qw(m1 m2 vendor/m3 a=b);
 my %CHEAP = (bound => 70, ucr => 1_000_000, est => 5, in_bound => 9, in_typ => 8, out_bound => 7, out_typ => 6);
 my @STRANGERS = map { "customer:new$_" } 1 .. 3;
+my @THEIRS = map { $_, "$_~m~m1" } @STRANGERS;
 my @BIG = (9_007_199_254_740_993, 123_456_789_012_345_678, 999_999_999, 1_000_000_000);
 
 sub one { return $_[rand @_] }
@@ -91,6 +92,7 @@ sub shape {
         $p{win} = ["$name~w~1d"] if chance(0.6);
         $p{sub} = [{ m => 'm1', e => "$name~m~m1" }] if chance(0.6);
     }
+    $p{sub} = [{ m => 'm1', e => one($name, 'default:customer') . '~m~m1' }] if $name =~ /^(?:default|customer):\w+$/ && chance(0.6);
     return \%p;
 }
 
@@ -113,7 +115,7 @@ sub state_of {
 
 sub compare_states {
     my $what = shift;
-    my @all = (@names, @STRANGERS);
+    my @all = (@names, @THEIRS);
     my $got = $r->fcall('kt_state', @all);
     for my $i (0 .. $#all) {
         is_same(state_of($got->[$i]), $m->state($all[$i]) // 'none', "$what: state of $all[$i]");
@@ -309,7 +311,7 @@ sub op_renew {
 }
 
 sub op_policy {
-    my @set = map { my $n = chance(0.5) ? one(@KEYS) : chance(0.05) ? one(@STRANGERS) : one(@names); $n => shape($n) } 1 .. one(1, 1, 3);
+    my @set = map { my $n = chance(0.5) ? one(@KEYS) : chance(0.05) ? one(@THEIRS) : one(@names); $n => shape($n) } 1 .. one(1, 1, 3);
     $set[1]{v} -= 1 + int rand 30 if chance(0.1);
     my @got = @{ $r->fcall('kt_policy_set', map { ref $_ ? $Keytoll::Test::JSON->encode($_) : $_ } @set) };
     my @want;
@@ -326,7 +328,7 @@ sub op_policy {
 }
 
 sub op_delete {
-    my $n = chance(0.1) ? one(@STRANGERS) : one(grep { $_ ne 'global' } @names);
+    my $n = chance(0.1) ? one(@THEIRS) : one(grep { $_ ne 'global' } @names);
     my $v = $ver++ - (chance(0.1) ? 40 : 0);
     is_same($r->fcall('kt_policy_del', $n, $v)->[0], $m->policy_del($n, $v), "policy del $n");
     $broken{$n} = 1 if $n =~ /^customer:/;
@@ -409,7 +411,7 @@ sub sequence {
     $m = Keytoll::Model->new(now => $s->now, gen => $s->{gen});
     (@settled, @live, %seed_used, %broken) = ();
     ($picture, $ver) = (undef, 100);
-    @names = ('global', 'default:customer', 'user:u%201', 'org:o1', 'member:t1/u2', 'customer:c1', 'tag:a', base());
+    @names = ('global', 'default:customer', 'user:u%201', 'org:o1', 'member:t1/u2', 'customer:c1', 'tag:a', base(), 'default:customer~m~m1', 'customer:c1~m~m1');
     for my $n (@names) {
         my $p = shape($n);
         is_same($r->fcall('kt_policy_set', $n, $Keytoll::Test::JSON->encode($p))->[0], $m->policy_set($n, $p), "policy set $n");

@@ -27,9 +27,14 @@ sub compare {
     my $w = shift;
     my $want = Keytoll::Levels::verdict($w);
     my %p = Keytoll::Levels::policies($w);
-    $s->{r}->fcall('kt_policy_del', 'global', $s->{ver}++);     # it starts anew in every world
+    $s->{r}->fcall('kt_policy_del', map { ($_, $s->{ver}++) } 'global', 'default:customer', 'default:customer~m~m1');     # new in every world
     $s->policy(%p);
-    my $before = $want->{code} eq 'admitted' ? undef : join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } sort keys %p;
+    for my $l ($w->{stranger} ? qw(customer cmodel) : ()) {
+        my $used = $w->{level}{$l}{used} or next;
+        $s->{r}->fcall('kt_adjust', Keytoll::Store::rid($s->now), Keytoll::Levels::ent($w, $l), $used, '{}');
+    }
+    my @all = sort keys %{ { %p, map { $_ => 1 } Keytoll::Levels::ent($w, 'customer'), Keytoll::Levels::ent($w, 'cmodel') } };
+    my $before = $want->{code} eq 'admitted' ? undef : join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } @all;
     my $got = $s->admit(Keytoll::Levels::request($w));
     my $code = Keytoll::Model::name($got->{code});
     my $ent = $want->{level} ? Keytoll::Levels::ent($w, $want->{level}) : '';
@@ -37,11 +42,12 @@ sub compare {
     push @wrong, "$w->{kind} " . $Keytoll::Test::JSON->encode($w->{level}) . ": $code " . ($got->{ent} // '') . ' limit ' . ($got->{limit} // '')
         . ", not $want->{code} $ent limit " . ($want->{limit} // '') unless $ok;
     if ($ok && defined $before) {
-        my $after = join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } sort keys %p;
+        my $after = join '|', map { join ' ', map { $_ // '' } %$_{qw(used held par rpm tpm)} } map { $s->state($_) } @all;
         push @wrong, "a refusal left a trace: $before, $after" if $before ne $after;
     }
     $s->settle({ rid => $got->{rid}, receipt => $got->{receipt}, release => 1 }) if $got->{code} == 0;
     $count{"$want->{code} " . ($want->{level} // '')}++;
+    $count{"$want->{code} stranger $want->{level}"}++ if $w->{stranger} && ($want->{level} // '') =~ /^c(?:ustomer|model)$/;
     return;
 }
 
@@ -77,6 +83,7 @@ for my $l (Keytoll::Levels::rate_levels()) {
     ok((grep { $count{"$_ $l"} } qw(rpm tpm parallel)), "a rate of $l refused");
 }
 ok($count{'admitted '}, 'and some passed');
+ok($count{"budget stranger $_"}, "the default's budget refused: $_") for qw(customer cmodel);
 ok($count{"ent_model $_"}, "the list of $_ refused") for qw(team org user member);
 note(join ', ', map { "$_: $count{$_}" } sort keys %count);
 

@@ -98,6 +98,47 @@ is(says(chat($key, { user => 'cold' })), '422 budget_exceeded', 'a default of no
 ok_post('/budget/update', { budget_id => 'everybody', max_budget => 1 });
 ok((eventually { chat($key, { user => 'cold' })->{status} == 200 } 10), 'and a refusal of one who has no row is not kept when it is raised');
 
+# its limits by model: each end user has his own, from his very first request on
+
+ok_post('/budget/update', { budget_id => 'everybody', model_max_budget => { flat => { budget_limit => 0.00006, time_period => '30d' } } });
+my @new = ('new 1', 'new/2');
+@req = map { my $u = $_; map { ['POST', '/v1/chat/completions', ['Authorization', "Bearer $key", 'Content-Type', 'application/json', 'x-mock-completion-tokens', 10, 'x-mock-delay-ms', 30],
+    $Keytoll::Test::JSON->encode({ model => 'flat', max_tokens => 10, user => $u, messages => [] })] } 1 .. 24 } @new;
+my @got = http_burst([$s->{port}, $port2], \@req);
+for my $i (0, 1) {
+    is(scalar(grep { $_->{status} == 200 } @got[24 * $i .. 24 * $i + 23]), 3, "24 first requests at once of '$new[$i]': 3 pass");
+    my $no;
+    soon { $no = chat($key, { user => $new[$i] }); says($no) eq '422 budget_exceeded' } 10, 'and then none';
+    is($no->{headers}{'x-keytoll-entity'}, ('customer:new%201~m~flat', 'customer:new%2F2~m~flat')[$i], 'by a meter of his own');
+    is(says(chat($master, { user => $new[$i] })), '422 budget_exceeded', 'with the master key too');
+    is(chat($key, { user => $new[$i], model => 'other' })->{status}, 200, 'another model is free') for 1 .. 5;
+}
+is(says(chat($key, { user => 'never seen' })), '200 ', 'who was there before has the limit from now on') for 1 .. 3;
+soon { says(chat($key, { user => 'never seen' })) eq '422 budget_exceeded' } 10, 'and no more than that';
+eventually { $s->admin(GET => "/customer/info?end_user_id=new%201")->{status} == 200 } 15;
+is(says(chat($key, { user => $_ })), '422 budget_exceeded', "'$_' is known by now, and still has no more") for @new;
+soon { $s->redis->call('EXISTS', 'kt:{0000}:e:customer:new%201~m~flat') } 10, 'with a meter that PostgreSQL knows';
+eventually { $s->redis->call('XLEN', 'kt:{0000}:s') == 0 } 15;
+my $rest;
+$s->redis->call('FLUSHALL');
+for my $u (@new, 'never seen') {
+    eventually { $rest = says(chat($key, { user => $u })); $rest !~ /^503/ } 30;
+    is($rest, '422 budget_exceeded', "'$u' has no more after a rebuild either");
+}
+ok((eventually { !grep { chat($key, { user => 'newest', model => 'other' })->{status} == 503 } 1 .. 20 } 30), 'every worker is back');
+is(chat($key, { user => 'newest' })->{status}, 200, 'one who comes after it has his own') for 1 .. 3;
+soon { says(chat($key, { user => 'newest' })) eq '422 budget_exceeded' } 10, 'of the same size';
+ok_post('/budget/update', { budget_id => 'everybody', model_max_budget => { flat => { budget_limit => 1, time_period => '30d' } } });
+is(chat($key, { user => $_ })->{status}, 200, "a higher limit binds at once: '$_'") for @new, 'newest', 'never seen';
+ok_post('/budget/update', { budget_id => 'everybody', model_max_budget => { flat => 0 } });
+is(says(chat($key, { user => $_ })), '422 budget_exceeded', "so does one of nothing: '$_'") for @new, 'newest', 'nobody yet';
+ok_post('/customer/new', { user_id => 'own plan', max_budget => 1 });
+is(chat($key, { user => 'own plan' })->{status}, 200, 'who has a budget of his own has no limit of the default');
+ok_post('/customer/update', { user_id => 'newest', max_budget => 1 });
+is(chat($key, { user => 'newest' })->{status}, 200, 'nor has who gets one');
+ok_post('/budget/update', { budget_id => 'everybody', model_max_budget => undef });
+for (@new, 'nobody yet') { my $r = chat($key, { user => $_ }); is($r->{status}, 200, "and without limits by model: '$_'") or diag explain $r->{headers} }
+
 # tags, from the header and two places of the body
 
 ok_post('/tag/new', { name => 'dear', max_budget => 0 });
@@ -168,25 +209,26 @@ is(says(chat($_, {})), '422 budget_exceeded', 'the plan has ended') for @follow;
 
 srand(my $seed = $ENV{KEYTOLL_SEED} // time % 1_000_000_000);
 my ($n, @wrong) = (0);
-my @levels = grep { !/^(?:global|kwin|twin|urates|[ouc]model)$/ } Keytoll::Levels::money_levels();
+my @levels = grep { !/^(?:global|kwin|twin|urates)$/ } Keytoll::Levels::money_levels();
 for my $i (1 .. 40) {
     my $kind = (qw(personal team member service))[$i % 4];
     my $w = Keytoll::Levels::world($i, $kind, 'money', map { rand() < 0.4 ? ($_ => 1) : () } @levels);
     for (values %{ $w->{level} }) { delete @$_{qw(deny strict)}; $_->{used} = 0; $_->{limit} = $_->{limit} && rand() < 0.8 ? 1000 : 0 if defined $_->{limit} }
     my $lv = $w->{level};
     my $usd = sub { my $l = shift; return defined $lv->{$l}{limit} ? (max_budget => $lv->{$l}{limit}) : () };
+    my $model = sub { my $l = shift; return defined $lv->{$l}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{$l}{limit} } }) : () };
     my $post = sub { my ($path, $body) = @_; my $r = $s->admin(POST => $path, $body); $r->{status} == 200 or push @wrong, "$path: $r->{raw}"; return $r->{json} };
     $post->('/organization/new', { organization_id => "o$i", organization_alias => 'o' });
     $post->('/team/new', { team_id => "t$i", organization_id => "o$i", $usd->('team'), defined $lv->{member}{limit} ? (team_member_budget => $lv->{member}{limit}) : (),
-        defined $lv->{tmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{tmodel}{limit} } }) : () });
-    $post->('/user/new', { user_id => "u$i", auto_create_key => $F, $usd->('user') });
+        $model->('tmodel') });
+    $post->('/user/new', { user_id => "u$i", auto_create_key => $F, $usd->('user'), $model->('umodel') });
     $post->('/organization/member_add', { organization_id => "o$i", member => { user_id => "u$i", role => 'internal_user' },
         defined $lv->{omember}{limit} ? (max_budget_in_organization => $lv->{omember}{limit}) : () });
-    my %org = $usd->('org');            # behind its team, which could not be given more than it
+    my %org = ($usd->('org'), $model->('omodel'));            # behind its team, which could not be given more than it
     $s->admin(PATCH => '/organization/update', { organization_id => "o$i", %org })->{status} == 200 or push @wrong, 'no /organization/update' if %org;
-    $post->('/customer/new', { user_id => "c$i", $usd->('customer'), defined $lv->{customer}{limit} ? () : (max_budget => 9) });
+    $post->('/customer/new', { user_id => "c$i", $usd->('customer'), $model->('cmodel'), defined $lv->{customer}{limit} ? () : (max_budget => 9) });
     $post->('/tag/new', { name => "g$i", $usd->('tag') });
-    my $made = $post->('/key/generate', { $usd->('key'), defined $lv->{kmodel}{limit} ? (model_max_budget => { flat => { budget_limit => $lv->{kmodel}{limit} } }) : (),
+    my $made = $post->('/key/generate', { $usd->('key'), $model->('kmodel'),
         $kind eq 'personal' ? (user_id => "u$i", organization_id => "o$i") : (team_id => "t$i"), $kind eq 'member' ? (user_id => "u$i") : () });
     $w->{token} = $made->{token};
     my $want = Keytoll::Levels::verdict($w);

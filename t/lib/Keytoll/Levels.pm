@@ -33,7 +33,7 @@ my %APPLIES = (
     global => { money => 'personal team member service', rate => 'personal team member service' },
     omodel => { money => 'personal team member service', rate => 'personal team member service' },
     umodel => { money => 'personal', rate => 'personal' },
-    cmodel => { money => 'personal team member service', rate => 'personal team member service' },
+    cmodel => { money => 'personal team member service master', rate => 'personal team member service master' },
 );
 my %ABOVE = map { $_ => 1 } qw(team kmodel tmodel omodel umodel cmodel tag customer global);     # refuse above the limit, not at it
 my %LISTS = map { $_ => 1 } qw(key team org user member);                   # have allow-lists
@@ -68,6 +68,7 @@ sub world {
     $w{level}{kwin}{strict} = $w{level}{kmodel}{strict} = $w{level}{key}{strict};
     $w{level}{twin}{strict} = $w{level}{tmodel}{strict} = $w{level}{team}{strict};
     $w{level}{ $_->[0] }{strict} = $w{level}{ $_->[1] }{strict} for ['omodel', 'org'], ['umodel', 'user'], ['cmodel', 'customer'];
+    $w{stranger} = rand() < 0.3;
     return \%w;
 }
 
@@ -107,7 +108,8 @@ sub verdict {
     return { code => 'admitted' };
 }
 
-# The world as policies of the function library.
+# The world as policies of the function library.  Of an end user who is a stranger there is
+# none, but a default like his: what he used must be told by other means.
 sub policies {
     my $w = shift;
     my ($kind, $lv, $T) = ($w->{kind}, $w->{level}, JSON::PP::true());
@@ -140,6 +142,14 @@ sub policies {
     if ($kind ne 'master') { ($key->{win}, $key->{sub}) = ([ent($w, 'kwin')], $sub[0]) }
     ($team->{win}, $team->{sub}) = ([ent($w, 'twin')], $sub[1]);
     ($out{$o}{sub}, $user->{sub}, $out{ ent($w, 'customer') }{sub}) = @sub[2 .. 4];
+    if ($w->{stranger}) {
+        my $c = ent($w, 'customer');
+        for my $p (delete @out{ $c, "$c~m~m1" }) {
+            delete $p->{used};
+            $_->{e} =~ s/^\Q$c\E/default:customer/ for @{ $p->{sub} // [] };
+            $out{ $p->{t} eq 'model' ? 'default:customer~m~m1' : 'default:customer' } = $p;
+        }
+    }
     return (%out, ent($w, 'key') => $key, $t => $team, $u => $user);
 }
 

@@ -94,7 +94,7 @@ sub policy_set {
         $s = $self->{strange}{$name} if !$s || $s->{gone};
         delete $self->{strange}{$name};
         delete $s->{strange};
-        $s->{p} = $p if !$self->live('default:customer');
+        $s->{p} = $p if !$self->live(like_of($name));
         $e = $self->{ent}{$name} = $s;
     }
     if (!$e || $e->{gone}) {
@@ -132,12 +132,15 @@ sub keep {
     $self->{strange}{ $e->{name} } = $e if $e->{strange};
 }
 
+# Of whom an end user without a policy is one, or of whose meter his.
+sub like_of { return $_[0] =~ s/^customer:[^~]*/default:customer/r }
+
 # An end user without a policy has the default one, in its running period.
 sub known {
     my ($self, $name) = @_;
     my $e = $self->{ent}{$name};
     return $e if $e && !$e->{gone} || $name !~ /^customer:/;
-    my $d = $self->live('default:customer') or return $e;
+    my $d = $self->live(like_of($name)) or return $e;
     $self->roll($d);
     if (my $s = $self->{strange}{$name} && { %{ $self->{strange}{$name} } }) {
         $s->{p} = $d->{p};
@@ -199,8 +202,8 @@ sub entities {
         }
     }
     for my $l (@list[1 .. $#list]) {
-        for my $n ($extra->($l->{p})) {
-            my $e = $self->{ent}{$n};
+        for my $n (map { s/^default:customer/$l->{e}{name}/r } $extra->($l->{p})) {
+            my $e = $self->known($n);
             return refuse('missing', { name => $n }) unless $e || $a{any};
             push @deep, { e => $e, p => $e->{p}, money => $l->{money} } if $e && !$e->{gone};
         }
@@ -298,13 +301,13 @@ sub admit {
     return $may if $may && !$before;
 
     my $falls = !($a{flags} & 64) && ($key->{p}{falls} // {})->{ $a{model} };
-    my $exempt = sub { $key->{p}{master} && $_[0]{t} ne 'customer' };
+    my $exempt = sub { $key->{p}{master} && $_[0]{name} !~ /^customer:/ };
     my (@hold, @bit, %slow);
     for my $i (0 .. $#$list) {
         my ($e, $p) = @{ $list->[$i] }{qw(e p)};
         next if $before && !$before->($e);
         $self->roll($e);
-        next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($p);
+        next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($e);
         return $may // refuse('unpriced', $e) if $a{flags} & 4;
         my $need = ($p->{unit} // '') eq 'ucr' ? $a{ucr} : $a{bound};
         (my $no, $hold[$i], $bit[$i]) = money($e, $need);
@@ -328,7 +331,7 @@ sub admit {
     my $order = sub { my ($n, $t) = ($_[0]{e}{name}, $_[0]{p}{t}); return $t eq 'model' && $n =~ /^org:/ ? 9 : $RATES{$t} // 12 };
     for my $l (sort { $order->($a) <=> $order->($b) || $at{ $a->{e}{name} } <=> $at{ $b->{e}{name} } } @$list) {
         my ($e, $p) = @$l{qw(e p)};
-        next if $exempt->($p);
+        next if $exempt->($e);
         my ($rpm, $tpm) = map { $slow{ $e->{name} } ? lowered($_, $p->{throttle}) : $_ } @$p{qw(rpm tpm)};
         my $sooner = sub {
             my $left = $e->{end} * 1000 - $self->{now};
@@ -353,7 +356,7 @@ sub admit {
     for my $i (0 .. $#$list) {
         my ($e, $p) = @{ $list->[$i] }{qw(e p)};
         my ($bits, $tok) = (0, 0);
-        unless ($exempt->($p)) {
+        unless ($exempt->($e)) {
             if (defined $p->{rpm}) { $bits |= RPM; $e->{rpm}{ $self->sec }++ }
             if (defined $p->{tpm}) { $bits |= TPM | { input => IN, output => OUT, total => 0 }->{ $p->{tpm_type} // 'total' }; $e->{tpm}{ $self->sec } += $tok = tokens($p, \%a) }
             if (defined $p->{par}) { $bits |= PAR; $e->{par}++ }
