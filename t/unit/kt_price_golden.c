@@ -207,7 +207,7 @@ costs(char *row)
 {
     int          i, high;
     size_t       k;
-    char        *json, *full, *want;
+    char        *json, *full, *want, name[64];
     int64_t      nusd;
     kt_price_t   p[2];
 
@@ -232,7 +232,8 @@ costs(char *row)
                 continue;
             }
 
-            is_int(nusd, strtoll(want, NULL, 10), by[i]);
+            snprintf(name, sizeof(name), "usage %zu by the %s", k, by[i]);
+            is_int(nusd, strtoll(want, NULL, 10), name);
             high += !within(&p[i], &usage[k]);
         }
     }
