@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "budget.h"
 #include "conf.h"
 #include "db.h"
 #include "http.h"
@@ -408,6 +409,46 @@ import_step(import_t *im, const step_t *s)
 }
 
 
+/* Meters per model of what follows a budget and has none of them yet. */
+
+#define IMPORT_MODELS                                                         \
+    "SELECT budget_id FROM budgets b WHERE model_max_budget <> '{}' AND EXISTS"    \
+    " (SELECT 1 FROM (SELECT ent, budget_id FROM keys WHERE model_max_budget = '{}'" \
+    " UNION ALL SELECT ent, budget_id FROM organizations UNION ALL SELECT ent,"    \
+    " budget_id FROM customers UNION ALL SELECT ent, budget_id FROM tags UNION ALL" \
+    " SELECT ent, budget_id FROM customer_default) x WHERE x.budget_id = b.budget_id" \
+    " AND NOT EXISTS (SELECT 1 FROM submeters WHERE owner = x.ent))"
+
+
+static int
+import_models(void)
+{
+    int        i, rc;
+    req_t      r;
+    PGresult  *res;
+
+    res = db_q0(IMPORT_MODELS);
+    rc = db_ok(res) ? 0 : import_fail("limits by model", "can not be read");
+
+    for (i = 0; rc == 0 && i < PQntuples(res); i++) {
+        tx_own(&r);
+
+        if (tx_begin(&r) != 0 || budget_models(&r, PQgetvalue(res, i, 0)) != 0
+            || tx_commit(&r) != 0)
+        {
+            db_rollback();
+            rc = import_fail("limits by model", r.out.p ? r.out.p : "failed");
+        }
+
+        arena_free(&r.a);
+    }
+
+    PQclear(res);
+
+    return rc;
+}
+
+
 static int
 import_remains(import_t *im)
 {
@@ -487,6 +528,11 @@ import_litellm(const char *dsn, int dry)
     }
 
     db_rollback();
+
+    if (rc == 0 && !dry) {
+        rc = import_models();
+    }
+
     rc = rc == 0 ? import_remains(&im) : rc;
     PQfinish(im.from);
     db_close();

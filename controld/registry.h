@@ -13,7 +13,7 @@
 
 
 /* Prices beyond the five; the order is that of registry_extras[]. */
-#define REGISTRY_EXTRAS  60
+#define REGISTRY_EXTRAS  116
 
 typedef struct model_s  model_t;
 typedef struct registry_set_s  registry_set_t;

@@ -13,13 +13,28 @@ typedef struct {
     int          above;              /* thousands of tokens, 0: not of a tier  */
 } registry_extra_t;
 
+#define SERVICE(in, out, cr, cw, suffix, x, k)                                      \
+    { in suffix, x "in", k },                                                       \
+    { out suffix, x "out", k },                                                     \
+    { cr suffix, x "cr", k },                                                       \
+    { cw suffix, x "cw", k }
+
+#define SERVICES(in, out, cr, cw, k)                                                \
+    SERVICE(in, out, cr, cw, "_batches", "b", k),                                   \
+    SERVICE(in, out, cr, cw, "_flex", "f", k),                                      \
+    SERVICE(in, out, cr, cw, "_priority", "p", k)
+
 #define TIER(n, k)                                                                  \
     { "input_cost_per_token_above_" n "k_tokens", "in", k },                        \
     { "output_cost_per_token_above_" n "k_tokens", "out", k },                      \
     { "cache_read_input_token_cost_above_" n "k_tokens", "cr", k },                 \
     { "cache_creation_input_token_cost_above_" n "k_tokens", "cw", k },             \
     { "cache_creation_input_token_cost_above_1hr_above_" n "k_tokens", "cw1h", k }, \
-    { "output_cost_per_reasoning_token_above_" n "k_tokens", "rs", k }
+    { "output_cost_per_reasoning_token_above_" n "k_tokens", "rs", k },             \
+    SERVICES("input_cost_per_token_above_" n "k_tokens",                            \
+             "output_cost_per_token_above_" n "k_tokens",                           \
+             "cache_read_input_token_cost_above_" n "k_tokens",                     \
+             "cache_creation_input_token_cost_above_" n "k_tokens", k)
 
 static const registry_extra_t  registry_extras[] = {
     { "cache_creation_input_token_cost_above_1hr", "cw1h", 0 },
@@ -36,21 +51,18 @@ static const registry_extra_t  registry_extras[] = {
     { "input_cost_per_query", "qry", 0 },
     { "input_cost_per_request", "req", 0 },
     { "search_context_cost_per_query", "web", 0 },
-    { "input_cost_per_token_batches", "bin", 0 },
-    { "output_cost_per_token_batches", "bout", 0 },
-    { "input_cost_per_token_flex", "fin", 0 },
-    { "output_cost_per_token_flex", "fout", 0 },
-    { "cache_read_input_token_cost_flex", "fcr", 0 },
-    { "input_cost_per_token_priority", "pin", 0 },
-    { "output_cost_per_token_priority", "pout", 0 },
-    { "cache_read_input_token_cost_priority", "pcr", 0 },
+    SERVICES("input_cost_per_token", "output_cost_per_token",
+             "cache_read_input_token_cost", "cache_creation_input_token_cost", 0),
     TIER("128", 128),
     TIER("200", 200),
     TIER("256", 256),
-    TIER("272", 272)
+    TIER("272", 272),
+    TIER("512", 512)
 };
 
 #undef TIER
+#undef SERVICES
+#undef SERVICE
 
 #define REGISTRY_NEXTRAS  (sizeof(registry_extras) / sizeof(registry_extras[0]))
 

@@ -2,6 +2,8 @@
  * Cost of a request; see kt_price.h.
  */
 
+#include <string.h>
+
 #include "kt_price.h"
 
 
@@ -71,11 +73,28 @@ kt_price_round(kt_sum_t *s, unsigned round, int64_t *nusd)
 
 
 static int
+kt_price_services_valid(const kt_price_t *p, const kt_price_service_t *s)
+{
+    unsigned  i;
+
+    for (i = 1; i < KT_SERVICES; i++) {
+        if ((p->services & (1u << i))
+            && (s[i].in_pusd < 0 || s[i].out_pusd < 0 || s[i].cr_pusd < 0
+                || s[i].cw_pusd < 0 || s[i].cw1h_pusd < 0))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static int
 kt_price_valid(const kt_price_t *p)
 {
-    unsigned                   i;
-    const kt_price_tier_t     *t;
-    const kt_price_service_t  *s;
+    unsigned                i;
+    const kt_price_tier_t  *t;
 
     if (p->in_pusd < 0 || p->out_pusd < 0 || p->cr_pusd < 0 || p->cw_pusd < 0
         || p->rs_pusd < 0 || p->cw1h_pusd < 0 || p->ai_pusd < 0
@@ -91,23 +110,14 @@ kt_price_valid(const kt_price_t *p)
         t = &p->tier[i];
 
         if (t->in_pusd < 0 || t->out_pusd < 0 || t->cr_pusd < 0
-            || t->cw_pusd < 0 || t->cw1h_pusd < 0 || t->rs_pusd < 0)
+            || t->cw_pusd < 0 || t->cw1h_pusd < 0 || t->rs_pusd < 0
+            || !kt_price_services_valid(p, t->service))
         {
             return 0;
         }
     }
 
-    for (i = 1; i < KT_SERVICES; i++) {
-        s = &p->service[i];
-
-        if ((p->services & (1u << i))
-            && (s->in_pusd < 0 || s->out_pusd < 0 || s->cr_pusd < 0))
-        {
-            return 0;
-        }
-    }
-
-    return 1;
+    return kt_price_services_valid(p, p->service);
 }
 
 
@@ -120,7 +130,8 @@ kt_price_tier(const kt_price_t *p, kt_uint128_t in_tok)
     kt_price_tier_t  t;
 
     t = (kt_price_tier_t) { 0, p->in_pusd, p->out_pusd, p->cr_pusd,
-                            p->cw_pusd, p->cw1h_pusd, p->rs_pusd };
+                            p->cw_pusd, p->cw1h_pusd, p->rs_pusd, { { 0 } } };
+    memcpy(t.service, p->service, sizeof(t.service));
 
     for (i = 0; i < p->ntiers; i++) {
         if (in_tok > kt_price_count(p->tier[i].above_tok)) {
@@ -135,9 +146,10 @@ kt_price_tier(const kt_price_t *p, kt_uint128_t in_tok)
 keytoll_rc_t
 kt_price_cost(const kt_price_t *price, const kt_usage_t *u, int64_t *nusd)
 {
-    kt_sum_t         s;
-    kt_uint128_t     in, out, parts, cw, cw1h;
-    kt_price_tier_t  t;
+    kt_sum_t             s;
+    kt_uint128_t         in, out, parts, cw, cw1h;
+    kt_price_tier_t      t;
+    kt_price_service_t  *own;
 
     if (!kt_price_valid(price)) {
         *nusd = INT64_MAX;
@@ -159,10 +171,13 @@ kt_price_cost(const kt_price_t *price, const kt_usage_t *u, int64_t *nusd)
     if (u->service && u->service < KT_SERVICES
         && (price->services & (1u << u->service)))
     {
-        t.in_pusd = price->service[u->service].in_pusd;
-        t.out_pusd = price->service[u->service].out_pusd;
-        t.cr_pusd = price->service[u->service].cr_pusd;
-        t.rs_pusd = t.out_pusd;
+        own = &t.service[u->service];
+        t.in_pusd = own->in_pusd;
+        t.out_pusd = own->out_pusd;
+        t.cr_pusd = own->cr_pusd;
+        t.cw_pusd = own->cw_pusd;
+        t.cw1h_pusd = own->cw1h_pusd;
+        t.rs_pusd = own->out_pusd;
     }
 
     s.pusd = 0;
@@ -198,38 +213,55 @@ kt_price_cost(const kt_price_t *price, const kt_usage_t *u, int64_t *nusd)
 }
 
 
+/* Raises *in and *out to the dearest of a tier. */
+
+static void
+kt_price_raise(const kt_price_tier_t *t, unsigned services, int64_t *in,
+    int64_t *out)
+{
+    unsigned                   i;
+    const kt_price_service_t  *s;
+
+    *in = kt_price_max(*in, kt_price_max(kt_price_max(t->in_pusd, t->cr_pusd),
+                                         kt_price_max(t->cw_pusd,
+                                                      t->cw1h_pusd)));
+    *out = kt_price_max(*out, kt_price_max(t->out_pusd, t->rs_pusd));
+
+    for (i = 1; i < KT_SERVICES; i++) {
+        s = &t->service[i];
+
+        if (services & (1u << i)) {
+            *in = kt_price_max(*in, kt_price_max(kt_price_max(s->in_pusd,
+                                                              s->cr_pusd),
+                                                 kt_price_max(s->cw_pusd,
+                                                              s->cw1h_pusd)));
+            *out = kt_price_max(*out, s->out_pusd);
+        }
+    }
+}
+
+
 /* The dearest price of an input and of an output token. */
 
 static void
 kt_price_dearest(const kt_price_t *p, const kt_price_ask_t *ask, int64_t *in,
     int64_t *out)
 {
-    unsigned                   i;
-    const kt_price_tier_t     *t;
-    const kt_price_service_t  *s;
+    unsigned                i, services;
+    kt_price_tier_t         base;
+    const kt_price_tier_t  *t;
 
-    *in = kt_price_max(kt_price_max(p->in_pusd, p->cr_pusd),
-                       kt_price_max(p->cw_pusd, p->cw1h_pusd));
-    *out = kt_price_max(p->out_pusd, p->rs_pusd);
+    *in = 0;
+    *out = 0;
+    services = p->services & ask->services;
+    base = kt_price_tier(p, 0);
+    kt_price_raise(&base, services, in, out);
 
     for (i = 0; i < p->ntiers; i++) {
         t = &p->tier[i];
 
         if (kt_price_count(ask->in_tok) > kt_price_count(t->above_tok)) {
-            *in = kt_price_max(*in, kt_price_max(kt_price_max(t->in_pusd,
-                                                              t->cr_pusd),
-                                                 kt_price_max(t->cw_pusd,
-                                                              t->cw1h_pusd)));
-            *out = kt_price_max(*out, kt_price_max(t->out_pusd, t->rs_pusd));
-        }
-    }
-
-    for (i = 1; i < KT_SERVICES; i++) {
-        s = &p->service[i];
-
-        if (p->services & ask->services & (1u << i)) {
-            *in = kt_price_max(*in, kt_price_max(s->in_pusd, s->cr_pusd));
-            *out = kt_price_max(*out, s->out_pusd);
+            kt_price_raise(t, services, in, out);
         }
     }
 

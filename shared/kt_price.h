@@ -16,24 +16,27 @@
 #define KT_PRICE_TIERS   4
 
 
-/* Prices of a request whose prompt has more tokens than above_tok. */
-typedef struct {
-    int64_t   above_tok;
-    int64_t   in_pusd;
-    int64_t   out_pusd;
-    int64_t   cr_pusd;
-    int64_t   cw_pusd;
-    int64_t   cw1h_pusd;
-    int64_t   rs_pusd;
-} kt_price_tier_t;
-
-
 /* Prices of another service tier; reasoning costs as output. */
 typedef struct {
     int64_t   in_pusd;
     int64_t   out_pusd;
     int64_t   cr_pusd;
+    int64_t   cw_pusd;
+    int64_t   cw1h_pusd;
 } kt_price_service_t;
+
+
+/* Prices of a request whose prompt has more tokens than above_tok. */
+typedef struct {
+    int64_t              above_tok;
+    int64_t              in_pusd;
+    int64_t              out_pusd;
+    int64_t              cr_pusd;
+    int64_t              cw_pusd;
+    int64_t              cw1h_pusd;
+    int64_t              rs_pusd;
+    kt_price_service_t   service[KT_SERVICES];
+} kt_price_tier_t;
 
 
 /*

@@ -53,6 +53,7 @@ INSERT INTO "LiteLLM_ProxyModelTable" VALUES ('m', 'gpt-4o', '{"api_key": "enc"}
 INSERT INTO "LiteLLM_BudgetTable" (budget_id, max_budget, budget_duration, budget_reset_at, rpm_limit) VALUES ('org-budget', 500.5, '30d', now() + interval '9 days', 100),
     ('member-budget', 5, '1d', now() + interval '5 hours', NULL), ('own-budget', 7, NULL, NULL, NULL), ('soft', NULL, NULL, NULL, NULL);
 UPDATE "LiteLLM_BudgetTable" SET soft_budget = 3 WHERE budget_id = 'soft';
+UPDATE "LiteLLM_BudgetTable" SET model_max_budget = '{"gpt-4o": {"budget_limit": 0.25, "time_period": "1d"}}' WHERE budget_id IN ('org-budget', 'own-budget', 'soft');
 INSERT INTO "LiteLLM_OrganizationTable" (organization_id, organization_alias, budget_id, spend, models) VALUES ('org1', 'Org One', 'org-budget', 12.25, '{gpt-4o,claude-3}');
 INSERT INTO "LiteLLM_ModelTable" (aliases) VALUES ('{"fast": "gpt-4o-mini"}');
 INSERT INTO "LiteLLM_TeamTable" (team_id, team_alias, organization_id, members_with_roles, metadata, max_budget, spend, budget_duration, budget_reset_at, models, model_id, team_member_permissions, model_max_budget)
@@ -167,6 +168,7 @@ ok $k->until(sub { my $e = $k->state('orgmember:org1/bob'); $e && $e->{limit} eq
 like $k->sql("SELECT policy FROM kt_policy WHERE name = 'key:$hash[1]'"), qr{"orgmember:org1/bob"}, 'on his keys';
 ($s, $j) = $k->get('/customer/info?end_user_id=cust/1');
 is_deeply [ @$j{qw(alias spend allowed_model_region)} ], [ 'Customer', 2.5, 'eu' ], 'a customer';
+is $k->sql("SELECT limit_nusd FROM submeters WHERE owner = '$_' AND model = 'gpt-4o'"), '250000000', "$_ has the model limits of its budget" for 'customer:cust%2F1', 'org:org1', 'tag:research', "key:$hash[1]";
 my ($days) = $k->sql("SELECT round((period_end_s - kt_now_s()) / 86400.0) FROM keys WHERE token = '$hash[0]'");
 cmp_ok $days, '<=', 20, 'the period ends when LiteLLM would end it or at ours';
 

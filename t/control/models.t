@@ -159,11 +159,15 @@ is_deeply [ @{ +(registry())[1]{'claude-sonnet-4-5'} }{qw(cw1h tiers)} ], [ 6000
 $k->post('/model/new', { model_name => 'many', litellm_params => { model => 'zz/zz', input_cost_per_token => 1e-6,
         output_cost_per_token => 2e-6, input_cost_per_audio_token => 4e-5, output_cost_per_image_token => 3e-5,
         input_cost_per_token_priority => 2e-6, output_cost_per_token_batches => 1e-6, input_cost_per_query => 0.002,
+        cache_read_input_token_cost_batches => 1e-7, cache_creation_input_token_cost_flex => 3e-7,
         input_cost_per_token_above_128k_tokens => 2e-6, output_cost_per_token_above_200k_tokens => 9e-6,
+        input_cost_per_token_above_200k_tokens_priority => 4e-6, cache_read_input_token_cost_above_272k_tokens_flex => 2e-7,
+        output_cost_per_token_above_272k_tokens_batches => 5e-6, cache_creation_input_token_cost_above_512k_tokens => 6e-6,
         search_context_cost_per_query => { search_context_size_medium => 0.01 } }, model_info => { id => 'many' } });
 is_deeply +(registry())[1]{many}, { n => 'many', u => 'zz', p => 'zz', mode => 'chat', in => 1000000, out => 2000000,
-    ai => 40000000, io => 30000000, pin => 2000000, bout => 1000000, qry => 2000000000, web => 10000000000,
-    tiers => [ { above => 128000, in => 2000000 }, { above => 200000, out => 9000000 } ] }, 'all of them, in pico-USD';
+    ai => 40000000, io => 30000000, pin => 2000000, bout => 1000000, bcr => 100000, fcw => 300000, qry => 2000000000, web => 10000000000,
+    tiers => [ { above => 128000, in => 2000000 }, { above => 200000, out => 9000000, pin => 4000000 },
+        { above => 272000, fcr => 200000, bout => 5000000 }, { above => 512000, cw => 6000000 } ] }, 'all of them, in pico-USD';
 $k->post('/model/new', { model_name => 'many-alias', litellm_params => { model => 'openai/whisper-1' },
         model_info => { id => 'many-alias' } });
 is +(registry())[1]{'many-alias'}{sec}, 100000000, 'a deployment inherits them';

@@ -64,10 +64,14 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     price.second_pusd = price.request_pusd = price.search_pusd = v[17];
     price.ntiers = (unsigned) v[10] >> 8 & 7;
     price.tier[0] = (kt_price_tier_t) { v[18], v[0], v[3], v[1], v[2], v[4],
-                                        v[12] };
-    price.tier[1] = price.tier[2] = price.tier[3] = price.tier[0];
-    price.service[1] = (kt_price_service_t) { v[2], v[3], v[4] };
+                                        v[12], { { 0 } } };
+    price.service[1] = (kt_price_service_t) { v[2], v[3], v[4], v[0], v[1] };
     price.service[2] = price.service[3] = price.service[1];
+    price.tier[0].service[1] = (kt_price_service_t) { v[4], v[0], v[1], v[2],
+                                                      v[3] };
+    price.tier[0].service[2] = price.tier[0].service[3]
+        = price.tier[0].service[1];
+    price.tier[1] = price.tier[2] = price.tier[3] = price.tier[0];
 
     u.service = (unsigned) v[10] >> 16 & 3;
     u.ai_tok = v[19] & 0xffff;

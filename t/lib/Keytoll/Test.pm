@@ -193,6 +193,7 @@ sub nginx_conf {
     my $level = $ENV{KEYTOLL_LOG} // 'info';
     my $daemon = $o->{daemon} ? '' : 'daemon off;';
     my $connections = $o->{connections} // 4096;
+    my $zone = $o->{zone} // '1m';
     my $ignore = $abort eq 'drain' ? 'on' : 'off';
     return <<"END";
 $module
@@ -204,7 +205,7 @@ error_log $dir/log/error$i.log $level;
 events { worker_connections $connections; }
 http {
     keytoll_redis $redis timeout=$timeout;
-    keytoll_zone kt:1m;
+    keytoll_zone kt:$zone;
     keytoll_journal $journal;
     client_body_temp_path $dir/tmp/body;
     proxy_temp_path $dir/tmp/proxy;
