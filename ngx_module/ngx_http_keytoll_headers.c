@@ -47,6 +47,24 @@ static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
 };
 
 
+/*
+ * Names that only we may say, those that end with a dash and all that begin
+ * so; the others are of ngx_http_keytoll_rate_names.
+ */
+
+static ngx_str_t  ngx_http_keytoll_our_names[] = {
+    ngx_string("x-keytoll-"),
+    ngx_string("x-litellm-key-"),
+    ngx_string("x-litellm-response-cost-"),
+    ngx_string("x-litellm-response-cost"),
+    ngx_string("x-litellm-call-id"),
+    ngx_string("x-litellm-version"),
+    ngx_string("x-litellm-model-group"),
+    ngx_string("x-litellm-model-id"),
+    ngx_null_string
+};
+
+
 /* In the order of kt_compat_t. */
 
 static ngx_str_t  ngx_http_keytoll_versions[] = {
@@ -56,6 +74,8 @@ static ngx_str_t  ngx_http_keytoll_versions[] = {
 };
 
 
+static void ngx_http_keytoll_clear_headers(ngx_list_t *list);
+static ngx_uint_t ngx_http_keytoll_is_ours(ngx_str_t *name);
 static ngx_int_t ngx_http_keytoll_usd_value(ngx_http_request_t *r,
     ngx_str_t *nusd, ngx_str_t *out);
 static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_find(u_char *kind,
@@ -75,6 +95,8 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
     ngx_str_t                     v;
     ngx_http_keytoll_loc_conf_t  *klcf;
+
+    ngx_http_keytoll_clear_headers(&r->headers_out.headers);
 
     v.data = ctx->rid;
     v.len = KT_RID_LEN;
@@ -138,6 +160,82 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 }
 
 
+/* A provider that is a gate itself speaks of its own keys and costs. */
+
+static void
+ngx_http_keytoll_clear_headers(ngx_list_t *list)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &list->part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (ngx_http_keytoll_is_ours(&h[i].key)) {
+            h[i].hash = 0;
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_is_ours(ngx_str_t *name)
+{
+    size_t                          len;
+    ngx_str_t                      *ours;
+    ngx_uint_t                      i;
+    ngx_http_keytoll_rate_names_t  *names;
+
+    if (name->len < 10 || (name->data[0] | 0x20) != 'x') {
+        return 0;
+    }
+
+    for (ours = ngx_http_keytoll_our_names; ours->len; ours++) {
+        len = ours->len;
+
+        if ((len == name->len
+             || (len < name->len && ours->data[len - 1] == '-'))
+            && ngx_strncasecmp(ours->data, name->data, len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    if (name->len < 12
+        || ngx_strncasecmp(name->data, (u_char *) "x-ratelimit-", 12) != 0)
+    {
+        return 0;
+    }
+
+    for (names = ngx_http_keytoll_rate_names; names->kind.len; names++) {
+        for (i = 0; i < 6; i++) {
+            ours = &names->header[i];
+
+            if (ours->len == name->len
+                && ngx_strncasecmp(ours->data, name->data, name->len) == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
 static ngx_int_t
 ngx_http_keytoll_usd_value(ngx_http_request_t *r, ngx_str_t *nusd,
     ngx_str_t *out)
@@ -166,6 +264,10 @@ ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
     u_char     buf[NGX_INT64_LEN];
     int64_t    spend;
     ngx_str_t  nusd, v;
+
+    if (list == &r->headers_out.trailers) {
+        ngx_http_keytoll_clear_headers(list);
+    }
 
     if (ctx->state == NGX_HTTP_KEYTOLL_SETTLED) {
         nusd.data = buf;

@@ -198,6 +198,33 @@ for my $path (sort keys %route) {
     is(sprintf('%.0f', ($r->{headers}{'x-litellm-response-cost'} // -1) * 1e9), $e->{cost}, "$path: the cost of the header is that of the ledger");
 }
 
+# a provider that is a gate itself: of what we say, only our own word is heard
+
+my $theirs = join ';', 'x-litellm-call-id=theirs', 'X-LiteLLM-Response-Cost=9', 'x-litellm-response-cost-original=9', 'x-litellm-key-spend=9', 'x-litellm-key-max-budget=9', 'x-litellm-key-rpm-limit=9',
+    'x-litellm-key-remaining-requests-gpt=9', 'x-litellm-version=9', 'x-litellm-model-id=9', 'x-litellm-model-group=9', 'x-keytoll-reason=theirs', 'X-Keytoll-Anything=9', 'x-ratelimit-api_key-remaining-requests=9',
+    'x-ratelimit-team-limit-tokens=9', 'x-ratelimit-model_per_key-limit-requests=9';
+my $passed = 'x-ratelimit-remaining-requests=77; x-ratelimit-limit-tokens=78; x-litellm-attempted-retries=3; llm_provider-x=4; x-request-cost=5; x-ratelimit-team_of_theirs-limit-tokens=6';
+for my $c (['an answer'], ['a stream', stream => $T], ['an error', status => 429], ['a refusal', status => 401], ['an answer in trailers', stream => $T, te => 1]) {
+    my ($what, %o) = @$c;
+    my $unlimited = $g->key(limit => usd(3));
+    $r = ask($unlimited, $chat, $o{stream} ? (stream => $T) : (), headers => ['x-mock-header', $theirs, 'x-mock-header', $passed, $o{status} ? ('x-mock-status', $o{status}) : (), $o{te} ? ('TE', 'trailers') : ()]);
+    my $h = $r->{headers};
+    is($r->{status}, $o{status} // 200, "of a provider like us, $what");
+    like($r->{raw}, qr/\r\nx-litellm-call-id: $h->{'x-keytoll-request-id'}\r\n/, 'our call id') and unlike($h->{'x-litellm-call-id'}, qr/theirs/, 'alone');
+    is($h->{'x-litellm-version'}, '1.104.0', 'our version');
+    is($h->{'x-litellm-model-group'} . ' ' . $h->{'x-litellm-model-id'}, 'gpt-4o-mini gpt-4o-mini', 'our names of the model');
+    is($h->{'x-litellm-key-max-budget'}, '3.0', 'the budget of our key');
+    unlike($h->{'x-litellm-key-spend'}, qr/9$/, 'what our key has spent');
+    unlike($h->{'x-litellm-response-cost'} // '', qr/9/, 'our cost');
+    my @left = grep { exists $h->{$_} } qw(x-litellm-response-cost-original x-litellm-key-rpm-limit x-litellm-key-remaining-requests-gpt x-keytoll-reason x-keytoll-anything x-ratelimit-api_key-remaining-requests x-ratelimit-team-limit-tokens
+        x-ratelimit-model_per_key-limit-requests);
+    is("@left", '', 'nothing of their key');
+    is(join(' ', @{$h}{qw(x-ratelimit-remaining-requests x-ratelimit-limit-tokens x-litellm-attempted-retries llm_provider-x x-request-cost x-ratelimit-team_of_theirs-limit-tokens)}), '77 78 3 4 5 6', 'all else as it came');
+    unlike($r->{raw} =~ s/^.*?\r\n\r\n//sr, qr/x-litellm-response-cost: 9/, 'none in the trailers') if $o{te};
+}
+my $open = http_call($g->{port}[0], 'POST', '/v1/batches', ['Authorization', 'Bearer ' . $g->key, 'x-mock-header', "$theirs;$passed"], '{}');
+ok(!exists $open->{headers}{'x-litellm-model-group'} && !exists $open->{headers}{'x-litellm-key-max-budget'}, 'where we say nothing, theirs is not heard either');
+
 # answers in one piece, however they come
 
 for my $how (['x-mock-byte-by-byte', 1], ['x-mock-chunk', 7], []) {
