@@ -435,6 +435,7 @@ typedef struct {
     ngx_str_t                      models;      /* or routes, by tab         */
     int64_t                        reset_s;
     int64_t                        retry_ms;
+    int64_t                        retry_s;     /* as it is told, 0: never   */
     int64_t                        now_ms;
     int64_t                        expires_ms;
 } ngx_http_keytoll_refusal_t;

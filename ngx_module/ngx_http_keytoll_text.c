@@ -298,9 +298,7 @@ ngx_http_keytoll_rate_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
                     : reason == KT_TPM ? "tokens" : "max_parallel_requests",
                     &f->limit, left > 0 ? left : 0);
 
-    return ngx_http_keytoll_stamp(p, f->now_ms
-                                     + (f->retry_ms > 0 ? f->retry_ms
-                                                        : 60000));
+    return ngx_http_keytoll_stamp(p, f->now_ms + f->retry_s * 1000);
 }
 
 

@@ -3,8 +3,10 @@
 
 use strict;
 use warnings;
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(time sleep);
+use Time::Local qw(timegm);
 use Keytoll::Test;
 
 my $T = JSON::PP::true;
@@ -48,6 +50,36 @@ for my $name (sort keys %case) {
     }
 }
 is(ask($case{budget}[0], $chat, at => '/own')->{status}, 429, 'a status of one\'s own');
+
+# Retry-After only of what comes back by itself; rates always have one, the window where they never fit
+
+my $once = $g->key(rpm => 1);
+is(ask($once, $chat)->{status}, 200, 'one request of one');
+my $busy = $g->key(limit => 10_000, strict => $T);
+my $team_credits = sub { $g->policy('team:c' => { unit => 'ucr', limit => 0 }); return $g->key(refs => ['team:c', 'global']) }->();
+my $still = fork // die "fork: $!";
+if (!$still) { ask($busy, $chat, headers => ['x-mock-delay-ms', 3000], max_tokens => 10); POSIX::_exit(0) }
+eventually { ($g->state($busy) // { held => 0 })->{held} > 0 } 5 or die 'nothing is held';
+my %retry = (
+    budget => [$case{budget}[0], 'budget_exceeded', undef], credits => [$team_credits, 'credits_exhausted', undef], model => [$case{model}[0], 'key_model_denied', undef],
+    blocked => [$case{blocked}[0], 'key_blocked', undef], held => [$busy, 'budget_held', 1],
+    'rpm 0' => [$case{rate}[0], 'rpm_exceeded', 60], 'tpm 0' => [$g->key(tpm => 0), 'tpm_exceeded', 60], 'too many tokens' => [$g->key(tpm => 5), 'tpm_exceeded', 60],
+    'par 0' => [$g->key(par => 0), 'parallel_exceeded', 60], 'rpm 1' => [$once, 'rpm_exceeded', qr/^(?:5[0-9]|6[01])$/],
+);
+for my $name (sort keys %retry) {
+    my ($key, $reason, $want) = @{ $retry{$name} };
+    for my $at ('', '/v96', '/v81', '/own') {
+        my $r = ask($key, $chat, at => $at);
+        my $h = $r->{headers};
+        is($h->{'x-keytoll-reason'}, $reason, "$name$at: refused");
+        ref $want ? like($h->{'retry-after'}, $want, "$name$at: Retry-After") : is($h->{'retry-after'}, $want, "$name$at: Retry-After");
+        next unless $reason =~ /^(?:rpm|tpm|parallel)_/;
+        like($r->{json}{error}{message}, qr/Limit resets at: \Q$h->{reset_at}\E/, "$name$at: reset_at is what the text says");
+        my ($y, $mo, $d, $hh, $mi, $s) = $h->{reset_at} =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+) UTC$/;
+        cmp_ok(abs(timegm($s, $mi, $hh, $d, $mo - 1, $y) - time - $h->{'retry-after'}), '<=', 2, "$name$at: and when Retry-After is over");
+    }
+}
+waitpid $still, 0;
 
 # every level in LiteLLM's words
 
