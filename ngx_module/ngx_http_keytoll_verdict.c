@@ -27,6 +27,7 @@ static int64_t ngx_http_keytoll_retry(ngx_uint_t reason, int status,
 static ngx_int_t ngx_http_keytoll_envelope(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_str_t *body);
+static ngx_uint_t ngx_http_keytoll_is_of_key(ngx_uint_t reason);
 static ngx_int_t ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f);
@@ -432,13 +433,9 @@ ngx_http_keytoll_push_header(ngx_list_t *list, const char *name, size_t len,
 }
 
 
-/* Redis' reply does not live as long as the request. */
+/* An empty value is left out. */
 
-#define ngx_http_keytoll_copy_header(r, name, v)                             \
-    ngx_http_keytoll_dup_header(r, name, sizeof(name) - 1, v)
-
-
-static ngx_int_t
+ngx_int_t
 ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
     size_t len, ngx_str_t *v)
 {
@@ -457,6 +454,29 @@ ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
 
     return ngx_http_keytoll_push_header(&r->headers_out.headers, name, len,
                                         &value);
+}
+
+
+/* Who has no key that holds is told nothing but that. */
+
+static ngx_uint_t
+ngx_http_keytoll_is_of_key(ngx_uint_t reason)
+{
+    switch (reason) {
+
+    case KT_KEY_UNKNOWN:
+    case KT_KEY_BLOCKED:
+    case KT_KEY_EXPIRED:
+    case KT_KEY_MISSING:
+    case KT_KEY_MALFORMED:
+    case KT_KEY_SHAPE:
+    case KT_KEY_CONFLICT:
+    case KT_KEY_IN_URL:
+        return 1;
+
+    default:
+        return 0;
+    }
 }
 
 
@@ -492,6 +512,12 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     if (f->entity.len
         && ngx_http_keytoll_copy_header(r, "x-keytoll-held", &f->held)
            != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (!ngx_http_keytoll_is_of_key(reason)
+        && ngx_http_keytoll_key_refusal(r, reason, f) != NGX_OK)
     {
         return NGX_ERROR;
     }

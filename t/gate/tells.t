@@ -14,6 +14,7 @@ my $g = Keytoll::Test->gate(more => <<'END');
         location /v96/ { keytoll_compat 1.96; proxy_pass http://mock/; }
         location /v81/ { keytoll_compat 1.81; proxy_pass http://mock/; }
         location /leased/ { keytoll_lease on; proxy_pass http://mock/; }
+        location /dead/ { proxy_pass http://127.0.0.1:1/; }
         location /own/ { keytoll_compat 1.104 budget_exceeded=429; proxy_pass http://mock/; }
 END
 
@@ -46,6 +47,7 @@ for my $name (sort keys %case) {
         my $want = ref $param eq 'ARRAY' ? $param->[$i] : $param;
         ref $want eq 'Regexp' ? like($e->{param}, $want, "$what: param") : is($e->{param}, $want, "$what: param");
         is($e->{code}, "$status->[$i]", "$what: code is the status, a string");
+        is($r->{headers}{'x-litellm-version'}, $name =~ /^(?:expired|blocked)$/ ? undef : ('1.104.0', '1.96.0', '1.81.0')[$i], "$what: the version, unless it is the key that is refused");
         like($e->{message}, $text, "$what: message");
     }
 }
@@ -121,6 +123,43 @@ $r = ask($g->key(routes => ['/v1/embeddings', '/v1/models']), $chat);
 is($r->{json}{detail}, "Virtual key is not allowed to call this route. Only allowed to call routes: ['/v1/embeddings', '/v1/models']. Tried to call route: $chat", 'a route that is not allowed');
 is($r->{status}, 403, 'is 403');
 
+# what a refusal tells of the key's own limits, where they are what refused, or Redis' answer has them
+
+my $own = $g->key(limit => 7_500_000_000, used => 7_500_000_000, rpm => 3, tpm => 300, name => 'own');
+my $told = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
+is($told->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
+is($told->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
+is($told->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
+is($told->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
+is($told->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
+is($told->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
+$g->policy('team:spent' => { limit => 0 }, 'team:slow' => { rpm => 0 });
+is($told->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+
+# models of each level
+
+my $of = token(my $sub = 'sk-models-of-every-level-1');
+my %level = ("key:$of" => 'model_per_key', 'team:s' => 'model_per_team', 'user:s' => 'model_per_user', 'member:s%2F1/u' => 'model_per_team_member', 'org:s' => 'model_per_organization', 'orgmember:s/u' => 'model_per_organization_member',
+    'customer:s' => 'model_per_end_user', 'tag:s' => 'model_per_tag');
+my $words = sub { my $e = shift; return ($e =~ s/^\w+://r) =~ s{/}{:}r =~ s{%2F}{/}r };
+for my $refuses (sort keys %level) {
+    my %p = map { my $e = $_; ("$e~m~gpt-4o-mini" => { rpm => $e eq $refuses ? 0 : 1000 }, $e => { sub => [{ m => 'gpt-4o-mini', e => "$e~m~gpt-4o-mini" }] }) } keys %level;
+    $p{"key:$of"}{refs} = [(grep { !/^(?:key|customer|tag):/ } sort keys %level), 'global'];
+    $g->policy(%p);
+    my @by = (user => 's', tags => ['s']);
+    soon { (ask($sub, $chat, @by)->{headers}{'x-keytoll-entity'} // '') eq "$refuses~m~gpt-4o-mini" } 2, "$refuses: its model refuses";
+    my $r = ask($sub, $chat, @by);
+    my $n = $level{$refuses};
+    like($r->{json}{error}{message}, qr/^Rate limit exceeded for $n: \Q@{[$words->($refuses)]}\E:gpt-4o-mini\. Limit type: requests\. Current limit: 0/, "$refuses: is named") ;
+    is(join(' ', map { $r->{headers}{"x-ratelimit-$n-$_-requests"} // '-' } qw(limit remaining)), '0 0', "$refuses: and its limit told");
+    next if $refuses ne 'user:s';
+    $g->policy("$refuses~m~gpt-4o-mini" => { rpm => 1000 });
+    soon { ask($sub, $chat, @by)->{status} == 200 } 2, 'all let it pass';
+    $r = ask($sub, $chat, @by);
+    is(join(' ', map { "$_:" . ($r->{headers}{"x-ratelimit-$level{$_}-limit-requests"} // '-') } sort keys %level), join(' ', map { "$_:1000" } sort keys %level), 'an answer tells those of all levels');
+}
+$g->policy(map { ($_ => {}, "$_~m~gpt-4o-mini" => {}) } grep { !/^key/ } keys %level);
+
 # Anthropic's routes
 
 for my $c ([limit => 0, 422, 'invalid_request_error'], [rpm => 0, 429, 'rate_limit_error'], [models => ['free'], 403, 'permission_error'], [blocked => $T, 401, 'auth_error']) {
@@ -171,6 +210,12 @@ $key = $g->key;
 $r = ask($key, $chat, headers => ['x-mock-status', 500]);
 ok(!exists $r->{headers}{'x-litellm-response-cost'} || $r->{headers}{'x-litellm-response-cost'} == 0, 'an error of the provider costs nothing');
 ok(length $r->{headers}{'x-litellm-call-id'}, 'and has a call id');
+for my $c (['', 500, 'x-mock-status', 500], ['', 429, 'x-mock-status', 429], ['/dead', 502]) {
+    my ($at, $status, @h) = @$c;
+    my $h = ask($g->key(limit => usd(2), rpm => 5, tpm => 9000), $chat, at => $at, headers => \@h)->{headers};
+    is(join(' ', map { $_ // '-' } @{$h}{qw(x-litellm-version x-litellm-key-max-budget x-litellm-key-rpm-limit x-litellm-key-tpm-limit x-ratelimit-api_key-limit-requests x-ratelimit-api_key-remaining-requests)}),
+        '1.104.0 2.0 5 9000 5 4', "$status of the provider: the version and the limits of the key");
+}
 
 # every level, to the request and to the token, from Redis and from a block
 
@@ -256,6 +301,15 @@ for my $c (['an answer'], ['a stream', stream => $T], ['an error', status => 429
 }
 my $open = http_call($g->{port}[0], 'POST', '/v1/batches', ['Authorization', 'Bearer ' . $g->key, 'x-mock-header', "$theirs;$passed"], '{}');
 ok(!exists $open->{headers}{'x-litellm-model-group'} && !exists $open->{headers}{'x-litellm-key-max-budget'}, 'where we say nothing, theirs is not heard either');
+
+# the reference names every header that we send
+
+my ($section) = slurp("$Keytoll::Test::TOP/ngx_module/README.md") =~ /^## Response headers\n(.*?)^## /ms;
+my %sent = map { $_ => 1 } map { slurp($_) =~ /_header\(r,\s*"([^"]+)"/g } glob "$Keytoll::Test::TOP/ngx_module/*.c";
+cmp_ok(scalar(keys %sent), '>', 15, 'headers of the source');
+is(join(' ', grep { $_ ne 'Trailer' && $section !~ /`\Q$_\E`/ } sort keys %sent), '', 'all are in the reference');
+my %rated = map { $_ => 1 } slurp("$Keytoll::Test::TOP/ngx_module/ngx_http_keytoll_headers.c") =~ /_names\("[^"]+", "(\w+)"\)/g;
+is(join(' ', grep { $section !~ /`$_`/ } sort keys %rated), '', 'all levels as well');
 
 # answers in one piece, however they come
 
