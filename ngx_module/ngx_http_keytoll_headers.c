@@ -13,12 +13,14 @@
 
 typedef struct {
     ngx_str_t                      kind;        /* of the entity's name      */
+    ngx_str_t                      descriptor;
     ngx_str_t                      header[6];
 } ngx_http_keytoll_rate_names_t;
 
 
 #define ngx_http_keytoll_names(kind, descriptor)                             \
     { ngx_string(kind),                                                      \
+      ngx_string(descriptor),                                                \
       { ngx_string("x-ratelimit-" descriptor "-limit-requests"),             \
         ngx_string("x-ratelimit-" descriptor "-remaining-requests"),         \
         ngx_string("x-ratelimit-" descriptor "-limit-tokens"),               \
@@ -42,8 +44,30 @@ static ngx_http_keytoll_rate_names_t  ngx_http_keytoll_rate_names[] = {
     ngx_http_keytoll_names("key~", "model_per_key"),
     ngx_http_keytoll_names("team~", "model_per_team"),
     ngx_http_keytoll_names("user~", "model_per_user"),
+    ngx_http_keytoll_names("member~", "model_per_team_member"),
     ngx_http_keytoll_names("org~", "model_per_organization"),
-    { ngx_null_string, { ngx_null_string } }
+    ngx_http_keytoll_names("orgmember~", "model_per_organization_member"),
+    ngx_http_keytoll_names("customer~", "model_per_end_user"),
+    ngx_http_keytoll_names("tag~", "model_per_tag"),
+    { ngx_null_string, ngx_null_string, { ngx_null_string } }
+};
+
+
+/*
+ * Names that only we may say, those that end with a dash and all that begin
+ * so; the others are of ngx_http_keytoll_rate_names.
+ */
+
+static ngx_str_t  ngx_http_keytoll_our_names[] = {
+    ngx_string("x-keytoll-"),
+    ngx_string("x-litellm-key-"),
+    ngx_string("x-litellm-response-cost-"),
+    ngx_string("x-litellm-response-cost"),
+    ngx_string("x-litellm-call-id"),
+    ngx_string("x-litellm-version"),
+    ngx_string("x-litellm-model-group"),
+    ngx_string("x-litellm-model-id"),
+    ngx_null_string
 };
 
 
@@ -56,6 +80,9 @@ static ngx_str_t  ngx_http_keytoll_versions[] = {
 };
 
 
+static ngx_int_t ngx_http_keytoll_version(ngx_http_request_t *r);
+static void ngx_http_keytoll_clear_headers(ngx_list_t *list);
+static ngx_uint_t ngx_http_keytoll_is_ours(ngx_str_t *name);
 static ngx_int_t ngx_http_keytoll_usd_value(ngx_http_request_t *r,
     ngx_str_t *nusd, ngx_str_t *out);
 static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_find(u_char *kind,
@@ -73,8 +100,9 @@ static void ngx_http_keytoll_rates_then(int64_t *rates, ngx_uint_t bits,
 ngx_int_t
 ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 {
-    ngx_str_t                     v;
-    ngx_http_keytoll_loc_conf_t  *klcf;
+    ngx_str_t  v;
+
+    ngx_http_keytoll_clear_headers(&r->headers_out.headers);
 
     v.data = ctx->rid;
     v.len = KT_RID_LEN;
@@ -86,12 +114,7 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return NGX_ERROR;
     }
 
-    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
-
-    if (ngx_http_keytoll_set_header(r, "x-litellm-version",
-                                    &ngx_http_keytoll_versions[klcf->compat])
-        != NGX_OK)
-    {
+    if (ngx_http_keytoll_version(r) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -139,6 +162,94 @@ ngx_http_keytoll_headers(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
 
 static ngx_int_t
+ngx_http_keytoll_version(ngx_http_request_t *r)
+{
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    return ngx_http_keytoll_set_header(r, "x-litellm-version",
+                                     &ngx_http_keytoll_versions[klcf->compat]);
+}
+
+
+/* A provider that is a gate itself speaks of its own keys and costs. */
+
+static void
+ngx_http_keytoll_clear_headers(ngx_list_t *list)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &list->part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (ngx_http_keytoll_is_ours(&h[i].key)) {
+            h[i].hash = 0;
+        }
+    }
+}
+
+
+static ngx_uint_t
+ngx_http_keytoll_is_ours(ngx_str_t *name)
+{
+    size_t                          len;
+    ngx_str_t                      *ours;
+    ngx_uint_t                      i;
+    ngx_http_keytoll_rate_names_t  *names;
+
+    if (name->len < 10 || (name->data[0] | 0x20) != 'x') {
+        return 0;
+    }
+
+    for (ours = ngx_http_keytoll_our_names; ours->len; ours++) {
+        len = ours->len;
+
+        if ((len == name->len
+             || (len < name->len && ours->data[len - 1] == '-'))
+            && ngx_strncasecmp(ours->data, name->data, len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    if (name->len < 12
+        || ngx_strncasecmp(name->data, (u_char *) "x-ratelimit-", 12) != 0)
+    {
+        return 0;
+    }
+
+    for (names = ngx_http_keytoll_rate_names; names->kind.len; names++) {
+        for (i = 0; i < 6; i++) {
+            ours = &names->header[i];
+
+            if (ours->len == name->len
+                && ngx_strncasecmp(ours->data, name->data, name->len) == 0)
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
 ngx_http_keytoll_usd_value(ngx_http_request_t *r, ngx_str_t *nusd,
     ngx_str_t *out)
 {
@@ -166,6 +277,10 @@ ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
     u_char     buf[NGX_INT64_LEN];
     int64_t    spend;
     ngx_str_t  nusd, v;
+
+    if (list == &r->headers_out.trailers) {
+        ngx_http_keytoll_clear_headers(list);
+    }
 
     if (ctx->state == NGX_HTTP_KEYTOLL_SETTLED) {
         nusd.data = buf;
@@ -203,6 +318,71 @@ ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
     return ngx_http_keytoll_push_header(list, "x-litellm-key-spend",
                                         sizeof("x-litellm-key-spend") - 1,
                                         &v);
+}
+
+
+/*
+ * The version, and of the key's own limits the one that refused, or the budget
+ * where the key may not do what was asked.  The reply knows no others.
+ */
+
+ngx_int_t
+ngx_http_keytoll_key_refusal(ngx_http_request_t *r, ngx_uint_t reason,
+    ngx_http_keytoll_refusal_t *f)
+{
+    ngx_str_t  v;
+
+    if (ngx_http_keytoll_version(r) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (f->sort || f->limit.len == 0
+        || !ngx_http_keytoll_is(&f->kind, "key"))
+    {
+        return NGX_OK;
+    }
+
+    switch (reason) {
+
+    case KT_RPM:
+        return ngx_http_keytoll_copy_header(r, "x-litellm-key-rpm-limit",
+                                            &f->limit);
+    case KT_TPM:
+        return ngx_http_keytoll_copy_header(r, "x-litellm-key-tpm-limit",
+                                            &f->limit);
+    case KT_PARALLEL:
+        return NGX_OK;
+
+    case KT_BUDGET_EXCEEDED:
+    case KT_BUDGET_HELD:
+
+        if (ngx_http_keytoll_usd_value(r, &f->used, &v) != NGX_OK
+            || ngx_http_keytoll_set_header(r, "x-litellm-key-spend", &v)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ngx_http_keytoll_usd_value(r, &f->limit, &v) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_keytoll_set_header(r, "x-litellm-key-max-budget", &v);
+}
+
+
+/* The name in LiteLLM's limiter (litellm-api 11.5); NULL: it has none. */
+
+ngx_str_t *
+ngx_http_keytoll_descriptor(ngx_http_keytoll_refusal_t *f)
+{
+    ngx_http_keytoll_rate_names_t  *names;
+
+    names = ngx_http_keytoll_rate_find(f->kind.data, f->kind.len,
+                                       f->sort == 'm');
+
+    return names ? &names->descriptor : NULL;
 }
 
 

@@ -435,6 +435,7 @@ typedef struct {
     ngx_str_t                      models;      /* or routes, by tab         */
     int64_t                        reset_s;
     int64_t                        retry_ms;
+    int64_t                        retry_s;     /* as it is told, 0: never   */
     int64_t                        now_ms;
     int64_t                        expires_ms;
 } ngx_http_keytoll_refusal_t;
@@ -643,10 +644,17 @@ ngx_int_t ngx_http_keytoll_refuse(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, redisReply *reply);
 ngx_int_t ngx_http_keytoll_push_header(ngx_list_t *list, const char *name,
     size_t len, ngx_str_t *value);
+ngx_int_t ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
+    size_t len, ngx_str_t *v);
 
 #define ngx_http_keytoll_set_header(r, name, value)                          \
     ngx_http_keytoll_push_header(&(r)->headers_out.headers, name,            \
                                  sizeof(name) - 1, value)
+
+/* Redis' reply does not live as long as the request. */
+
+#define ngx_http_keytoll_copy_header(r, name, v)                             \
+    ngx_http_keytoll_dup_header(r, name, sizeof(name) - 1, v)
 
 /* headers.c */
 
@@ -654,8 +662,11 @@ ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_list_t *list);
+ngx_int_t ngx_http_keytoll_key_refusal(ngx_http_request_t *r,
+    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
 ngx_int_t ngx_http_keytoll_rate_refusal(ngx_http_request_t *r,
     ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
+ngx_str_t *ngx_http_keytoll_descriptor(ngx_http_keytoll_refusal_t *f);
 
 /* delay.c */
 

@@ -120,17 +120,42 @@ ngx_http_keytoll_plain_id(ngx_http_request_t *r, ngx_str_t *id)
 }
 
 
+/* Of "<team>/<user>" both, the user returned; of other ids all of it. */
+
+static ngx_str_t
+ngx_http_keytoll_member(ngx_http_keytoll_ctx_t *ctx,
+    ngx_http_keytoll_refusal_t *f, ngx_str_t *of)
+{
+    u_char     *slash;
+    ngx_str_t   first, user;
+
+    first = f->id;
+    ngx_str_null(&user);
+
+    slash = ngx_http_keytoll_is(&f->kind, "member")
+            || ngx_http_keytoll_is(&f->kind, "orgmember")
+            ? ngx_strlchr(f->id.data, f->id.data + f->id.len, '/') : NULL;
+
+    if (slash) {
+        first.len = slash - f->id.data;
+        user.data = slash + 1;
+        user.len = f->id.len - first.len - 1;
+        user = ngx_http_keytoll_plain_id(ctx->request, &user);
+    }
+
+    *of = ngx_http_keytoll_plain_id(ctx->request, &first);
+
+    return user;
+}
+
+
 /* "Team=T", in the words of LiteLLM. */
 
 static u_char *
 ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_refusal_t *f)
 {
-    u_char      *slash;
-    ngx_str_t    id, team, user;
-    ngx_uint_t   org;
-
-    id = ngx_http_keytoll_plain_id(ctx->request, &f->id);
+    ngx_str_t  id, user;
 
     if (ngx_http_keytoll_is(&f->kind, "key")) {
         return f->alias.len ? ngx_sprintf(p, "Key=%V (%V)", &f->alias,
@@ -138,24 +163,12 @@ ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
                             : ngx_sprintf(p, "Key=%V", &ctx->key_name);
     }
 
-    org = ngx_http_keytoll_is(&f->kind, "orgmember");
+    user = ngx_http_keytoll_member(ctx, f, &id);
 
-    if (org || ngx_http_keytoll_is(&f->kind, "member")) {
-        slash = ngx_strlchr(f->id.data, f->id.data + f->id.len, '/');
-
-        if (slash == NULL) {
-            return p;
-        }
-
-        team.data = f->id.data;
-        team.len = slash - f->id.data;
-        user.data = slash + 1;
-        user.len = f->id.data + f->id.len - user.data;
-        team = ngx_http_keytoll_plain_id(ctx->request, &team);
-        user = ngx_http_keytoll_plain_id(ctx->request, &user);
-
+    if (user.len) {
         return ngx_sprintf(p, "User=%V in %s=%V", &user,
-                           org ? "Organization" : "Team", &team);
+                           ngx_http_keytoll_is(&f->kind, "member")
+                           ? "Team" : "Organization", &id);
     }
 
     return ngx_http_keytoll_is(&f->kind, "team") ? ngx_sprintf(p, "Team=%V",
@@ -233,51 +246,32 @@ ngx_http_keytoll_budget_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
 }
 
 
-/* The descriptor of LiteLLM's limiter (litellm-api 11.5). */
+/* "team_member: t:u", "model_per_key: <hash>:m" (litellm-api 11.5). */
 
 static u_char *
-ngx_http_keytoll_descriptor(u_char *p, ngx_http_keytoll_ctx_t *ctx,
+ngx_http_keytoll_limited(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_refusal_t *f)
 {
-    u_char     *slash;
-    ngx_str_t   kind, id, part;
+    ngx_str_t  *name, id, user, part;
 
-    kind = f->kind;
-    id = ngx_http_keytoll_plain_id(ctx->request, &f->id);
+    name = ngx_http_keytoll_descriptor(f);
+
+    p = ngx_sprintf(p, "%V", name ? name : &f->kind);
+
+    if (f->id.len == 0) {
+        return p;
+    }
+
+    user = ngx_http_keytoll_member(ctx, f, &id);
     part = ngx_http_keytoll_plain_id(ctx->request, &f->part);
 
-    if (ngx_http_keytoll_is(&kind, "org")) {
-        ngx_str_set(&kind, "organization");
+    p = ngx_sprintf(p, ": %V", &id);
+
+    if (user.len) {
+        p = ngx_sprintf(p, ":%V", &user);
     }
 
-    if (f->sort == 'm') {
-        return ngx_sprintf(p, "model_per_%V: %V:%V", &kind, &id, &part);
-    }
-
-    if (ngx_http_keytoll_is(&kind, "key")) {
-        ngx_str_set(&kind, "api_key");
-
-    } else if (ngx_http_keytoll_is(&kind, "customer")) {
-        ngx_str_set(&kind, "end_user");
-
-    } else if (ngx_http_keytoll_is(&kind, "member")
-               || ngx_http_keytoll_is(&kind, "orgmember"))
-    {
-        if (kind.len == sizeof("member") - 1) {
-            ngx_str_set(&kind, "team_member");
-
-        } else {
-            ngx_str_set(&kind, "organization_member");
-        }
-
-        slash = ngx_strlchr(id.data, id.data + id.len, '/');
-
-        if (slash) {
-            *slash = ':';
-        }
-    }
-
-    return ngx_sprintf(p, "%V: %V", &kind, &id);
+    return f->sort == 'm' ? ngx_sprintf(p, ":%V", &part) : p;
 }
 
 
@@ -291,16 +285,14 @@ ngx_http_keytoll_rate_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
            - ngx_atoof(f->used.data, f->used.len);
 
     p = ngx_sprintf(p, "Rate limit exceeded for ");
-    p = ngx_http_keytoll_descriptor(p, ctx, f);
+    p = ngx_http_keytoll_limited(p, ctx, f);
     p = ngx_sprintf(p, ". Limit type: %s. Current limit: %V, Remaining: %L. "
                     "Limit resets at: ",
                     reason == KT_RPM ? "requests"
                     : reason == KT_TPM ? "tokens" : "max_parallel_requests",
                     &f->limit, left > 0 ? left : 0);
 
-    return ngx_http_keytoll_stamp(p, f->now_ms
-                                     + (f->retry_ms > 0 ? f->retry_ms
-                                                        : 60000));
+    return ngx_http_keytoll_stamp(p, f->now_ms + f->retry_s * 1000);
 }
 
 

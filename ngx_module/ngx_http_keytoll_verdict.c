@@ -12,7 +12,8 @@
 #include "ngx_http_keytoll_module.h"
 
 
-#define NGX_HTTP_KEYTOLL_HEARD  65536   /* preread of a stream by default    */
+#define NGX_HTTP_KEYTOLL_HEARD   65536  /* preread of a stream by default    */
+#define NGX_HTTP_KEYTOLL_WINDOW  60     /* seconds of RPM and TPM            */
 
 
 static ngx_uint_t ngx_http_keytoll_unheard(ngx_http_request_t *r);
@@ -21,9 +22,12 @@ static void ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f,
     redisReply *reply);
 static kt_reason_info_t ngx_http_keytoll_info(ngx_http_request_t *r,
     ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
+static int64_t ngx_http_keytoll_retry(ngx_uint_t reason, int status,
+    ngx_http_keytoll_refusal_t *f);
 static ngx_int_t ngx_http_keytoll_envelope(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_str_t *body);
+static ngx_uint_t ngx_http_keytoll_is_of_key(ngx_uint_t reason);
 static ngx_int_t ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f);
@@ -56,6 +60,8 @@ ngx_http_keytoll_refuse(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_parse(&f, reply);
 
     info = ngx_http_keytoll_info(r, reason, &f);
+
+    f.retry_s = ngx_http_keytoll_retry(reason, info.status, &f);
 
     ctx->status = info.status;
 
@@ -186,6 +192,37 @@ ngx_http_keytoll_info(ngx_http_request_t *r, ngx_uint_t reason,
     }
 
     return info;
+}
+
+
+/*
+ * Seconds, where something comes back by itself; 0 where it does not.  Clients
+ * of LiteLLM want a number of every rate: one that is too small for the request
+ * says its window.
+ */
+
+static int64_t
+ngx_http_keytoll_retry(ngx_uint_t reason, int status,
+    ngx_http_keytoll_refusal_t *f)
+{
+    switch (reason) {
+
+    case KT_RPM:
+    case KT_TPM:
+    case KT_PARALLEL:
+
+        if (f->retry_ms <= 0 || ngx_http_keytoll_is(&f->limit, "0")) {
+            return NGX_HTTP_KEYTOLL_WINDOW;
+        }
+
+        /* fall through */
+
+    case KT_BUDGET_HELD:
+        return (f->retry_ms + 999) / 1000;
+
+    default:
+        return status == NGX_HTTP_SERVICE_UNAVAILABLE ? 1 : 0;
+    }
 }
 
 
@@ -396,13 +433,9 @@ ngx_http_keytoll_push_header(ngx_list_t *list, const char *name, size_t len,
 }
 
 
-/* Redis' reply does not live as long as the request. */
+/* An empty value is left out. */
 
-#define ngx_http_keytoll_copy_header(r, name, v)                             \
-    ngx_http_keytoll_dup_header(r, name, sizeof(name) - 1, v)
-
-
-static ngx_int_t
+ngx_int_t
 ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
     size_t len, ngx_str_t *v)
 {
@@ -424,13 +457,35 @@ ngx_http_keytoll_dup_header(ngx_http_request_t *r, const char *name,
 }
 
 
+/* Who has no key that holds is told nothing but that. */
+
+static ngx_uint_t
+ngx_http_keytoll_is_of_key(ngx_uint_t reason)
+{
+    switch (reason) {
+
+    case KT_KEY_UNKNOWN:
+    case KT_KEY_BLOCKED:
+    case KT_KEY_EXPIRED:
+    case KT_KEY_MISSING:
+    case KT_KEY_MALFORMED:
+    case KT_KEY_SHAPE:
+    case KT_KEY_CONFLICT:
+    case KT_KEY_IN_URL:
+        return 1;
+
+    default:
+        return 0;
+    }
+}
+
+
 static ngx_int_t
 ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f)
 {
     u_char     buf[64];
-    int64_t    retry_s;
     ngx_str_t  v;
 
     v.data = (u_char *) info->name;
@@ -461,6 +516,12 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    if (!ngx_http_keytoll_is_of_key(reason)
+        && ngx_http_keytoll_key_refusal(r, reason, f) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (f->reset_s > 0) {
         v.data = buf;
         v.len = ngx_sprintf(buf, "%L", f->reset_s) - buf;
@@ -470,18 +531,9 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
         }
     }
 
-    retry_s = 0;
-
-    if (info->status == 429) {
-        retry_s = f->retry_ms > 0 ? (f->retry_ms + 999) / 1000 : 60;
-
-    } else if (info->status == 503) {
-        retry_s = 1;
-    }
-
-    if (retry_s) {
+    if (f->retry_s) {
         v.data = buf;
-        v.len = ngx_sprintf(buf, "%L", retry_s) - buf;
+        v.len = ngx_sprintf(buf, "%L", f->retry_s) - buf;
 
         if (ngx_http_keytoll_copy_header(r, "Retry-After", &v) != NGX_OK) {
             return NGX_ERROR;
@@ -505,7 +557,8 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
         }
 
         v.data = buf;
-        v.len = ngx_http_keytoll_stamp(buf, f->now_ms + retry_s * 1000) - buf;
+        v.len = ngx_http_keytoll_stamp(buf, f->now_ms + f->retry_s * 1000)
+                - buf;
 
         if (ngx_http_keytoll_copy_header(r, "reset_at", &v) != NGX_OK) {
             return NGX_ERROR;

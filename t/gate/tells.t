@@ -3,8 +3,10 @@
 
 use strict;
 use warnings;
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(time sleep);
+use Time::Local qw(timegm);
 use Keytoll::Test;
 
 my $T = JSON::PP::true;
@@ -12,6 +14,7 @@ my $g = Keytoll::Test->gate(more => <<'END');
         location /v96/ { keytoll_compat 1.96; proxy_pass http://mock/; }
         location /v81/ { keytoll_compat 1.81; proxy_pass http://mock/; }
         location /leased/ { keytoll_lease on; proxy_pass http://mock/; }
+        location /dead/ { proxy_pass http://127.0.0.1:1/; }
         location /own/ { keytoll_compat 1.104 budget_exceeded=429; proxy_pass http://mock/; }
 END
 
@@ -44,10 +47,41 @@ for my $name (sort keys %case) {
         my $want = ref $param eq 'ARRAY' ? $param->[$i] : $param;
         ref $want eq 'Regexp' ? like($e->{param}, $want, "$what: param") : is($e->{param}, $want, "$what: param");
         is($e->{code}, "$status->[$i]", "$what: code is the status, a string");
+        is($r->{headers}{'x-litellm-version'}, $name =~ /^(?:expired|blocked)$/ ? undef : ('1.104.0', '1.96.0', '1.81.0')[$i], "$what: the version, unless it is the key that is refused");
         like($e->{message}, $text, "$what: message");
     }
 }
 is(ask($case{budget}[0], $chat, at => '/own')->{status}, 429, 'a status of one\'s own');
+
+# Retry-After only of what comes back by itself; rates always have one, the window where they never fit
+
+my $once = $g->key(rpm => 1);
+is(ask($once, $chat)->{status}, 200, 'one request of one');
+my $busy = $g->key(limit => 10_000, strict => $T);
+my $team_credits = sub { $g->policy('team:c' => { unit => 'ucr', limit => 0 }); return $g->key(refs => ['team:c', 'global']) }->();
+my $still = fork // die "fork: $!";
+if (!$still) { ask($busy, $chat, headers => ['x-mock-delay-ms', 3000], max_tokens => 10); POSIX::_exit(0) }
+eventually { ($g->state($busy) // { held => 0 })->{held} > 0 } 5 or die 'nothing is held';
+my %retry = (
+    budget => [$case{budget}[0], 'budget_exceeded', undef], credits => [$team_credits, 'credits_exhausted', undef], model => [$case{model}[0], 'key_model_denied', undef],
+    blocked => [$case{blocked}[0], 'key_blocked', undef], held => [$busy, 'budget_held', 1],
+    'rpm 0' => [$case{rate}[0], 'rpm_exceeded', 60], 'tpm 0' => [$g->key(tpm => 0), 'tpm_exceeded', 60], 'too many tokens' => [$g->key(tpm => 5), 'tpm_exceeded', 60],
+    'par 0' => [$g->key(par => 0), 'parallel_exceeded', 60], 'rpm 1' => [$once, 'rpm_exceeded', qr/^(?:5[0-9]|6[01])$/],
+);
+for my $name (sort keys %retry) {
+    my ($key, $reason, $want) = @{ $retry{$name} };
+    for my $at ('', '/v96', '/v81', '/own') {
+        my $r = ask($key, $chat, at => $at);
+        my $h = $r->{headers};
+        is($h->{'x-keytoll-reason'}, $reason, "$name$at: refused");
+        ref $want ? like($h->{'retry-after'}, $want, "$name$at: Retry-After") : is($h->{'retry-after'}, $want, "$name$at: Retry-After");
+        next unless $reason =~ /^(?:rpm|tpm|parallel)_/;
+        like($r->{json}{error}{message}, qr/Limit resets at: \Q$h->{reset_at}\E/, "$name$at: reset_at is what the text says");
+        my ($y, $mo, $d, $hh, $mi, $s) = $h->{reset_at} =~ /^(\d+)-(\d+)-(\d+) (\d+):(\d+):(\d+) UTC$/;
+        cmp_ok(abs(timegm($s, $mi, $hh, $d, $mo - 1, $y) - time - $h->{'retry-after'}), '<=', 2, "$name$at: and when Retry-After is over");
+    }
+}
+waitpid $still, 0;
 
 # every level in LiteLLM's words
 
@@ -88,6 +122,43 @@ is($r->{json}{error}{type} . ' ' . $r->{json}{error}{param}, 'token_not_found_in
 $r = ask($g->key(routes => ['/v1/embeddings', '/v1/models']), $chat);
 is($r->{json}{detail}, "Virtual key is not allowed to call this route. Only allowed to call routes: ['/v1/embeddings', '/v1/models']. Tried to call route: $chat", 'a route that is not allowed');
 is($r->{status}, 403, 'is 403');
+
+# what a refusal tells of the key's own limits, where they are what refused, or Redis' answer has them
+
+my $own = $g->key(limit => 7_500_000_000, used => 7_500_000_000, rpm => 3, tpm => 300, name => 'own');
+my $told = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
+is($told->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
+is($told->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
+is($told->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
+is($told->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
+is($told->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
+is($told->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
+$g->policy('team:spent' => { limit => 0 }, 'team:slow' => { rpm => 0 });
+is($told->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+
+# models of each level
+
+my $of = token(my $sub = 'sk-models-of-every-level-1');
+my %level = ("key:$of" => 'model_per_key', 'team:s' => 'model_per_team', 'user:s' => 'model_per_user', 'member:s%2F1/u' => 'model_per_team_member', 'org:s' => 'model_per_organization', 'orgmember:s/u' => 'model_per_organization_member',
+    'customer:s' => 'model_per_end_user', 'tag:s' => 'model_per_tag');
+my $words = sub { my $e = shift; return ($e =~ s/^\w+://r) =~ s{/}{:}r =~ s{%2F}{/}r };
+for my $refuses (sort keys %level) {
+    my %p = map { my $e = $_; ("$e~m~gpt-4o-mini" => { rpm => $e eq $refuses ? 0 : 1000 }, $e => { sub => [{ m => 'gpt-4o-mini', e => "$e~m~gpt-4o-mini" }] }) } keys %level;
+    $p{"key:$of"}{refs} = [(grep { !/^(?:key|customer|tag):/ } sort keys %level), 'global'];
+    $g->policy(%p);
+    my @by = (user => 's', tags => ['s']);
+    soon { (ask($sub, $chat, @by)->{headers}{'x-keytoll-entity'} // '') eq "$refuses~m~gpt-4o-mini" } 2, "$refuses: its model refuses";
+    my $r = ask($sub, $chat, @by);
+    my $n = $level{$refuses};
+    like($r->{json}{error}{message}, qr/^Rate limit exceeded for $n: \Q@{[$words->($refuses)]}\E:gpt-4o-mini\. Limit type: requests\. Current limit: 0/, "$refuses: is named") ;
+    is(join(' ', map { $r->{headers}{"x-ratelimit-$n-$_-requests"} // '-' } qw(limit remaining)), '0 0', "$refuses: and its limit told");
+    next if $refuses ne 'user:s';
+    $g->policy("$refuses~m~gpt-4o-mini" => { rpm => 1000 });
+    soon { ask($sub, $chat, @by)->{status} == 200 } 2, 'all let it pass';
+    $r = ask($sub, $chat, @by);
+    is(join(' ', map { "$_:" . ($r->{headers}{"x-ratelimit-$level{$_}-limit-requests"} // '-') } sort keys %level), join(' ', map { "$_:1000" } sort keys %level), 'an answer tells those of all levels');
+}
+$g->policy(map { ($_ => {}, "$_~m~gpt-4o-mini" => {}) } grep { !/^key/ } keys %level);
 
 # Anthropic's routes
 
@@ -139,6 +210,12 @@ $key = $g->key;
 $r = ask($key, $chat, headers => ['x-mock-status', 500]);
 ok(!exists $r->{headers}{'x-litellm-response-cost'} || $r->{headers}{'x-litellm-response-cost'} == 0, 'an error of the provider costs nothing');
 ok(length $r->{headers}{'x-litellm-call-id'}, 'and has a call id');
+for my $c (['', 500, 'x-mock-status', 500], ['', 429, 'x-mock-status', 429], ['/dead', 502]) {
+    my ($at, $status, @h) = @$c;
+    my $h = ask($g->key(limit => usd(2), rpm => 5, tpm => 9000), $chat, at => $at, headers => \@h)->{headers};
+    is(join(' ', map { $_ // '-' } @{$h}{qw(x-litellm-version x-litellm-key-max-budget x-litellm-key-rpm-limit x-litellm-key-tpm-limit x-ratelimit-api_key-limit-requests x-ratelimit-api_key-remaining-requests)}),
+        '1.104.0 2.0 5 9000 5 4', "$status of the provider: the version and the limits of the key");
+}
 
 # every level, to the request and to the token, from Redis and from a block
 
@@ -197,6 +274,42 @@ for my $path (sort keys %route) {
     my ($e) = grep { $_->{id} eq $r->{headers}{'x-keytoll-request-id'} } map { $_->[0] } $g->events;
     is(sprintf('%.0f', ($r->{headers}{'x-litellm-response-cost'} // -1) * 1e9), $e->{cost}, "$path: the cost of the header is that of the ledger");
 }
+
+# a provider that is a gate itself: of what we say, only our own word is heard
+
+my $theirs = join ';', 'x-litellm-call-id=theirs', 'X-LiteLLM-Response-Cost=9', 'x-litellm-response-cost-original=9', 'x-litellm-key-spend=9', 'x-litellm-key-max-budget=9', 'x-litellm-key-rpm-limit=9',
+    'x-litellm-key-remaining-requests-gpt=9', 'x-litellm-version=9', 'x-litellm-model-id=9', 'x-litellm-model-group=9', 'x-keytoll-reason=theirs', 'X-Keytoll-Anything=9', 'x-ratelimit-api_key-remaining-requests=9',
+    'x-ratelimit-team-limit-tokens=9', 'x-ratelimit-model_per_key-limit-requests=9';
+my $passed = 'x-ratelimit-remaining-requests=77; x-ratelimit-limit-tokens=78; x-litellm-attempted-retries=3; llm_provider-x=4; x-request-cost=5; x-ratelimit-team_of_theirs-limit-tokens=6';
+for my $c (['an answer'], ['a stream', stream => $T], ['an error', status => 429], ['a refusal', status => 401], ['an answer in trailers', stream => $T, te => 1]) {
+    my ($what, %o) = @$c;
+    my $unlimited = $g->key(limit => usd(3));
+    $r = ask($unlimited, $chat, $o{stream} ? (stream => $T) : (), headers => ['x-mock-header', $theirs, 'x-mock-header', $passed, $o{status} ? ('x-mock-status', $o{status}) : (), $o{te} ? ('TE', 'trailers') : ()]);
+    my $h = $r->{headers};
+    is($r->{status}, $o{status} // 200, "of a provider like us, $what");
+    like($r->{raw}, qr/\r\nx-litellm-call-id: $h->{'x-keytoll-request-id'}\r\n/, 'our call id') and unlike($h->{'x-litellm-call-id'}, qr/theirs/, 'alone');
+    is($h->{'x-litellm-version'}, '1.104.0', 'our version');
+    is($h->{'x-litellm-model-group'} . ' ' . $h->{'x-litellm-model-id'}, 'gpt-4o-mini gpt-4o-mini', 'our names of the model');
+    is($h->{'x-litellm-key-max-budget'}, '3.0', 'the budget of our key');
+    unlike($h->{'x-litellm-key-spend'}, qr/9$/, 'what our key has spent');
+    unlike($h->{'x-litellm-response-cost'} // '', qr/9/, 'our cost');
+    my @left = grep { exists $h->{$_} } qw(x-litellm-response-cost-original x-litellm-key-rpm-limit x-litellm-key-remaining-requests-gpt x-keytoll-reason x-keytoll-anything x-ratelimit-api_key-remaining-requests x-ratelimit-team-limit-tokens
+        x-ratelimit-model_per_key-limit-requests);
+    is("@left", '', 'nothing of their key');
+    is(join(' ', @{$h}{qw(x-ratelimit-remaining-requests x-ratelimit-limit-tokens x-litellm-attempted-retries llm_provider-x x-request-cost x-ratelimit-team_of_theirs-limit-tokens)}), '77 78 3 4 5 6', 'all else as it came');
+    unlike($r->{raw} =~ s/^.*?\r\n\r\n//sr, qr/x-litellm-response-cost: 9/, 'none in the trailers') if $o{te};
+}
+my $open = http_call($g->{port}[0], 'POST', '/v1/batches', ['Authorization', 'Bearer ' . $g->key, 'x-mock-header', "$theirs;$passed"], '{}');
+ok(!exists $open->{headers}{'x-litellm-model-group'} && !exists $open->{headers}{'x-litellm-key-max-budget'}, 'where we say nothing, theirs is not heard either');
+
+# the reference names every header that we send
+
+my ($section) = slurp("$Keytoll::Test::TOP/ngx_module/README.md") =~ /^## Response headers\n(.*?)^## /ms;
+my %sent = map { $_ => 1 } map { slurp($_) =~ /_header\(r,\s*"([^"]+)"/g } glob "$Keytoll::Test::TOP/ngx_module/*.c";
+cmp_ok(scalar(keys %sent), '>', 15, 'headers of the source');
+is(join(' ', grep { $_ ne 'Trailer' && $section !~ /`\Q$_\E`/ } sort keys %sent), '', 'all are in the reference');
+my %rated = map { $_ => 1 } slurp("$Keytoll::Test::TOP/ngx_module/ngx_http_keytoll_headers.c") =~ /_names\("[^"]+", "(\w+)"\)/g;
+is(join(' ', grep { $section !~ /`$_`/ } sort keys %rated), '', 'all levels as well');
 
 # answers in one piece, however they come
 

@@ -25,6 +25,7 @@
 #define MOCK_MAX_EVENTS  2000          /* content events of one stream      */
 #define MOCK_MAX_OUTPUT  4096          /* completion tokens by default      */
 #define MOCK_PIECE       32768         /* fill of the output before a write */
+#define MOCK_SAY         8             /* x-mock-header in one request      */
 
 
 typedef struct {
@@ -83,6 +84,8 @@ typedef struct {
     uint32_t      path;                /* interned, with quotes             */
     uint32_t      path_model;          /* likewise, 0 when it has none      */
     uint32_t      usage;               /* interned text of x-mock-usage     */
+    uint32_t      say[MOCK_SAY];       /* likewise of x-mock-header         */
+    unsigned      nsay;
     char          boundary[KT_BOUNDARY_MAX];
     size_t        boundary_len;
     kt_type_t     type;

@@ -363,6 +363,16 @@ $r = post('/v1/chat/completions', "$chat,\"stream\":true,\"stream_options\":{\"i
     'x-mock-usage-twice' => 1, 'x-mock-running-usage' => 1);
 is(scalar(grep { ref && $_->{usage} } events($r)), 7, 'usage in every chunk, and twice at the end');
 is(post('/v1/chat/completions', "$chat}", 'x-mock-tier' => 'flex')->{json}{service_tier}, 'flex', 'a tier');
+$r = post('/v1/chat/completions', "$chat}",
+    'x-mock-header' => 'x-a=1; x-b=c=d;;none;x-e=');
+is_deeply([@{$r->{headers}}{qw(x-a x-b x-e)}], ['1', 'c=d', ''],
+    'headers as ordered');
+$r = post('/v1/chat/completions', "$chat,\"stream\":true}",
+    'x-mock-header' => 'x-a=1', 'X-Mock-Header' => 'x-b=2');
+is("@{$r->{headers}}{qw(x-a x-b)}", '1 2', '... of streams, in several lines');
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-status' => 500,
+    'x-mock-header' => 'x-a=1');
+is($r->{headers}{'x-a'}, 1, '... of errors');
 $r = post('/v1/chat/completions', "$chat}", 'x-mock-encoding' => 'br');
 is($r->{headers}{'content-encoding'}, 'br', 'an encoding by name only');
 ok($r->{json}, '... the text is plain');

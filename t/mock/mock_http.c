@@ -116,6 +116,9 @@ mock_http_script(mock_req_t *r, mock_text_t name, mock_text_t value)
     } else if (mock_is(name, "x-mock-usage")) {
         r->usage = mock_intern(value.p, value.len);
 
+    } else if (mock_is(name, "x-mock-header") && r->nsay < MOCK_SAY) {
+        r->say[r->nsay++] = mock_intern(value.p, value.len);
+
     } else if (mock_is(name, "x-mock-tier")) {
         mock_word(r->tier, sizeof(r->tier), value);
 
@@ -580,6 +583,38 @@ mock_http_consume(mock_conn_t *c)
 }
 
 
+/* A header of the answer for each "name=value" of the list by ';'. */
+
+static void
+mock_http_say(mock_buf_t *out, uint32_t list)
+{
+    char        *p, *last, *end, *eq;
+    mock_buf_t   text = { NULL, 0, 0 };
+
+    mock_interned(&text, list);
+    mock_lit(&text, ";");
+    last = text.p + text.len;
+
+    for (p = text.p; p < last; p = end + 1) {
+        while (*p == ' ') {
+            p++;
+        }
+
+        end = memchr(p, ';', (size_t) (last - p));
+        eq = memchr(p, '=', (size_t) (end - p));
+
+        if (eq) {
+            mock_put(out, p, (size_t) (eq - p));
+            mock_lit(out, ": ");
+            mock_put(out, eq + 1, (size_t) (end - eq - 1));
+            mock_lit(out, "\r\n");
+        }
+    }
+
+    free(text.p);
+}
+
+
 static void
 mock_http_status(mock_conn_t *c, int status)
 {
@@ -616,6 +651,10 @@ mock_http_status(mock_conn_t *c, int status)
         mock_lit(&c->out, "x-request-id: ");
         mock_id(&c->out, &c->job);
         mock_lit(&c->out, "\r\n");
+    }
+
+    for (i = 0; i < c->req.nsay; i++) {
+        mock_http_say(&c->out, c->req.say[i]);
     }
 
     if (!c->keepalive) {
