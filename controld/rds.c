@@ -279,17 +279,34 @@ rds_evicts(arena_t *a)
 }
 
 
-/* FUNCTION LIST WITHCODE: one library, a flat list of names and values. */
+/* The number in its second line, "-- version N"; 0 when there is none. */
+
+static long
+rds_library_version(const char *text)
+{
+    const char  *p;
+
+    p = strchr(text, '\n');
+
+    return p && strncmp(p + 1, "-- version ", 11) == 0
+           ? strtol(p + 12, NULL, 10) : 0;
+}
+
+
+/*
+ * FUNCTION LIST WITHCODE: one library, a flat list of names and values.  Whether
+ * what is loaded is this text, or newer.
+ */
 
 static int
-rds_library_same(arena_t *a, const char *text, size_t len)
+rds_library_current(arena_t *a, const char *text, size_t len)
 {
-    int          same;
+    int          current;
     size_t       i;
     redisReply  *r, *lib;
 
     r = rds_do(a, "FUNCTION", "LIST", "LIBRARYNAME", KT_LIBRARY, "WITHCODE");
-    same = 0;
+    current = 0;
 
     if (!rds_is_error(r) && r->type == REDIS_REPLY_ARRAY && r->elements == 1) {
         lib = r->element[0];
@@ -297,11 +314,12 @@ rds_library_same(arena_t *a, const char *text, size_t len)
         for (i = 0; i + 1 < lib->elements; i += 2) {
             if (lib->element[i]->str
                 && strcmp(lib->element[i]->str, "library_code") == 0
-                && lib->element[i + 1]->str
-                && (size_t) lib->element[i + 1]->len == len
-                && memcmp(lib->element[i + 1]->str, text, len) == 0)
+                && lib->element[i + 1]->str)
             {
-                same = 1;
+                current = ((size_t) lib->element[i + 1]->len == len
+                           && memcmp(lib->element[i + 1]->str, text, len) == 0)
+                          || rds_library_version(lib->element[i + 1]->str)
+                             > rds_library_version(text);
             }
         }
     }
@@ -310,7 +328,7 @@ rds_library_same(arena_t *a, const char *text, size_t len)
         freeReplyObject(r);
     }
 
-    return same;
+    return current;
 }
 
 
@@ -334,7 +352,7 @@ rds_load_library(const char *path)
         return -1;
     }
 
-    if (rds_library_same(&a, text, len)) {
+    if (rds_library_current(&a, text, len)) {
         arena_free(&a);
         return 0;
     }

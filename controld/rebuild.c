@@ -333,6 +333,10 @@ rebuild_current(void)
 static int
 rebuild_refresh(void)
 {
+    if (rds_load_library(conf.functions_file) != 0) {
+        return -1;
+    }
+
     switch (rebuild_current()) {
 
     case 1:

@@ -96,6 +96,11 @@ ngx_http_keytoll_batch_send(ngx_http_keytoll_batch_t *batch,
 
     ngx_str_set(&argv[0], "FCALL");
     ngx_str_set(&argv[1], "kt_settle");
+
+    if (batch->groups < batch->n) {
+        ngx_str_set(&argv[1], "kt_settle_groups");
+    }
+
     ngx_str_set(&argv[2], "1");
     ngx_str_set(&argv[3], KT_REDIS_GEN);
 

@@ -27,6 +27,7 @@ static void ngx_http_keytoll_settle_reply(void *data, redisReply *reply,
     ngx_uint_t last);
 static void ngx_http_keytoll_settle_code(ngx_http_keytoll_settlement_t *s,
     long long code, ngx_uint_t grouped, uint64_t now_ms);
+static ngx_uint_t ngx_http_keytoll_unknown_function(redisReply *error);
 static ngx_uint_t ngx_http_keytoll_settle_refused(redisReply *error);
 static ngx_uint_t ngx_http_keytoll_settle_again(
     ngx_http_keytoll_settlement_t *s);
@@ -346,6 +347,17 @@ ngx_http_keytoll_settle_reply(void *data, redisReply *reply, ngx_uint_t last)
     ngx_http_keytoll_batches--;
 
     if (reply == NULL || reply->type != REDIS_REPLY_ARRAY) {
+
+        if (reply && reply->type == REDIS_REPLY_ERROR
+            && ngx_http_keytoll_unknown_function(reply))
+        {
+            /* a library that knows no groups, or none at all */
+
+            for (i = 0; i < batch->n; i++) {
+                batch->item[i]->alone = 1;
+            }
+        }
+
         ngx_http_keytoll_requeue(batch,
                                  reply && reply->type == REDIS_REPLY_ERROR
                                  && ngx_http_keytoll_settle_refused(reply));
@@ -441,13 +453,20 @@ ngx_http_keytoll_settle_code(ngx_http_keytoll_settlement_t *s, long long code,
 }
 
 
+static ngx_uint_t
+ngx_http_keytoll_unknown_function(redisReply *error)
+{
+    return ngx_strncmp(error->str, "ERR Function not found", 22) == 0;
+}
+
+
 /* An error of this settlement, not of a Redis that has no functions yet. */
 
 static ngx_uint_t
 ngx_http_keytoll_settle_refused(redisReply *error)
 {
     return ngx_strncmp(error->str, "ERR", 3) == 0
-           && ngx_strncmp(error->str, "ERR Function not found", 22) != 0
+           && !ngx_http_keytoll_unknown_function(error)
            && ngx_strncmp(error->str, "ERR unknown command", 19) != 0;
 }
 

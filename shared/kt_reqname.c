@@ -211,7 +211,7 @@ kt_rs_key(kt_rs_t *s, const unsigned char *p)
         return;
     }
 
-    if (s->key->id == KT_REQKEY_TOOLS && s->depth == KT_RS_TOOL) {
+    if (s->key->id == KT_REQKEY_TOOLS && s->depth == s->tool_depth) {
         kt_rs_tool_key(s, span);
         return;
     }
@@ -246,11 +246,10 @@ kt_rs_end(kt_rs_t *s, int empty)
         return;
     }
 
-    if (s->depth == KT_RS_TOOL - 1 && s->key
-        && s->key->id == KT_REQKEY_TOOLS)
+    if (s->key && s->key->id == KT_REQKEY_TOOLS
+        && s->depth == s->tool_depth - 1)
     {
         kt_rs_tool_end(s);
-        return;
     }
 
     if (s->depth != 1 || s->key == NULL) {

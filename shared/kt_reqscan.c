@@ -262,6 +262,7 @@ kt_reqscan(const unsigned char *p, size_t len, kt_reqscan_t *out)
     s.out = out;
     s.rc = KT_OK;
     s.tool_uses = -1;
+    s.tool_depth = 3;
 
     kt_rs_space(&s);
 

@@ -116,10 +116,11 @@ typedef struct {
  *
  * max_tok, n: those of generationConfig count as well.  remote: one of
  * previous_response_id, conversation, cachedContent, mcp_servers is not null, a
- * part names a file or a video by id or address, or the provider runs a tool
- * that reads for the model.  searches: the max_uses of each tool that searches
- * the web, KT_REQ_SEARCHES where there is none or more, or for
- * web_search_options and search_parameters.  any_service: service_tier is
+ * part names a file or a video by id or address, or there is a tool that is not
+ * known to be run by the client.  searches: for each tool that searches, what
+ * Anthropic's says as max_uses, KT_REQ_SEARCHES otherwise, as for
+ * web_search_options, search_parameters, plugins, a cached content or a stored
+ * prompt.  any_service: service_tier is
  * absent, null or "auto".
  *
  * text_bytes: bytes inside the quotes of all string values under messages,

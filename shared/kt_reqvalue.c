@@ -305,6 +305,10 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         s->out->remote |= type != KT_RS_NULL;
         break;
 
+    case KT_REQKEY_TOOLS:
+        kt_rs_tools(s, type, span);
+        break;
+
     case KT_REQKEY_SEARCH:
         if (type != KT_RS_NULL) {
             s->out->searches += KT_REQ_SEARCHES;
@@ -326,7 +330,11 @@ kt_rs_member(kt_rs_t *s, kt_rs_type_t type, kt_span_t span)
         break;
 
     case KT_REQKEY_PROMPT:
-        s->out->remote |= type == KT_RS_OPEN && s->start[span.off] == '{';
+        if (type == KT_RS_OPEN && s->start[span.off] == '{') {
+            s->out->searches += KT_REQ_SEARCHES;      /* its tools are kept too */
+            s->out->remote = 1;
+        }
+
         break;
 
     case KT_REQKEY_INPUT:
@@ -567,7 +575,9 @@ kt_rs_value(kt_rs_t *s, kt_rs_type_t type, const unsigned char *p)
     {
         kt_rs_tag(s, span);
 
-    } else if (s->key->id == KT_REQKEY_TOOLS && s->depth == KT_RS_TOOL) {
+    } else if (s->key->id == KT_REQKEY_TOOLS
+               && s->depth == s->tool_depth)
+    {
         kt_rs_tool_value(s, type, span);
     }
 

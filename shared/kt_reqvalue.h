@@ -51,8 +51,10 @@ typedef struct {
     unsigned              media_key;   /* ... names a file, a video, bytes  */
     const kt_reqkey_t    *key;         /* of depth 1, NULL for others       */
     size_t                raw_off;     /* where a value to be counted began */
+    unsigned              tool_depth;  /* within a tool; of one alone it is 2 */
     unsigned              tool_key;    /* kt_reqtool.c: the last key of one */
     unsigned              tool_search;
+    unsigned              tool_counts; /* its max_uses is read by the provider */
     int64_t               tool_uses;   /* its max_uses, -1: any             */
     kt_span_t             user_id;     /* metadata.user_id                  */
     kt_span_t             litellm;     /* litellm_metadata.user             */
@@ -63,9 +65,6 @@ typedef struct {
 
 /* In messages, what is nested deeper than a part is a tool's arguments. */
 #define KT_RS_PART       5
-
-/* Within an element of "tools". */
-#define KT_RS_TOOL       3
 
 
 /* kt_reqvalue.c */
@@ -97,8 +96,9 @@ void kt_rs_end(kt_rs_t *s, int empty);
 void kt_rs_finish(kt_rs_t *s);
 
 
-/* kt_reqtool.c: keys and values of an element of "tools", and its end */
+/* kt_reqtool.c: the value of "tools", keys and values of a tool, and its end */
 
+void kt_rs_tools(kt_rs_t *s, kt_rs_type_t type, kt_span_t span);
 void kt_rs_tool_key(kt_rs_t *s, kt_span_t span);
 void kt_rs_tool_value(kt_rs_t *s, kt_rs_type_t type, kt_span_t span);
 void kt_rs_tool_end(kt_rs_t *s);

@@ -533,11 +533,22 @@ local function batch_write(b)
 end
 
 
--- The refusal of x for a spent budget of these, if there is one.
+local function is_spent(e)
+    local p = e.p
+    local h, l = minus(p.lh, p.ll, e.uh, e.ul)
+    return h < 0 or (h == 0 and l == 0 and not p.gt) or (p.lh == 0 and p.ll == 0)
+end
+
+
+-- The refusal of x for the first budget of these that is spent; one that is
+-- only too small for x is none.
 local function spent_first(b, g, list, x)
-    local no = check_money(list, g, amounts(x.amounts, 1), b.now_s, b.now_ms)
-    if no and (no[1] == BUDGET or no[1] == CREDITS) then
-        return cheaper(no, list[1], g)
+    local r = amounts(x.amounts, 1)
+    for _, e in ipairs(list) do
+        local no = check_money({ e }, g, r, b.now_s, b.now_ms)
+        if no and (no[1] == BUDGET or no[1] == CREDITS) and is_spent(e) then
+            return cheaper(no, list[1], g)
+        end
     end
 end
 

@@ -123,7 +123,7 @@ end
 -- Opens the period that holds now_s.  A period is never reset: the cost of an
 -- old one stays under its own id in the ledger.
 local function roll(e, now_s)
-    if e.pend == 0 or now_s < e.pend then
+    if e.pend == 0 or now_s < e.pend or e.p.orphan then
         return
     end
     if e.p.kind == "month" then
@@ -185,6 +185,19 @@ local function stranger(pre, name, c, now_s)
     elseif (e.pend == 0) ~= (d.pend == 0) then     -- the rule has changed since
         e.pend = d.pend
     end
+    return e
+end
+
+
+-- The counters of an end user, or his meter, whom no policy limits any more, for
+-- settlements of what was admitted before: in the period where they stand.
+local function orphan(pre, name)
+    local c = sub(name, 1, 9) == "customer:" and call("GET", pre .. "c:" .. name)
+    if not c then
+        return nil
+    end
+    local e = load(name, cmsgpack.pack({ v = 0 }), c)
+    e.p = { orphan = true }
     return e
 end
 

@@ -38,11 +38,24 @@ local function group_rids(pre, s, seen)
 end
 
 
+-- Whether one of them was settled.
+local function group_done(rids, done)
+    for _, hit in ipairs(call("SMISMEMBER", done, unpack(rids))) do
+        if hit == 1 then
+            return true
+        end
+    end
+    return false
+end
+
+
 -- Whether all of them are held.  A hold and its lease come and go together, so
 -- the leases are taken out at once and counted; those of a group that is not
 -- whole are put back.
-local function group_held(pre, rids, keys, now_ms)
-    if call("ZREM", pre .. "z", unpack(rids)) == #rids then
+local function group_held(pre, rids, keys, done, now_ms)
+    if group_done(rids, done) then
+        return false
+    elseif call("ZREM", pre .. "z", unpack(rids)) == #rids then
         return true
     end
     local back = {}
@@ -61,15 +74,7 @@ end
 
 -- Whether none of them was settled or has a hold of its own.
 local function group_of_block(rids, keys, done)
-    if call("EXISTS", unpack(keys)) > 0 then
-        return false
-    end
-    for _, hit in ipairs(call("SMISMEMBER", done, unpack(rids))) do
-        if hit == 1 then
-            return false
-        end
-    end
-    return true
+    return call("EXISTS", unpack(keys)) == 0 and not group_done(rids, done)
 end
 
 
@@ -92,7 +97,7 @@ function take_group(pre, it, seen, blocks, now_ms)
         block_less(k.r, it.r)
         it.receipt, it.block = k.receipt, bid
     else
-        if not group_held(pre, rids, keys, now_ms) then
+        if not group_held(pre, rids, keys, it.done, now_ms) then
             return false
         end
         it.receipt, it.holds = sub(it.receipt, GROUP_HEAD), keys

@@ -1,4 +1,8 @@
 #!lua name=keytoll
+-- version 2
+--
+-- A daemon loads it over older versions only: raise it with every change that a
+-- gate or a daemon can see.
 --
 -- The one place that decides and counts.  The files of this folder, joined in
 -- the order of the Makefile, are one library; keytoll-controld loads it with

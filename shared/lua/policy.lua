@@ -104,6 +104,11 @@ local function kt_policy_set(keys, a)
                 -- heard of before it had a policy: it keeps what it used
                 e = stranger(pre, name, got[2], now_s)
                     or load(name, bytes, got[2])
+                local uh, ul = amount(given(j.used) and j.used or "0")
+                roll(e, now_s)
+                if (per and per.id or 0) == e.pid and less(e.uh, e.ul, uh, ul) then
+                    e.uh, e.ul = uh, ul
+                end
             end
             if e and not e.p.gone then
                 change(e, policy(bytes), per, now_s, pre)

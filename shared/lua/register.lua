@@ -1,6 +1,7 @@
 redis.register_function("kt_admit", kt_admit)
 redis.register_function("kt_known", kt_known)
 redis.register_function("kt_settle", kt_settle)
+redis.register_function("kt_settle_groups", kt_settle)      -- of older ones there is none
 redis.register_function("kt_block_end", kt_block_end)
 redis.register_function("kt_renew", kt_renew)
 redis.register_function("kt_sweep", kt_sweep)

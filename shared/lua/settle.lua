@@ -56,6 +56,12 @@ local function load_all(b, items, now_s)
     for at = 1, #names, 2000 do
         fetch(b, { unpack(names, at, min(at + 1999, #names)) })
     end
+    for _, name in ipairs(names) do
+        local e = b.ents[name]
+        if not e or (e.p.gone and not e.missing) then
+            b.ents[name] = orphan(b.pre, name) or e
+        end
+    end
 end
 
 
@@ -105,7 +111,8 @@ end
 
 
 -- A second never counts less than nothing, so the sum of several corrections
--- is that of each only while what they reserved is still there.
+-- is that of each only while what they reserved is still there.  Of a group
+-- there is only the sum: where a second was lost it may count too little.
 local function correct_tokens(e, is, it, now_s, pre)
     local reserved = reserved_tokens(is, it.r)
     if it.items and reserved > tokens_at(e, pre, it.at, now_s) then
@@ -210,6 +217,10 @@ local function take_hold(it, hold)
 end
 
 
+local classify
+
+do
+
 local function settlement(pre, a, i)
     local rid, cost, event = a[i], a[i + 2], a[i + 6]
     local uh, ul = amount(cost)
@@ -298,7 +309,7 @@ end
 
 -- (the settlements to apply, the code of each that came, the blocks that they
 -- took of)
-local function classify(pre, a, now_ms)
+function classify(pre, a, now_ms)
     local todo, codes, blocks, used = {}, {}, {}, {}
     local singles, groups = settlements(pre, a)
     local got, seen = look_up(pre, singles)
@@ -321,6 +332,8 @@ local function classify(pre, a, now_ms)
         if it.block then used[it.block] = blocks[it.block] end
     end
     return todo, codes, used
+end
+
 end
 
 
@@ -353,7 +366,7 @@ end
 -- an admission of this rid that is still on its way will be refused; the
 -- receipt may then be empty.  An event that says "end":"lost" (a journal whose
 -- worker died) is charged like a swept one: a settlement that still arrives
--- corrects it.
+-- corrects it.  A gate that sends groups asks for kt_settle_groups.
 -- Returns {watermark ms, now ms, code...}: 0 applied, 1 duplicate, 2 applied
 -- though no hold stood, 3 not applied: no hold stands, come again with the
 -- receipt, and one by one.  {-1} while not ready: keep it and come again.
@@ -431,14 +444,20 @@ local function kt_sweep(keys, a)
     for i, rid in ipairs(rids) do probe[i] = pre .. "h:" .. rid end
     for i, h in ipairs(call("MGET", unpack(probe))) do
         if is_hold(h) then
-            local it = { rid = rids[i], tok_in = 0, tok_out = 0, sh = 0, sl = 0 }
+            local it = { rid = rids[i], tok_in = 0, tok_out = 0, sh = 0, sl = 0,
+                         uh = 0, ul = 0, event = "", code = "ok" }
             local r, event = amounts(h, 2), event_of(h)
             take_hold(it, h)
-            local cost = decimal(r.eh, r.el)
-            it.uh, it.ul = r.eh, r.el
-            it.event, it.code = event, "lost " .. cost
             items[#items + 1] = it
-            bury(pre, rids[i], cost, event, TOMB_TTL_S)
+            if call("SISMEMBER", done_key(pre, rids[i]), rids[i]) == 1 then
+                -- charged already; the hold is of a replica that was behind
+                it.swept = true
+                call("DEL", probe[i])
+            else
+                local cost = decimal(r.eh, r.el)
+                it.uh, it.ul, it.event, it.code = r.eh, r.el, event, "lost " .. cost
+                bury(pre, rids[i], cost, event, TOMB_TTL_S)
+            end
         elseif is_block(h) then
             items[#items + 1] = give_back(rids[i], h)
             items[#items].swept = true      -- who knows what was sent

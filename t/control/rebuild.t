@@ -198,6 +198,26 @@ is $k->redis('EXISTS', $P . "h:$rid"), 0, 'a corrected charge has no tombstone';
 is $k->fcall('kt_settle', @settle)->[2], 1, 'its settlement again is a duplicate';
 is $k->state($ent)->{used}, $used + 150, 'and costs nothing';
 
+# a daemon brings its functions with it, unless newer ones are there
+
+my $library = sub { my %l = @{ $k->redis('FUNCTION', 'LIST', 'LIBRARYNAME', 'keytoll', 'WITHCODE')->[0] }; return $l{library_code} };
+my $ours = $library->();
+like $ours, qr/\A#!lua name=keytoll\n-- version \d+\n/, 'the library has a version';
+my $start = sub { $k->kill('controld', 'TERM'); $k->start_controld; ready() };
+(my $older = $ours) =~ s/^-- version \d+$/-- version 0 of old/m;
+$k->redis('FUNCTION', 'LOAD', 'REPLACE', $older);
+my $gen_before = $k->redis('GET', $P . 'gen');
+$start->();
+ok $k->until(sub { $library->() eq $ours }), 'an older one is replaced at the start';
+cmp_ok $k->redis('GET', $P . 'gen'), '>=', $gen_before, 'without a rebuild';
+(my $newer = $ours) =~ s/^-- version \d+$/-- version 999/m;
+$k->redis('FUNCTION', 'LOAD', 'REPLACE', $newer);
+$start->();
+$k->redis('FLUSHALL');
+ready();
+is $library->(), $newer, 'a newer one stays, also over a rebuild';
+$k->redis('FUNCTION', 'LOAD', 'REPLACE', $ours);
+
 unlike $k->logs, qr/"level":"(?:fatal)"/, 'nothing fatal in the log';
 
 sub spend_fails {

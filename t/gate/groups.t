@@ -128,4 +128,13 @@ is(scalar(keys %id), $total, 'lost: one each');
 cmp_ok(scalar(grep { $_->[2] eq 'late' } @e), '>', 0, 'lost: by their receipts');
 is($g->state($key)->{used}, $sum, 'lost: Redis charged what they say');
 
+# a library that knows no groups yet
+
+(my $old = slurp("$Keytoll::Test::BIN/keytoll.lua")) =~ s/^redis\.register_function\("kt_settle_groups".*\n//m or die;
+$r->call('FUNCTION', 'LOAD', 'REPLACE', $old);
+$key = $g->key(full(), strict => $T);
+burst($key, '/v1/chat/completions', $N, 30);
+is(join(' ', grep { $_ ne 'ok' } books($key, $N, 'an older library')), '', 'an older library: one by one');
+$g->load_functions;
+
 $g->finish;

@@ -3,6 +3,7 @@
 
 use strict;
 use warnings;
+no warnings 'portable';                        # 64 bits everywhere
 use Test::More;
 use Time::HiRes qw(time sleep);
 use Time::Local qw(timegm);
@@ -209,13 +210,46 @@ subtest 'inv03_settle_once' => sub {
     my $e = ($s->stream)[-1];
     is("$e->[2] " . json($e->[0])->{cost}, 'fix 30 0', 'in the ledger too');
 
+    # a replica that was behind, told by a rebuild what is settled
+    $v = $s->admit(token => $t, bound => 1000, est => 30, lease => 1000);
+    my $w = $s->admit(token => $t, bound => 1000, est => 30, lease => 1000);
+    $s->{r}->call('SADD', 'kt:{0000}:d:' . int(hex(substr $_->{rid}, 0, 12) / 3_600_000), $_->{rid}) for $v, $w;
+    is_deeply([$s->settle({ rid => $v->{rid}, receipt => '', cost => 5 })], [1], 'what is settled is a duplicate, though a hold stands');
+    is($s->{r}->fcall('kt_settle', Keytoll::Store::group_args($v->{receipt}, map { { bound => 1000, rid => $_->{rid}, cost => 5 } } $v, $w))->[2], 3, 'also in a group');
+    $s->pass(1500);
+    is($s->{r}->fcall('kt_sweep', 10)->[0], 2, 'the holds end with their lease');
+    is(field('team:E', 'used'), 4100, 'for nothing');
+    is(field('team:E', 'held'), 0, 'and are released');
+
+    # a limit that is gone while a request runs, and comes back
+    $s->policy('default:customer' => { sub => [{ m => 'm1', e => 'default:customer~m~m1' }] }, 'default:customer~m~m1' => { t => 'model', limit => 8000, strict => $T });
+    my $m1 = 'customer:gone~m~m1';
+    $v = $s->admit(token => $t, bound => 4000, model => 'm1', customer => 'customer:gone');
+    is(field($m1, 'held'), 4000, 'the default holds');
+    $s->{r}->fcall('kt_policy_del', 'default:customer~m~m1', $s->{ver}++);
+    $s->policy('default:customer' => {});
+    $s->settle({ rid => $v->{rid}, receipt => '', cost => 11 });
+    $s->policy('default:customer' => { sub => [{ m => 'm1', e => 'default:customer~m~m1' }] }, 'default:customer~m~m1' => { t => 'model', limit => 8000, strict => $T });
+    is(join(' ', map { field($m1, $_) } qw(used held)), '11 0', 'what settled meanwhile is counted, and nothing is held');
+    $s->{r}->fcall('kt_policy_del', $_, $s->{ver}++) for 'default:customer~m~m1', 'default:customer';
+
+    # of one who follows the default again: the most that is known
+    $s->policy('default:customer' => {}, 'customer:again' => {});
+    $s->{r}->fcall('kt_policy_del', 'customer:again', $s->{ver}++);
+    $v = $s->admit(token => $t, bound => 40, customer => 'customer:again');
+    $s->settle({ rid => $v->{rid}, receipt => '', cost => 7 });
+    $s->policy('customer:again' => { used => '5007' });
+    is(field('customer:again', 'used'), 5007, 'PostgreSQL knew more than Redis');
+    $s->{r}->fcall('kt_policy_del', 'default:customer', $s->{ver}++);
+    $s->settle({ rid => $_->{rid}, receipt => '', release => 1 }) for $v;
+
     $v = $s->admit(token => $t, bound => 1000);
     my $before = $s->picture;
     my @after = map { { rid => $_->{rid}, receipt => $_->{receipt}, cost => 5 } } $v, map { $s->admit(token => $t, bound => 50) } 1 .. 20;
     $s->settle(@after);
     $s->restore($before);
     $s->settle(@after, @after[0 .. 5]);
-    is(field('team:E', 'used'), 4100 + 105, 'sent again to a Redis that forgot a part: as if nothing had happened');
+    is(field('team:E', 'used'), 4100 + 11 + 7 + 105, 'sent again to a Redis that forgot a part: as if nothing had happened');
     is($s->left, 0, 'nothing is held');
 };
 

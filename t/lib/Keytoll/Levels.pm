@@ -92,7 +92,7 @@ sub verdict {
     for my $l ($denied ? grep { /^k/ } @on : @on) {             # the key's own budgets come before what others allow
         my $p = $w->{level}{$l};
         next unless defined $p->{limit};
-        my $no = $p->{limit} == 0 || ($p->{strict} ? $p->{used} + $w->{bound} > $p->{limit}
+        my $no = $p->{limit} == 0 || ($p->{strict} && !$denied ? $p->{used} + $w->{bound} > $p->{limit}
             : $ABOVE{$l} ? $p->{used} > $p->{limit} : $p->{used} >= $p->{limit});
         return { code => 'budget', level => $l, limit => $p->{limit} } if $no;
     }

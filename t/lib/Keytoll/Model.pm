@@ -95,6 +95,8 @@ sub policy_set {
         delete $self->{strange}{$name};
         delete $s->{strange};
         $s->{p} = $p if !$self->live(like_of($name));
+        $self->roll($s);
+        $s->{used} = $p->{used} if ($per ? $per->{id} : 0) == $s->{pid} && ($p->{used} // 0) > $s->{used};
         $e = $self->{ent}{$name} = $s;
     }
     if (!$e || $e->{gone}) {
@@ -308,14 +310,15 @@ sub admit {
         next if $before && !$before->($e);
         $self->roll($e);
         next if !$list->[$i]{money} || !defined $p->{limit} || $a{flags} & 1 || $exempt->($e);
-        return $may // refuse('unpriced', $e) if $a{flags} & 4;
+        next if $may && $a{flags} & 4;
+        return refuse('unpriced', $e) if $a{flags} & 4;
         my $need = ($p->{unit} // '') eq 'ucr' ? $a{ucr} : $a{bound};
         (my $no, $hold[$i], $bit[$i]) = money($e, $need);
         if (($no // '') eq 'budget' && slows($p)) {
             $slow{ $e->{name} } = 1;
             next;
         }
-        return $may if $may && ($no // '') eq 'held';
+        next if $may && ($p->{limit} == 0 ? 0 : $p->{gt} ? $e->{used} <= $p->{limit} : $e->{used} < $p->{limit});
         return refuse($falls && $no ne 'credits' ? 'cheaper' : $no, $e, $falls && $no ne 'credits' ? (cheaper => join("\t", @$falls), else => $CODE{$no}) : (), limit => $p->{limit}, used => $e->{used}, held => $e->{held}, end => $e->{end},
             need => $p->{strict} ? $need : '', retry => $no eq 'held' ? 1000 : 0) if $no;
     }
@@ -419,8 +422,11 @@ sub charge {
     }
     $self->{old}{ $it->{rid} } = 1 if $o{old};
     for my $l ($o{old} ? () : @lines) {
-        my $e = $self->live($l->{name}) or next;
-        $self->roll($e);
+        my $e = $self->live($l->{name});
+        my $lost = !$e && $l->{name} =~ /^customer:/ && $self->{strange}{ $l->{name} };      # its default is gone
+        $e ||= $lost || next;
+        local $e->{p} = {} if $lost;
+        $self->roll($e) if !$lost;
         my $same = $e->{pid} == $l->{pid};
         if ($o{held}) {
             my $at = $ms / 1000;
