@@ -269,9 +269,7 @@ ngx_http_keytoll_envelope(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
 
     anthropic = klcf->compat == KT_COMPAT_1_104
-                && (ctx->class == KT_ROUTE_MESSAGES
-                    || ngx_strlcasestrn(r->uri.data, r->uri.data + r->uri.len,
-                                        (u_char *) "/messages/", 10 - 1));
+                && kt_route_anthropic((char *) r->uri.data, r->uri.len);
 
     text = *body;
     param.data = (u_char *) (info->param ? info->param : "");

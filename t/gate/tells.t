@@ -126,15 +126,15 @@ is($r->{status}, 403, 'is 403');
 # what a refusal tells of the key's own limits, where they are what refused, or Redis' answer has them
 
 my $own = $g->key(limit => 7_500_000_000, used => 7_500_000_000, rpm => 3, tpm => 300, name => 'own');
-my $told = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
-is($told->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
-is($told->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
-is($told->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
-is($told->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
-is($told->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
-is($told->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
+my $limits = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
+is($limits->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
+is($limits->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
+is($limits->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
+is($limits->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
+is($limits->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
+is($limits->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
 $g->policy('team:spent' => { limit => 0 }, 'team:slow' => { rpm => 0 });
-is($told->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+is($limits->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
 
 # models of each level
 
