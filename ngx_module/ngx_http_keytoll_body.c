@@ -69,6 +69,11 @@ ngx_http_keytoll_read_body(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         || ctx->class == KT_ROUTE_REALTIME)
     {
         ngx_http_keytoll_read_identity(r, ctx);
+
+        if (ctx->why == NULL) {
+            ngx_http_keytoll_rules(r, ctx);
+        }
+
         return ctx->why ? KT_BODY_INVALID : KT_ADMITTED;
     }
 

@@ -23,6 +23,10 @@ static ngx_int_t ngx_http_keytoll_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_int_t ngx_http_keytoll_pass(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_keytoll_both(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
+static ngx_int_t ngx_http_keytoll_hand_on(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
 
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
@@ -32,6 +36,7 @@ static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
 static ngx_int_t
 ngx_http_keytoll_header_filter(ngx_http_request_t *r)
 {
+    ngx_int_t                rc;
     ngx_http_keytoll_ctx_t  *ctx;
 
     if (r != r->main) {
@@ -57,8 +62,10 @@ ngx_http_keytoll_header_filter(ngx_http_request_t *r)
     if (r->upstream) {
         ngx_http_keytoll_choose(r, ctx);
 
-        if (ngx_http_keytoll_delay(r, ctx)) {
-            return NGX_OK;
+        rc = ngx_http_keytoll_delay(r, ctx);
+
+        if (rc != NGX_DECLINED) {
+            return rc;
         }
     }
 
@@ -183,44 +190,97 @@ ngx_http_keytoll_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 }
 
 
-/* Hands on, or swallows when the client has left and the rest is drained. */
-
 static ngx_int_t
 ngx_http_keytoll_pass(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     ngx_chain_t *in)
 {
-    ngx_int_t                     rc;
-    ngx_chain_t                  *cl;
-    ngx_http_keytoll_loc_conf_t  *klcf;
+    ngx_int_t  rc;
 
     if (ctx == NULL || !ctx->header || r->upstream == NULL) {
         return ngx_http_next_body_filter(r, in);
     }
 
-    if (ctx->delayed) {
+    if (ctx->waiting) {
         rc = ngx_http_keytoll_delay_body(r, ctx, in);
 
-        if (rc != NGX_DECLINED) {
-            return rc;
-        }
+        return rc == NGX_DECLINED ? ngx_http_keytoll_both(r, ctx, in) : rc;
+    }
 
-        if (ngx_http_keytoll_delay_chain(r, ctx, &in) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        rc = ngx_http_keytoll_send_joined(r, ctx);
-
-        if (rc == NGX_ERROR || rc > NGX_OK) {
-            return rc;
-        }
-
-    } else if (ctx->last && r->expect_trailers
-               && ngx_http_keytoll_cost_headers(r, ctx,
-                                                &r->headers_out.trailers)
-                  != NGX_OK)
+    if (ctx->last && r->expect_trailers
+        && ngx_http_keytoll_cost_headers(r, ctx, &r->headers_out.trailers)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
+
+    return ngx_http_keytoll_hand_on(r, ctx, in);
+}
+
+
+/* The header that waited, the body that was kept, and in. */
+
+static ngx_int_t
+ngx_http_keytoll_both(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_int_t  rc;
+
+    ngx_http_keytoll_delay_over(r, ctx, &in);
+
+    rc = ngx_http_keytoll_send_joined(r, ctx);
+
+    if (rc == NGX_ERROR || rc > NGX_OK) {
+        return rc;
+    }
+
+    return ngx_http_keytoll_hand_on(r, ctx, in);
+}
+
+
+/*
+ * The header has waited for as long as it may.  No event of the upstream has
+ * led here: it goes on as if the client had become writable, and sees what
+ * became of the connection.
+ */
+
+void
+ngx_http_keytoll_filter_due(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
+{
+    ngx_int_t          rc;
+    ngx_buf_t         *b;
+    ngx_chain_t        out;
+    ngx_connection_t  *c;
+
+    c = r->connection;
+    rc = NGX_ERROR;
+
+    b = ngx_calloc_buf(r->pool);
+
+    if (b) {
+        b->flush = 1;
+        out.buf = b;
+        out.next = NULL;
+
+        rc = ngx_http_keytoll_both(r, ctx, &out);
+    }
+
+    if (rc == NGX_ERROR || rc > NGX_OK) {
+        c->error = 1;
+    }
+
+    ngx_post_event(c->write, &ngx_posted_events);
+}
+
+
+/* Hands on, or swallows when the client has left and the rest is drained. */
+
+static ngx_int_t
+ngx_http_keytoll_hand_on(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
+    ngx_chain_t *in)
+{
+    ngx_int_t                     rc;
+    ngx_chain_t                  *cl;
+    ngx_http_keytoll_loc_conf_t  *klcf;
 
     if (!ctx->gone) {
         rc = ngx_http_next_body_filter(r, in);

@@ -303,6 +303,9 @@ typedef struct {
 } ngx_http_keytoll_first_t;
 
 
+typedef struct ngx_http_keytoll_waiting_s  ngx_http_keytoll_waiting_t;
+
+
 struct ngx_http_keytoll_ctx_s {
     ngx_http_request_t            *request;
     ngx_http_keytoll_state_e       state;
@@ -385,7 +388,7 @@ struct ngx_http_keytoll_ctx_s {
     size_t                         held_size;
     ngx_chain_t                   *free;
     ngx_chain_t                   *busy;
-    ngx_buf_t                     *waiting;     /* body behind a late header */
+    ngx_http_keytoll_waiting_t    *waiting;     /* header, for the body's end */
     z_stream                      *zs;          /* the answer is compressed  */
     off_t                          body_bytes;
     off_t                          plain_bytes; /* as read, decompressed     */
@@ -407,7 +410,6 @@ struct ngx_http_keytoll_ctx_s {
     unsigned                       gone:1;      /* client left; draining     */
     unsigned                       unreserved:1;
     unsigned                       own_hold:1;  /* put back without its block */
-    unsigned                       delayed:1;   /* the header waits          */
     unsigned                       estimated:1;
     unsigned                       too_large:1; /* the request's body        */
     unsigned                       tier_seen:1; /* the answer named its tier */
@@ -670,15 +672,17 @@ ngx_str_t *ngx_http_keytoll_descriptor(ngx_http_keytoll_refusal_t *f);
 
 /* delay.c */
 
-ngx_uint_t ngx_http_keytoll_delay(ngx_http_request_t *r,
+ngx_int_t ngx_http_keytoll_delay(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_delay_body(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t *in);
-ngx_int_t ngx_http_keytoll_delay_chain(ngx_http_request_t *r,
+void ngx_http_keytoll_delay_over(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_chain_t **in);
 
 /* filter.c */
 
+void ngx_http_keytoll_filter_due(ngx_http_request_t *r,
+    ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_filter_init(ngx_conf_t *cf);
 
 /* scan.c */

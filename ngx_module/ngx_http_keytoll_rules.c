@@ -20,7 +20,10 @@ static ngx_uint_t ngx_http_keytoll_in_form(ngx_http_keytoll_ctx_t *ctx,
     kt_reqparam_t *name);
 
 
-/* Of a body that has been scanned; sets ctx->why and ctx->why_reason. */
+/*
+ * Sets ctx->why and ctx->why_reason.  Of a body that is not read, whatever it
+ * is (a file, say), nothing is asked; headers are those of every request.
+ */
 
 void
 ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
@@ -29,12 +32,12 @@ ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
 
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
 
-    if (ctx->scan->away && !klcf->client_credentials) {
+    if (ctx->scan && ctx->scan->away && !klcf->client_credentials) {
         ngx_http_keytoll_break(ctx, KT_BODY_AWAY, ctx->scan->away);
         return;
     }
 
-    if (klcf->enforce_user && ctx->end_user.len == 0) {
+    if (ctx->scan && klcf->enforce_user && ctx->end_user.len == 0) {
         ngx_http_keytoll_break(ctx, KT_USER_MISSING, "user");
         return;
     }
@@ -44,7 +47,7 @@ ngx_http_keytoll_rules(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx)
         return;
     }
 
-    if (klcf->enforced_params) {
+    if (ctx->scan && klcf->enforced_params) {
         (void) ngx_http_keytoll_rules_names(ctx, klcf->enforced_params->elts,
                                             klcf->enforced_params->nelts);
     }

@@ -171,17 +171,18 @@ ngx_http_keytoll_who(u_char *p, ngx_http_keytoll_ctx_t *ctx,
                            ? "Team" : "Organization", &id);
     }
 
-    return ngx_http_keytoll_is(&f->kind, "team") ? ngx_sprintf(p, "Team=%V",
-                                                               &id)
-           : ngx_http_keytoll_is(&f->kind, "org")
-             ? ngx_sprintf(p, "Organization=%V", &id)
-           : ngx_http_keytoll_is(&f->kind, "tag") ? ngx_sprintf(p, "Tag=%V",
-                                                                &id)
-           : ngx_http_keytoll_is(&f->kind, "customer")
-             ? ngx_sprintf(p, "End User=%V", &id)
-           : ngx_http_keytoll_is(&f->kind, "user") ? ngx_sprintf(p, "User=%V",
-                                                                 &id)
-           : p;
+    /* LiteLLM keeps the budget of everything at a user of this name */
+
+    if (ngx_http_keytoll_is(&f->kind, "global")) {
+        return ngx_sprintf(p, "User=default_user_id");
+    }
+
+    return ngx_sprintf(p, "%s=%V",
+                       ngx_http_keytoll_is(&f->kind, "team") ? "Team"
+                       : ngx_http_keytoll_is(&f->kind, "org") ? "Organization"
+                       : ngx_http_keytoll_is(&f->kind, "tag") ? "Tag"
+                       : ngx_http_keytoll_is(&f->kind, "customer") ? "End User"
+                       : "User", &id);
 }
 
 
@@ -201,8 +202,10 @@ static u_char *
 ngx_http_keytoll_budget_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     ngx_http_keytoll_refusal_t *f)
 {
-    u_char     *start;
-    ngx_str_t   part;
+    ngx_str_t                     part;
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(ctx->request, ngx_http_keytoll_module);
 
     part = ngx_http_keytoll_plain_id(ctx->request, &f->part);
 
@@ -219,7 +222,9 @@ ngx_http_keytoll_budget_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
     }
 
     if (ngx_http_keytoll_is(&f->kind, "user")
-        || ngx_http_keytoll_is(&f->kind, "customer"))
+        || ngx_http_keytoll_is(&f->kind, "customer")
+        || (klcf->compat == KT_COMPAT_1_104
+            && ngx_http_keytoll_is(&f->kind, "global")))
     {
         p = ngx_sprintf(p, "ExceededBudget: ");
         p = ngx_http_keytoll_who(p, ctx, f);
@@ -231,14 +236,15 @@ ngx_http_keytoll_budget_text(u_char *p, ngx_http_keytoll_ctx_t *ctx,
 
     p = ngx_sprintf(p, "Budget has been exceeded! ");
 
-    start = p;
-    p = ngx_http_keytoll_who(p, ctx, f);
-
     if (part.len) {
-        p = ngx_sprintf(p, " over %V budget.", &part);
-    }
+        p = ngx_http_keytoll_who(p, ctx, f);
+        p = ngx_sprintf(p, " over %V budget. ", &part);
 
-    if (p != start) {
+    } else if (!ngx_http_keytoll_is(&f->kind, "global")
+               && (klcf->compat != KT_COMPAT_1_81
+                   || !ngx_http_keytoll_is(&f->kind, "key")))
+    {
+        p = ngx_http_keytoll_who(p, ctx, f);
         *p++ = ' ';
     }
 

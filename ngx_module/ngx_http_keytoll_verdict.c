@@ -28,6 +28,8 @@ static ngx_int_t ngx_http_keytoll_envelope(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_str_t *body);
 static ngx_uint_t ngx_http_keytoll_is_of_key(ngx_uint_t reason);
+static void ngx_http_keytoll_rate_type(ngx_http_request_t *r,
+    ngx_uint_t reason, ngx_str_t *v);
 static ngx_int_t ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
     ngx_http_keytoll_refusal_t *f);
@@ -269,9 +271,7 @@ ngx_http_keytoll_envelope(ngx_http_request_t *r, ngx_http_keytoll_ctx_t *ctx,
     klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
 
     anthropic = klcf->compat == KT_COMPAT_1_104
-                && (ctx->class == KT_ROUTE_MESSAGES
-                    || ngx_strlcasestrn(r->uri.data, r->uri.data + r->uri.len,
-                                        (u_char *) "/messages/", 10 - 1));
+                && kt_route_anthropic((char *) r->uri.data, r->uri.len);
 
     text = *body;
     param.data = (u_char *) (info->param ? info->param : "");
@@ -361,7 +361,8 @@ ngx_http_keytoll_field_int(redisReply *reply, size_t i)
 static void
 ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
 {
-    size_t  i;
+    u_char     *p, *last;
+    ngx_str_t  *s;
 
     ngx_memzero(f, sizeof(ngx_http_keytoll_refusal_t));
 
@@ -383,25 +384,30 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
     ngx_http_keytoll_field(reply, 10, 65536, &f->models);
     f->expires_ms = ngx_http_keytoll_field_int(reply, 11);
 
+    if (f->entity.len == 0) {
+        return;
+    }
+
     f->kind = f->entity;
 
-    for (i = 0; i < f->entity.len; i++) {
-        if (f->entity.data[i] == ':') {
-            f->kind.len = i;
-            f->id.data = f->entity.data + i + 1;
-            f->id.len = f->entity.len - i - 1;
-            break;
-        }
+    last = f->entity.data + f->entity.len;
+    p = ngx_strlchr(f->entity.data, last, ':');
+
+    if (p) {
+        f->kind.len = p - f->entity.data;
+        f->id.data = p + 1;
+        f->id.len = last - f->id.data;
     }
 
     /* "~m~<model>", "~w~<duration>" */
 
-    for (i = 0; i + 3 < f->id.len; i++) {
-        if (f->id.data[i] == '~' && f->id.data[i + 2] == '~') {
-            f->sort = f->id.data[i + 1];
-            f->part.data = f->id.data + i + 3;
-            f->part.len = f->id.len - i - 3;
-            f->id.len = i;
+    for (p = f->entity.data; p + 3 < last; p++) {
+        if (p[0] == '~' && p[2] == '~') {
+            f->sort = p[1];
+            f->part.data = p + 3;
+            f->part.len = last - f->part.data;
+            s = f->id.data && p >= f->id.data ? &f->id : &f->kind;
+            s->len = p - s->data;
             break;
         }
     }
@@ -480,6 +486,31 @@ ngx_http_keytoll_is_of_key(ngx_uint_t reason)
 }
 
 
+/* The header's word; the text says "max_parallel_requests" in all versions. */
+
+static void
+ngx_http_keytoll_rate_type(ngx_http_request_t *r, ngx_uint_t reason,
+    ngx_str_t *v)
+{
+    ngx_http_keytoll_loc_conf_t  *klcf;
+
+    klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytoll_module);
+
+    if (reason == KT_RPM) {
+        ngx_str_set(v, "requests");
+
+    } else if (reason == KT_TPM) {
+        ngx_str_set(v, "tokens");
+
+    } else if (klcf->compat == KT_COMPAT_1_81) {
+        ngx_str_set(v, "max_parallel_requests");
+
+    } else {
+        ngx_str_set(v, "concurrent_requests");
+    }
+}
+
+
 static ngx_int_t
 ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_uint_t reason, kt_reason_info_t *info,
@@ -542,15 +573,7 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
 
     if (reason == KT_RPM || reason == KT_TPM || reason == KT_PARALLEL) {
 
-        if (reason == KT_RPM) {
-            ngx_str_set(&v, "requests");
-
-        } else if (reason == KT_TPM) {
-            ngx_str_set(&v, "tokens");
-
-        } else {
-            ngx_str_set(&v, "max_parallel_requests");
-        }
+        ngx_http_keytoll_rate_type(r, reason, &v);
 
         if (ngx_http_keytoll_set_header(r, "rate_limit_type", &v) != NGX_OK) {
             return NGX_ERROR;

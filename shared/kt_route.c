@@ -100,6 +100,29 @@ kt_route_behind(const char *path, size_t len, const char *what)
 }
 
 
+/* What belongs to a thread or a stored completion is not Anthropic's. */
+
+static int
+kt_route_is_owned(const char *path, size_t len)
+{
+    return kt_route_behind(path, len, "/threads/")
+           || kt_route_behind(path, len, "/completions/");
+}
+
+
+int
+kt_route_anthropic(const char *path, size_t len)
+{
+    while (len > 1 && path[len - 1] == '/') {
+        len--;
+    }
+
+    return (kt_route_ends(path, len, "/messages")
+            || kt_route_behind(path, len, "/messages/"))
+           && !kt_route_is_owned(path, len);
+}
+
+
 /* .../deployments/name/... or .../engines/name/... */
 
 static void
@@ -200,6 +223,12 @@ kt_route_find(const char *path, size_t len, int read, kt_route_t *out)
     }
 
     row = kt_route_row(kt_route_rows, path, len);
+
+    if (row->end && strncmp(row->end, "/messages", 9) == 0
+        && kt_route_is_owned(path, len))
+    {
+        return;
+    }
 
     if (row->end) {
         out->class = row->class;

@@ -51,6 +51,12 @@ typedef struct {
  */
 void kt_route_find(const char *path, size_t len, int read, kt_route_t *out);
 
+/*
+ * Whether a path is of Anthropic's API, whatever the method: messages, and what
+ * lies below.  Messages of OpenAI's threads and stored completions are not.
+ */
+int kt_route_anthropic(const char *path, size_t len);
+
 /* A short name for logs and the ledger; never NULL. */
 const char *kt_route_name(kt_route_class_t class);
 

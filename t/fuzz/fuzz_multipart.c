@@ -62,6 +62,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
     kt_route_find((const char *) p, len, len & 1, &route);
     must(route.model.off <= len && route.model.len <= len - route.model.off);
     must(kt_route_name(route.class)[0] != '\0');
+    must(route.class != KT_ROUTE_MESSAGES
+         || kt_route_anthropic((const char *) p, len));
 
     return 0;
 }

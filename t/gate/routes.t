@@ -149,6 +149,22 @@ for my $c (['/v1/chat/completions', { model => 'dall', messages => $text }], ['/
 }
 is(call('/v1/images/generations', { model => 'tts', prompt => 'x' }, key => $g->key)->{status}, 200, 'but without one');
 
+# messages that are OpenAI's: a thread has no model, and is none of Anthropic's
+for my $path ('/v1/threads/t1/messages', '/v1/threads/t1/messages/m1') {
+    my $free = $g->key;
+    my $r = call($path, { role => 'user', content => 'hi' }, key => $free);
+    is($r->{status}, 404, "$path: reaches the provider, which has none") or diag $r->{body};
+    is(last_event()->{rt}, 'other', 'is of no route');
+    is(truth()->{path}, $path, 'as it was sent');
+    my $two = $g->key(rpm => 2);
+    is(join(' ', map { call($path, {}, key => $two)->{status} } 1 .. 3), '404 404 429', 'counts as a request');
+    $r = call($path, {}, key => $g->key(rpm => 0));
+    is($r->{json}{error}{type} . ' ' . ($r->{json}{type} // '-'), 'throttling_error -', 'refused in the shape of OpenAI');
+    $r = call($path, {}, key => $key);
+    is("$r->{status} $r->{headers}{'x-keytoll-reason'}", '400 unpriced', 'not with a limit on money');
+}
+is(call('/v1/messages/batches', {}, key => $g->key(rpm => 0))->{json}{type}, 'error', 'batches of Anthropic are refused in its own');
+
 # what is only read
 my $poor = $g->key(limit => 1);
 is(http_get($port, '/v1/models', ['Authorization', "Bearer $key"])->{status}, 200, 'GET /v1/models with a money limit');

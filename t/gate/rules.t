@@ -40,6 +40,24 @@ for my $c (['tags', tags => ['a']], ['metadata.tags', metadata => { tags => ['a'
 }
 is(ask('/tags', metadata => { job => 1, tags => [] })->{status}, 200, 'none are none');
 
+# a body that is not read may hold whatever it does; headers are read of every request
+
+sub plain { my ($method, $path, @h) = @_; return http_call($g->{port}[0], $method, $path, ['Authorization', "Bearer $key", @h], $method eq 'POST' ? '{"metadata":{"tags":["a"]}}' : undef) }
+for my $c (['POST', 'v1/batches'], ['POST', 'v1/files'], ['GET', 'v1/models'], ['GET', 'v1/files'], ['DELETE', 'v1/files/f1']) {
+    my ($method, $path) = @$c;
+    is(said(plain($method, "/tags/$path", 'x-litellm-tags', 'a, b')), '400 tags_denied bad_request_error metadata.tags', "$method $path: tags in a header");
+    is(plain($method, "/tags/$path", 'x-litellm-tags', ' , ')->{headers}{'x-keytoll-reason'}, undef, "$method $path: an empty list is none");
+    is(plain($method, "/tags/$path")->{headers}{'x-keytoll-reason'}, undef, "$method $path: none in a header");
+    is(plain($method, "/tags/off/$path", 'x-litellm-tags', 'a, b')->{headers}{'x-keytoll-reason'}, undef, "$method $path: where it is off");
+    is(plain($method, "/user/$path")->{headers}{'x-keytoll-reason'}, undef, "$method $path: no customer is asked for where the body is not read");
+    $g->settled;
+    next if $method ne 'POST';
+    plain($method, "/user/$path", 'x-litellm-end-user-id', 'u9');
+    $g->settled;
+    is(($g->events)[-1][0]{cust}, 'u9', "$method $path: but the one of a header is kept");
+}
+is(http_call($g->{port}[0], 'POST', '/tags/v1/batches', ['Authorization', 'Bearer sk-nobody-' . 'y' x 20, 'x-litellm-tags', 'a'], '{}')->{headers}{'x-keytoll-reason'}, 'key_unknown', 'a key that is not known hears that first');
+
 is(said(ask('/param')), '400 param_missing invalid_request_error None', 'a parameter that must be there');
 is(ask('/param')->{json}{error}{message}, 'BadRequest please pass param=user in request body. This is a required param', 'in LiteLLM\'s words');
 like(ask('/param/in', user => 'x')->{json}{error}{message}, qr/param=metadata\.job /, 'each is named');

@@ -28,10 +28,12 @@ sub ask {
 my $chat = '/v1/chat/completions';
 my $now_s = time;
 my %case = (
-    budget => [$g->key(limit => 0, name => 'al'), 'budget_exceeded', undef, [422, 429, 400], qr/^Budget has been exceeded! Key=al \(sk-\.\.\..{4}\) Current cost: 0\.0, Max budget: 0\.0$/],
+    budget => [$g->key(limit => 0, name => 'al'), 'budget_exceeded', undef, [422, 429, 400],
+        [(qr/^Budget has been exceeded! Key=al \(sk-\.\.\..{4}\) Current cost: 0\.0, Max budget: 0\.0$/) x 2, qr/^Budget has been exceeded! Current cost: 0\.0, Max budget: 0\.0$/]],
     model => [$g->key(models => ['free', 'emb']), 'key_model_access_denied', 'model', [403, 403, 401], qr/^key not allowed to access model\. This key can only access models=\['free', 'emb'\]\. Tried to access gpt-4o-mini$/],
     expired => [$g->key(expires_ms => 1000), 'expired_key', qr/^sk-\.\.\./, [401, 401, 400], qr/^Authentication Error - Expired Key\. Key Expiry time 1970-01-01 00:00:01 UTC and current time 20/],
     rate => [$g->key(rpm => 0), ['throttling_error', 'throttling_error', 'None'], [undef, undef, 'None'], [429, 429, 429], qr/^Rate limit exceeded for api_key: [0-9a-f]{64}\. Limit type: requests\. Current limit: 0, Remaining: 0\. Limit resets at: /],
+    parallel => [$g->key(par => 0), ['throttling_error', 'throttling_error', 'None'], [undef, undef, 'None'], [429, 429, 429], qr/^Rate limit exceeded for api_key: [0-9a-f]{64}\. Limit type: max_parallel_requests\. Current limit: 0, Remaining: 0\. /],
     blocked => [$g->key(blocked => $T), 'auth_error', 'None', [401, 401, 401], qr/^Authentication Error, Key is blocked\. Update via `\/key\/unblock` if you're admin\.$/],
 );
 
@@ -48,7 +50,8 @@ for my $name (sort keys %case) {
         ref $want eq 'Regexp' ? like($e->{param}, $want, "$what: param") : is($e->{param}, $want, "$what: param");
         is($e->{code}, "$status->[$i]", "$what: code is the status, a string");
         is($r->{headers}{'x-litellm-version'}, $name =~ /^(?:expired|blocked)$/ ? undef : ('1.104.0', '1.96.0', '1.81.0')[$i], "$what: the version, unless it is the key that is refused");
-        like($e->{message}, $text, "$what: message");
+        like($e->{message}, ref $text eq 'ARRAY' ? $text->[$i] : $text, "$what: message");
+        is($r->{headers}{rate_limit_type}, { rate => 'requests', parallel => ('concurrent_requests', 'concurrent_requests', 'max_parallel_requests')[$i] }->{$name}, "$what: rate_limit_type");
     }
 }
 is(ask($case{budget}[0], $chat, at => '/own')->{status}, 429, 'a status of one\'s own');
@@ -106,6 +109,17 @@ for my $level (sort keys %zero) {
 }
 $g->policy(map { $_ => {} } keys %zero);
 
+$g->policy(global => { limit => 0 });
+for my $c (['', qr/^ExceededBudget: User=default_user_id over budget\. Spend=0\.\d+, Budget=0\.0$/], map { [$_, qr/^Budget has been exceeded! Current cost: 0\.\d+, Max budget: 0\.0$/] } '/v96', '/v81') {
+    my $key = $g->key;
+    soon { ask($key, $chat, at => $c->[0])->{json}{error} } 2, "$c->[0] the budget of everything";
+    like(ask($key, $chat, at => $c->[0])->{json}{error}{message}, $c->[1], "$c->[0] in its words");
+}
+$g->policy(global => { rpm => 0 });
+soon { ask($g->key, $chat)->{json}{error}{message} =~ /^Rate limit exceeded for global\. Limit type: requests\. / } 2, 'a rate of everything';
+$g->policy(global => {});
+soon { ask($g->key, $chat)->{status} == 200 } 2, 'and no limit again';
+
 my $token = token(my $windows = 'sk-windows-of-its-own-1');
 $g->policy("key:$token~w~1d" => { limit => 0 }, "key:$token~m~gpt-4o-mini" => {});
 $g->key(key => $windows, name => 'w', win => ["key:$token~w~1d"], sub => [{ m => 'gpt-4o-mini', e => "key:$token~m~gpt-4o-mini" }]);
@@ -126,15 +140,15 @@ is($r->{status}, 403, 'is 403');
 # what a refusal tells of the key's own limits, where they are what refused, or Redis' answer has them
 
 my $own = $g->key(limit => 7_500_000_000, used => 7_500_000_000, rpm => 3, tpm => 300, name => 'own');
-my $told = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
-is($told->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
-is($told->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
-is($told->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
-is($told->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
-is($told->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
-is($told->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
+my $limits = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
+is($limits->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
+is($limits->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
+is($limits->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
+is($limits->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
+is($limits->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
+is($limits->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
 $g->policy('team:spent' => { limit => 0 }, 'team:slow' => { rpm => 0 });
-is($told->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+is($limits->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
 
 # models of each level
 

@@ -270,8 +270,8 @@ mock_pump(mock_conn_t *c)
             return mock_finish(c);
         }
 
-        if (c->job.stream && c->job.step && c->req.event_delay_ms > 0
-            && c->state != MOCK_DELAY)
+        if (((c->job.stream && c->job.step) || c->job.pieces)
+            && c->req.event_delay_ms > 0 && c->state != MOCK_DELAY)
         {
             mock_wait(c, c->req.event_delay_ms, MOCK_DELAY);
             return 0;
@@ -284,7 +284,8 @@ mock_pump(mock_conn_t *c)
             c->job.last = !c->job.next(c);
             mock_gzip_piece(c, mark);
         } while (!c->job.last && c->out.len < MOCK_PIECE
-                 && !(c->job.stream && c->req.event_delay_ms > 0));
+                 && !((c->job.stream || c->job.pieces)
+                      && c->req.event_delay_ms > 0));
     }
 }
 

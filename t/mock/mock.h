@@ -80,6 +80,8 @@ typedef struct {
     int64_t       status;
     int64_t       reset_after;
     int64_t       gauge;               /* requests of this number at once   */
+    int64_t       pieces;              /* chunks of an answer, no length    */
+    int64_t       pad;                 /* blank lines before a whole answer */
     uint32_t      names;               /* interned list of header names     */
     uint32_t      path;                /* interned, with quotes             */
     uint32_t      path_model;          /* likewise, 0 when it has none      */
@@ -128,7 +130,7 @@ typedef struct {
     unsigned      event;               /* generated so far                  */
     unsigned      per_event;           /* tokens in one                     */
     unsigned      choices;             /* n                                 */
-    size_t        cursor;              /* of the truth                      */
+    size_t        cursor;              /* of the truth, or of pieces        */
     size_t        head_end;            /* where a compressed body begins    */
     void         *zs;
     uint32_t      usage_text;
@@ -143,6 +145,7 @@ typedef struct {
     unsigned      cut:1;               /* ends at the cap                   */
     unsigned      last:1;              /* all of it is generated            */
     unsigned      gauged:1;            /* counted by its x-mock-gauge       */
+    unsigned      pieces:1;            /* of a body that is in c->event     */
 } mock_job_t;
 
 
@@ -217,8 +220,11 @@ keytoll_rc_t mock_http_parse(mock_conn_t *c);
 /* Removes the request from c->in. */
 void mock_http_consume(mock_conn_t *c);
 
-/* A whole answer whose body is c->loop->body. */
-void mock_http_answer(mock_conn_t *c, int status);
+/*
+ * A whole answer whose body is c->loop->body: 0; or, as x-mock-chunked has it,
+ * its head: 1, c->job.next sends the rest.
+ */
+int mock_http_answer(mock_conn_t *c, int status);
 
 /* The head of a streamed answer. */
 void mock_http_head(mock_conn_t *c, const char *type);

@@ -69,6 +69,24 @@ $r = post('/v1/chat/completions', "$chat}", 'x-mock-no-usage' => 1);
 ok(!exists $r->{json}{usage}, 'no usage');
 is(truth()->[-1]{completion_tokens}, 16, '... but in truth');
 
+# chat, whole, in chunks
+
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-chunked' => 4);
+is($r->{headers}{'transfer-encoding'}, 'chunked', 'no length');
+is($r->{json}{usage}{completion_tokens}, 16, 'all of it');
+is($r->{chunks}, 4, '... in so many chunks');
+my $begun = time;
+$r = post('/v1/messages', "$chat}", 'x-mock-chunked' => 3,
+    'x-mock-event-delay-ms' => 40);
+is($r->{json}{usage}{output_tokens}, 16, '... of another shape');
+cmp_ok(time - $begun, '>=', 0.11, '... with time before each');
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-chunked' => 2,
+    'x-mock-status' => 500);
+ok($r->{headers}{'content-length'}, '... errors have their length');
+
+$r = post('/v1/chat/completions', "$chat}", 'x-mock-pad' => 70_000);
+ok($r->{headers}{'content-length'} > 70_000 && $r->{json}, 'blank lines before');
+
 # chat, streamed
 
 $r = post('/v1/chat/completions', "$chat,\"max_tokens\":4,\"stream\":true}");
@@ -455,7 +473,7 @@ sub responses {
         $b =~ s/^(.*?)\r\n\r\n//s;
         my ($first, @h) = split(/\r\n/, $1);
         my %h = map { my ($k, $v) = split(/:\s*/, $_, 2); lc $k => $v } @h;
-        my $content = '';
+        my ($content, $chunks) = ('', 0);
 
         if (($h{'transfer-encoding'} || '') eq 'chunked') {
             while (1) {
@@ -465,6 +483,7 @@ sub responses {
                 $content .= substr($b, $at, $len);
                 substr($b, 0, $at + $len + 2) = '';
                 last unless $len;
+                $chunks++;
             }
         } else {
             $more->() while length $b < $h{'content-length'};
@@ -473,6 +492,7 @@ sub responses {
 
         my ($status) = $first =~ / (\d+) /;
         push @all, { status => $status, headers => \%h, content => $content,
+            chunks => $chunks,
             json => scalar(eval { decode_json($content) }) };
     }
 

@@ -61,9 +61,8 @@ mock_anthropic_message(mock_conn_t *c)
     }
 
     mock_lit(b, "}");
-    mock_http_answer(c, 200);
 
-    return 0;
+    return mock_http_answer(c, 200);
 }
 
 
@@ -206,5 +205,5 @@ mock_anthropic_error(mock_conn_t *c, int status, const char *message)
     mock_lit(b, "\"},\"request_id\":\"");
     mock_id(b, &c->job);
     mock_lit(b, "\"}");
-    mock_http_answer(c, status);
+    (void) mock_http_answer(c, status);
 }

@@ -95,6 +95,8 @@ mock_http_script(mock_req_t *r, mock_text_t name, mock_text_t value)
         { "x-mock-status", &r->status },
         { "x-mock-reset-after", &r->reset_after },
         { "x-mock-gauge", &r->gauge },
+        { "x-mock-chunked", &r->pieces },
+        { "x-mock-pad", &r->pad },
     };
 
     for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
@@ -557,6 +559,8 @@ mock_http_parse(mock_conn_t *c)
         r->status = -1;
         r->reset_after = -1;
         r->gauge = -1;
+        r->pieces = -1;
+        r->pad = 0;
 
         rc = mock_http_head_parse(r, c->in.p, end + 4);
         if (rc != KT_OK) {
@@ -666,7 +670,48 @@ mock_http_status(mock_conn_t *c, int status)
 }
 
 
-void
+/* Blank lines, as some providers send while a client waits. */
+
+static void
+mock_http_pad(mock_buf_t *b, int64_t n)
+{
+    if (n > 0) {
+        mock_reserve(b, (size_t) n);
+        memset(b->p + b->len, '\n', (size_t) n);
+        b->len += (size_t) n;
+    }
+}
+
+
+/* The next of req.pieces equal chunks of the body. */
+
+static int
+mock_http_piece(mock_conn_t *c)
+{
+    size_t  n, left, mark;
+
+    left = c->event.len - c->job.cursor;
+    n = (c->event.len + (size_t) c->req.pieces - 1) / (size_t) c->req.pieces;
+    n = n < left ? n : left;
+
+    if (n) {
+        mark = mock_http_begin(c, &c->out);
+        mock_put(&c->out, c->event.p + c->job.cursor, n);
+        mock_http_end(c, &c->out, mark);
+        c->job.cursor += n;
+    }
+
+    if (n < left) {
+        return 1;
+    }
+
+    mock_http_last(c);
+
+    return 0;
+}
+
+
+int
 mock_http_answer(mock_conn_t *c, int status)
 {
     mock_buf_t  *body = &c->loop->body;
@@ -684,11 +729,26 @@ mock_http_answer(mock_conn_t *c, int status)
     }
 
     mock_str(&c->out, c->req.route == MOCK_SPEECH && status == 200
-             ? "Content-Type: audio/mpeg\r\nContent-Length: "
-             : "Content-Type: application/json\r\nContent-Length: ");
-    mock_int(&c->out, (int64_t) body->len);
+             ? "Content-Type: audio/mpeg\r\n"
+             : "Content-Type: application/json\r\n");
+
+    if (c->req.pieces > 0 && status == 200 && !c->req.http10) {
+        mock_lit(&c->out, "Transfer-Encoding: chunked\r\n\r\n");
+        c->event.len = 0;
+        mock_http_pad(&c->event, c->req.pad);
+        mock_put(&c->event, body->p, body->len);
+        c->job.pieces = 1;
+        c->job.next = mock_http_piece;
+        return 1;
+    }
+
+    mock_lit(&c->out, "Content-Length: ");
+    mock_int(&c->out, c->req.pad + (int64_t) body->len);
     mock_lit(&c->out, "\r\n\r\n");
+    mock_http_pad(&c->out, c->req.pad);
     mock_put(&c->out, body->p, body->len);
+
+    return 0;
 }
 
 

@@ -133,9 +133,7 @@ mock_openai_chat(mock_conn_t *c)
     mock_str(b, c->job.tier ? c->job.tier : "default");
     mock_lit(b, "\",\"system_fingerprint\":\"fp_mock\"}");
 
-    mock_http_answer(c, 200);
-
-    return 0;
+    return mock_http_answer(c, 200);
 }
 
 
@@ -291,9 +289,8 @@ mock_openai_embeddings(mock_conn_t *c)
     }
 
     mock_lit(b, "}");
-    mock_http_answer(c, 200);
 
-    return 0;
+    return mock_http_answer(c, 200);
 }
 
 
@@ -310,9 +307,8 @@ mock_openai_models(mock_conn_t *c)
              "\"created\":1715367049,\"owned_by\":\"mock\"},"
              "{\"id\":\"text-embedding-3-small\",\"object\":\"model\","
              "\"created\":1705948997,\"owned_by\":\"mock\"}]}");
-    mock_http_answer(c, 200);
 
-    return 0;
+    return mock_http_answer(c, 200);
 }
 
 
@@ -329,5 +325,5 @@ mock_openai_error(mock_conn_t *c, int status, const char *message)
                 : status == 401 ? "authentication_error"
                 : status < 500 ? "invalid_request_error" : "server_error");
     mock_lit(b, "\",\"param\":null,\"code\":null}}");
-    mock_http_answer(c, status);
+    (void) mock_http_answer(c, status);
 }

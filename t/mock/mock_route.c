@@ -86,7 +86,7 @@ mock_route_truth(mock_conn_t *c)
         return;
     }
 
-    mock_http_answer(c, 200);
+    (void) mock_http_answer(c, 200);
     c->job.last = 1;
 }
 
@@ -252,7 +252,7 @@ mock_route(mock_conn_t *c)
     if (c->req.route == MOCK_BODY) {
         c->loop->body.len = 0;
         mock_truth_kept(&c->loop->body);
-        mock_http_answer(c, 200);
+        (void) mock_http_answer(c, 200);
         c->job.last = 1;
         return;
     }
@@ -260,7 +260,7 @@ mock_route(mock_conn_t *c)
     if (c->req.route == MOCK_PEAKS) {
         c->loop->body.len = 0;
         mock_truth_peaks(&c->loop->body);
-        mock_http_answer(c, 200);
+        (void) mock_http_answer(c, 200);
         c->job.last = 1;
         return;
     }

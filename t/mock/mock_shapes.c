@@ -66,9 +66,7 @@ mock_usage_member(mock_buf_t *b, const mock_job_t *j)
 static int
 mock_answer(mock_conn_t *c)
 {
-    mock_http_answer(c, 200);
-
-    return 0;
+    return mock_http_answer(c, 200);
 }
 
 

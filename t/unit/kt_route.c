@@ -23,6 +23,13 @@ static const struct {
     { "/v1/messages", 0, KT_ROUTE_MESSAGES, "" },
     { "/v1/messages/count_tokens", 0, KT_ROUTE_COUNT, "" },
     { "/v1/messages/batches", 0, KT_ROUTE_OTHER, "" },
+    { "/anthropic/v1/messages", 0, KT_ROUTE_MESSAGES, "" },
+    { "/v1/threads/t1/messages", 0, KT_ROUTE_OTHER, "" },
+    { "/openai/Threads/t1/messages/", 0, KT_ROUTE_OTHER, "" },
+    { "/v1/threads/t1/messages/m1", 0, KT_ROUTE_OTHER, "" },
+    { "/v1/threads/t1/messages/count_tokens", 0, KT_ROUTE_OTHER, "" },
+    { "/v1/chat/completions/c1/messages", 0, KT_ROUTE_OTHER, "" },
+    { "/v1/threads/runs", 0, KT_ROUTE_OTHER, "" },
     { "/v1/images/generations", 0, KT_ROUTE_IMAGES, "" },
     { "/v1/images/edits", 0, KT_ROUTE_IMAGES, "" },
     { "/v1/images/variations", 0, KT_ROUTE_IMAGES, "" },
@@ -68,6 +75,25 @@ static const struct {
 };
 
 
+static const struct {
+    const char  *path;
+    int          is;
+} anthropic[] = {
+    { "/v1/messages", 1 },
+    { "/V1/Messages/", 1 },
+    { "/any/prefix/v1/messages", 1 },
+    { "/v1/messages/count_tokens", 1 },
+    { "/v1/messages/batches/b1", 1 },
+    { "/v1/threads/t1/messages", 0 },
+    { "/v1/threads/t1/messages/m1", 0 },
+    { "/v1/chat/completions/c1/messages", 0 },
+    { "/v1/my-messages", 0 },
+    { "/v1/messages2", 0 },
+    { "/v1/chat/completions", 0 },
+    { "", 0 }
+};
+
+
 int
 main(void)
 {
@@ -84,6 +110,12 @@ main(void)
 
     kt_route_find("/a/models/m:streamGenerateContent", 33, 0, &r);
     ok(r.stream && r.gemini, "streams whatever the body says");
+
+    for (i = 0; i < sizeof(anthropic) / sizeof(anthropic[0]); i++) {
+        is_int(kt_route_anthropic(anthropic[i].path, strlen(anthropic[i].path)),
+               anthropic[i].is, anthropic[i].path);
+    }
+
     is_str(kt_route_name(KT_ROUTE_GEMINI), "gemini", "a name");
     is_str(kt_route_name((kt_route_class_t) 99), "other", "no name");
 
