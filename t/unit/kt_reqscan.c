@@ -91,7 +91,7 @@ tools(void)
     for (i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
         (void) snprintf(name, sizeof(name), "tools: %.160s", t[i].text);
         ok(scan(t[i].text) == KT_OK && r.searches == t[i].searches
-           && r.remote == (unsigned) t[i].remote, name);
+           && r.remote == (unsigned) t[i].remote, "%s", name);
     }
 
     scan("{}");
