@@ -25,6 +25,7 @@ if (!$LONG) {
     my $text = slurp("$Keytoll::Test::BIN/keytoll.lua");
     my $n = $text =~ s/\bcall\("TIME"\)/(function() local t = call("TIME") return { tonumber(t[1]) + tonumber(call("GET", "kt:{0000}:skew") or "0"), t[2] } end)()/g;
     is($n, 1, 'the library reads the clock in one place');
+    $text =~ s/^-- version \K\d+$/999/m or die;              # the daemon leaves a newer one alone
     $r->call('FUNCTION', 'LOAD', 'REPLACE', $text);
 }
 my ($skew, %key) = (0);
