@@ -606,6 +606,10 @@ ngx_http_keytoll_unresolved(u_char *p, ngx_http_keytoll_ctx_t *ctx)
         p = ngx_sprintf(p, "%V\t0\t64\n", &ctx->customer);
     }
 
+    if (ctx->tag_names.len == 0) {
+        return p;
+    }
+
     last = ctx->tag_names.data + ctx->tag_names.len;
 
     for (name = ctx->tag_names.data; name < last; name++) {
