@@ -220,6 +220,8 @@ keytoll_rc_t mock_http_parse(mock_conn_t *c);
 /* Removes the request from c->in. */
 void mock_http_consume(mock_conn_t *c);
 
+/* mock_answer.c */
+
 /*
  * A whole answer whose body is c->loop->body: 0; or, as x-mock-chunked has it,
  * its head: 1, c->job.next sends the rest.
