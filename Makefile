@@ -20,6 +20,7 @@ CTL_SRC    := $(wildcard controld/*.c)
 UNIT_SRC   := $(wildcard t/unit/*.c)
 MOCK_SRC   := $(wildcard t/mock/*.c)
 PROXY_SRC  := $(wildcard t/faultproxy/*.c)
+FLOOD_SRC  := $(wildcard t/flood/*.c)
 
 SHARED_OBJ := $(SHARED_SRC:%.c=$(BUILD)/%.o)
 CTL_OBJ    := $(CTL_SRC:%.c=$(BUILD)/%.o)
@@ -28,7 +29,7 @@ UNIT_BIN   := $(UNIT_SRC:t/unit/%.c=$(BUILD)/unit/%)
 
 CTL_LIBS   := -lmicrohttpd -lpq -lhiredis -lyajl -lyaml -lcrypto -lz -lpthread
 
-.PHONY: all functions module controld mock faultproxy unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
+.PHONY: all functions module controld mock faultproxy flood unit deps run up down status test asan lint fuzz fuzz-replay bench chaos clean
 all: controld module mock functions
 
 # ---- what Debian must provide ------------------------------------------------
@@ -89,6 +90,11 @@ $(BUILD)/keytoll-faultproxy: $(PROXY_SRC)
 	$(CC) $(CFLAGS_ALL) -pie -o $@ $^
 faultproxy: $(BUILD)/keytoll-faultproxy
 
+$(BUILD)/keytoll-flood: $(FLOOD_SRC)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -pie -o $@ $^
+flood: $(BUILD)/keytoll-flood
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 # The module, out of tree against Debian's nginx-dev, for the stock binary.
@@ -142,7 +148,7 @@ t/clients/node_modules/.stamp: t/clients/package-lock.json
 TESTS ?= $(sort $(wildcard t/unit/*.t t/redis/*.t t/mock/*.t t/gate/*.t t/control/*.t t/chaos/*.t t/bench/*.t t/clients/*.t \
                           t/stack/*.t))
 
-test-build: all unit fuzz-replay faultproxy t/clients/node_modules/.stamp
+test-build: all unit fuzz-replay faultproxy flood t/clients/node_modules/.stamp
 
 test:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES)
@@ -158,7 +164,7 @@ $(ASAN)/nginx: $(NGX_SRC) $(SHARED_SRC) $(wildcard shared/*.h) t/tools/asan-ngin
 	t/tools/asan-nginx $@
 
 asan-build: $(ASAN)/nginx
-	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy functions fuzz-replay
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASAN) CC=$(CLANG) OPT="-O1 -g" HARDEN= SAN="$(ASAN_OPT)" controld mock unit faultproxy flood functions fuzz-replay
 
 asan:
 	@t/tools/apt $(PACKAGES) $(TEST_PACKAGES) dpkg-dev libpcre2-dev
@@ -175,9 +181,9 @@ lint:
 	@$(MAKE) --no-print-directory all unit
 	perl t/tools/ngx-style ngx_module/*.c ngx_module/*.h
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,portability -j2 $(CPPCHECK_OFF) \
-	    -Ishared -Icontrold shared controld t/mock t/faultproxy
+	    -Ishared -Icontrold shared controld t/mock t/faultproxy t/flood
 	@echo "clang-tidy, the checks of .clang-tidy"
-	@printf '%s\n' $(SHARED_SRC) $(CTL_SRC) $(MOCK_SRC) $(PROXY_SRC) | xargs -P2 -I{} \
+	@printf '%s\n' $(SHARED_SRC) $(CTL_SRC) $(MOCK_SRC) $(PROXY_SRC) $(FLOOD_SRC) | xargs -P2 -I{} \
 	    sh -c 'clang-tidy --quiet {} -- -std=gnu11 -Ishared -Icontrold -I/usr/include/postgresql 2>/dev/null'
 	@for f in config/stack .ci/run t/tools/apt t/tools/asan-nginx; do bash -n $$f || exit 1; done
 
@@ -185,7 +191,7 @@ lint:
 
 bench:
 	@t/tools/apt $(PACKAGES) $(BENCH_PACKAGES)
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all flood
 	perl -It/lib t/bench/bench.pl $(BENCH)
 	KEYTOLL_BIN=$(abspath $(BUILD)) perl -It/lib t/bench/admin.pl
 	KEYTOLL_BIN=$(abspath $(BUILD)) perl -It/lib t/bench/ledger.pl
