@@ -14,8 +14,7 @@
 
 #define NGX_HTTP_KEYTOLL_WAYS       4
 #define NGX_HTTP_KEYTOLL_SLOTS      4096        /* of changes, by name       */
-#define NGX_HTTP_KEYTOLL_FIELDS     13          /* of a refusal's reply      */
-#define NGX_HTTP_KEYTOLL_BLOB       384
+#define NGX_HTTP_KEYTOLL_BLOB       512
 #define NGX_HTTP_KEYTOLL_DENY_MS    60000       /* asked again after         */
 
 

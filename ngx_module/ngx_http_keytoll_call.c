@@ -459,7 +459,7 @@ ngx_http_keytoll_verdict(ngx_http_keytoll_call_t *call,
         if (ngx_http_keytoll_admit_params(ctx, verdict) != NGX_OK) {
             ngx_http_keytoll_answer(ctx, ctx->why ? ngx_http_keytoll_why(ctx)
                                                   : KT_INTERNAL,
-                                    NULL);
+                                    verdict);
         }
 
         return;

@@ -18,6 +18,7 @@
 #define NGX_HTTP_KEYTOLL_F_END      6
 #define NGX_HTTP_KEYTOLL_F_RETRY    7
 #define NGX_HTTP_KEYTOLL_F_NOW      9
+#define NGX_HTTP_KEYTOLL_F_LEFT     16
 
 
 static ngx_msec_t ngx_http_keytoll_lasts(ngx_uint_t reason,
@@ -307,7 +308,7 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
             return 0;
         }
 
-        len += reply->element[i]->len;
+        len += i < NGX_HTTP_KEYTOLL_F_LEFT ? reply->element[i]->len : 0;
     }
 
     if (len > NGX_HTTP_KEYTOLL_BLOB) {
@@ -362,6 +363,8 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
 }
 
 
+/* What is left of other limits is not what it was by the time it is told. */
+
 static void
 ngx_http_keytoll_store(ngx_http_keytoll_denial_t *d, redisReply *reply)
 {
@@ -370,10 +373,12 @@ ngx_http_keytoll_store(ngx_http_keytoll_denial_t *d, redisReply *reply)
 
     p = d->blob;
 
-    for (i = 1; i < NGX_HTTP_KEYTOLL_FIELDS; i++) {
+    for (i = 1; i < NGX_HTTP_KEYTOLL_F_LEFT; i++) {
         d->len[i] = (uint16_t) reply->element[i]->len;
         p = ngx_cpymem(p, reply->element[i]->str, reply->element[i]->len);
     }
+
+    d->len[NGX_HTTP_KEYTOLL_F_LEFT] = 0;
 }
 
 

@@ -85,12 +85,18 @@ static void ngx_http_keytoll_clear_headers(ngx_list_t *list);
 static ngx_uint_t ngx_http_keytoll_is_ours(ngx_str_t *name);
 static ngx_int_t ngx_http_keytoll_usd_value(ngx_http_request_t *r,
     ngx_str_t *nusd, ngx_str_t *out);
+static ngx_int_t ngx_http_keytoll_told_line(ngx_http_request_t *r,
+    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f, ngx_str_t *line,
+    ngx_str_t *rest);
+static void ngx_http_keytoll_cut(ngx_str_t *s, u_char c, ngx_str_t *out);
 static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_find(u_char *kind,
     size_t len, ngx_uint_t part);
 static ngx_int_t ngx_http_keytoll_rate_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
+static ngx_http_keytoll_rate_names_t *ngx_http_keytoll_rate_of(u_char *line,
+    u_char *end);
 static ngx_int_t ngx_http_keytoll_rate_line(ngx_http_request_t *r,
-    u_char *line, u_char *end, int64_t *rates);
+    ngx_http_keytoll_rate_names_t *names, int64_t *rates);
 static void ngx_http_keytoll_rates_then(int64_t *rates, ngx_uint_t bits,
     ngx_http_keytoll_after_t *after);
 
@@ -322,53 +328,116 @@ ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
 
 
 /*
- * The version, and of the key's own limits the one that refused, or the budget
- * where the key may not do what was asked.  The reply knows no others.
+ * Of a refusal: the version, the budget and the spend of the key, and the rate
+ * limits of all levels as on an answer.  A refusal of shared memory knows what
+ * is left of the limit that refused, no others.
  */
 
 ngx_int_t
-ngx_http_keytoll_key_refusal(ngx_http_request_t *r, ngx_uint_t reason,
+ngx_http_keytoll_told(ngx_http_request_t *r, ngx_uint_t reason,
     ngx_http_keytoll_refusal_t *f)
 {
-    ngx_str_t  v;
+    ngx_str_t  limits, left, budget, spend, line, rest, v;
 
     if (ngx_http_keytoll_version(r) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    if (f->sort || f->limit.len == 0
-        || !ngx_http_keytoll_is(&f->kind, "key"))
+    limits = f->limits;
+    left = f->left;
+
+    ngx_http_keytoll_cut(&limits, LF, &budget);
+    ngx_http_keytoll_cut(&left, LF, &spend);
+
+    if (spend.len == 0 && reason == KT_BUDGET_EXCEEDED && f->sort == 0
+        && ngx_http_keytoll_is(&f->kind, "key"))
     {
-        return NGX_OK;
+        spend = f->used;
     }
 
-    switch (reason) {
+    if (budget.len
+        && (ngx_http_keytoll_usd_value(r, &budget, &v) != NGX_OK
+            || ngx_http_keytoll_set_header(r, "x-litellm-key-max-budget", &v)
+               != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
 
-    case KT_RPM:
-        return ngx_http_keytoll_copy_header(r, "x-litellm-key-rpm-limit",
-                                            &f->limit);
-    case KT_TPM:
-        return ngx_http_keytoll_copy_header(r, "x-litellm-key-tpm-limit",
-                                            &f->limit);
-    case KT_PARALLEL:
-        return NGX_OK;
-
-    case KT_BUDGET_EXCEEDED:
-    case KT_BUDGET_HELD:
-
-        if (ngx_http_keytoll_usd_value(r, &f->used, &v) != NGX_OK
+    if (spend.len
+        && (ngx_http_keytoll_usd_value(r, &spend, &v) != NGX_OK
             || ngx_http_keytoll_set_header(r, "x-litellm-key-spend", &v)
-               != NGX_OK)
-        {
+               != NGX_OK))
+    {
+        return NGX_ERROR;
+    }
+
+    while (limits.len) {
+        ngx_http_keytoll_cut(&limits, LF, &line);
+        ngx_http_keytoll_cut(&left, LF, &rest);
+
+        if (ngx_http_keytoll_told_line(r, reason, f, &line, &rest) != NGX_OK) {
             return NGX_ERROR;
         }
     }
 
-    if (ngx_http_keytoll_usd_value(r, &f->limit, &v) != NGX_OK) {
-        return NGX_ERROR;
+    return NGX_OK;
+}
+
+
+/* line: level and limits, rest: what is left of them, by tab. */
+
+static ngx_int_t
+ngx_http_keytoll_told_line(ngx_http_request_t *r, ngx_uint_t reason,
+    ngx_http_keytoll_refusal_t *f, ngx_str_t *line, ngx_str_t *rest)
+{
+    int64_t                         n[6];
+    ngx_str_t                       v;
+    ngx_uint_t                      i, known;
+    ngx_http_keytoll_rate_names_t  *names;
+
+    known = rest->len != 0;
+    names = ngx_http_keytoll_rate_of(line->data, line->data + line->len);
+
+    if (names == NULL) {
+        return NGX_OK;
     }
 
-    return ngx_http_keytoll_set_header(r, "x-litellm-key-max-budget", &v);
+    ngx_http_keytoll_cut(line, '\t', &v);
+
+    for (i = 0; i < 6; i += 2) {
+        ngx_http_keytoll_cut(line, '\t', &v);
+        n[i] = ngx_atoof(v.data, v.len);
+
+        ngx_http_keytoll_cut(rest, '\t', &v);
+        n[i + 1] = ngx_atoof(v.data, v.len);
+    }
+
+    if (!known && reason == KT_RPM
+        && names == ngx_http_keytoll_rate_find(f->kind.data, f->kind.len,
+                                               f->sort == 'm')
+        && n[0] == ngx_atoof(f->limit.data, f->limit.len))
+    {
+        n[1] = 0;
+    }
+
+    return ngx_http_keytoll_rate_line(r, names, n);
+}
+
+
+/* What is before the first c, which goes with it; all if there is none. */
+
+static void
+ngx_http_keytoll_cut(ngx_str_t *s, u_char c, ngx_str_t *out)
+{
+    u_char  *p;
+
+    p = s->len ? ngx_strlchr(s->data, s->data + s->len, c) : NULL;
+
+    out->data = s->data;
+    out->len = p ? (size_t) (p - s->data) : s->len;
+
+    s->data += p ? out->len + 1 : out->len;
+    s->len -= p ? out->len + 1 : out->len;
 }
 
 
@@ -386,51 +455,6 @@ ngx_http_keytoll_descriptor(ngx_http_keytoll_refusal_t *f)
 }
 
 
-/* The limit that refused, as on an answer. */
-
-ngx_int_t
-ngx_http_keytoll_rate_refusal(ngx_http_request_t *r, ngx_uint_t reason,
-    ngx_http_keytoll_refusal_t *f)
-{
-    int64_t                         left;
-    ngx_str_t                       v[2];
-    ngx_uint_t                      i, at;
-    ngx_http_keytoll_rate_names_t  *names;
-
-    names = ngx_http_keytoll_rate_find(f->kind.data, f->kind.len,
-                                       f->sort == 'm');
-    if (names == NULL) {
-        return NGX_OK;
-    }
-
-    at = reason == KT_RPM ? 0 : reason == KT_TPM ? 2 : 4;
-    left = ngx_atoof(f->limit.data, f->limit.len)
-           - ngx_atoof(f->used.data, f->used.len);
-
-    v[0].len = f->limit.len;
-    v[0].data = ngx_pstrdup(r->pool, &f->limit);
-    v[1].data = ngx_pnalloc(r->pool, NGX_INT64_LEN);
-
-    if (v[0].data == NULL || v[1].data == NULL) {
-        return NGX_ERROR;
-    }
-
-    v[1].len = ngx_sprintf(v[1].data, "%L", left > 0 ? left : 0) - v[1].data;
-
-    for (i = 0; i < 2; i++) {
-        if (ngx_http_keytoll_push_header(&r->headers_out.headers,
-                                      (char *) names->header[at + i].data,
-                                      names->header[at + i].len, &v[i])
-            != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
 /*
  * Six integers for each line of the receipt that has a rate bit; the first
  * line is the receipt's own, the bits end a line.
@@ -440,10 +464,11 @@ static ngx_int_t
 ngx_http_keytoll_rate_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx)
 {
-    u_char      *p, *last, *end, *bits;
-    int64_t      n[6];
-    ngx_str_t    rates;
-    ngx_uint_t   is;
+    u_char                         *p, *last, *end, *bits;
+    int64_t                         n[6];
+    ngx_str_t                       rates;
+    ngx_uint_t                      is;
+    ngx_http_keytoll_rate_names_t  *names;
 
     rates = ctx->rates;
     p = ctx->receipt.data;
@@ -469,7 +494,9 @@ ngx_http_keytoll_rate_headers(ngx_http_request_t *r,
             ngx_memcpy(n, rates.data, NGX_HTTP_KEYTOLL_RATES);
             ngx_http_keytoll_rates_then(n, is, &ctx->after);
 
-            if (ngx_http_keytoll_rate_line(r, p, end, n) != NGX_OK) {
+            names = ngx_http_keytoll_rate_of(p, end);
+
+            if (names && ngx_http_keytoll_rate_line(r, names, n) != NGX_OK) {
                 return NGX_ERROR;
             }
 
@@ -523,22 +550,29 @@ ngx_http_keytoll_rate_find(u_char *kind, size_t len, ngx_uint_t part)
 }
 
 
-static ngx_int_t
-ngx_http_keytoll_rate_line(ngx_http_request_t *r, u_char *line, u_char *end,
-    int64_t *rates)
+/* A line begins with the entity, or with its kind, and a tab. */
+
+static ngx_http_keytoll_rate_names_t *
+ngx_http_keytoll_rate_of(u_char *line, u_char *end)
 {
-    u_char                         *p;
-    ngx_str_t                       v;
-    ngx_uint_t                      i;
-    ngx_http_keytoll_rate_names_t  *names;
+    u_char  *p;
 
     for (p = line; p < end && *p != ':' && *p != '\t'; p++) { /* void */ }
 
-    names = ngx_http_keytoll_rate_find(line, p - line,
-                                       ngx_strlchr(p, end, '~') != NULL);
-    if (names == NULL) {
-        return NGX_OK;
-    }
+    return ngx_http_keytoll_rate_find(line, p - line,
+                                      ngx_strlchr(p, end, '~') != NULL);
+}
+
+
+/* rates: limit and what is left, thrice; below 0 is not told. */
+
+static ngx_int_t
+ngx_http_keytoll_rate_line(ngx_http_request_t *r,
+    ngx_http_keytoll_rate_names_t *names, int64_t *rates)
+{
+    u_char      *p;
+    ngx_str_t    v;
+    ngx_uint_t   i;
 
     p = ngx_pnalloc(r->pool, 6 * NGX_INT64_LEN);
     if (p == NULL) {

@@ -421,6 +421,9 @@ struct ngx_http_keytoll_ctx_s {
 };
 
 
+#define NGX_HTTP_KEYTOLL_FIELDS  17     /* of a refusal's reply              */
+
+
 /* What kt_admit says of a refusal; strings are those of the reply. */
 
 typedef struct {
@@ -435,6 +438,8 @@ typedef struct {
     ngx_str_t                      held;
     ngx_str_t                      need;
     ngx_str_t                      models;      /* or routes, by tab         */
+    ngx_str_t                      limits;      /* of all levels, and what   */
+    ngx_str_t                      left;        /*   is left: lines by level */
     int64_t                        reset_s;
     int64_t                        retry_ms;
     int64_t                        retry_s;     /* as it is told, 0: never   */
@@ -664,9 +669,7 @@ ngx_int_t ngx_http_keytoll_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx);
 ngx_int_t ngx_http_keytoll_cost_headers(ngx_http_request_t *r,
     ngx_http_keytoll_ctx_t *ctx, ngx_list_t *list);
-ngx_int_t ngx_http_keytoll_key_refusal(ngx_http_request_t *r,
-    ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
-ngx_int_t ngx_http_keytoll_rate_refusal(ngx_http_request_t *r,
+ngx_int_t ngx_http_keytoll_told(ngx_http_request_t *r,
     ngx_uint_t reason, ngx_http_keytoll_refusal_t *f);
 ngx_str_t *ngx_http_keytoll_descriptor(ngx_http_keytoll_refusal_t *f);
 

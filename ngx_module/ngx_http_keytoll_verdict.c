@@ -5,7 +5,8 @@
  *
  * The reply of kt_admit names the entity and its amounts:
  *   1 entity, 2 alias, 3 limit, 4 used, 5 held, 6 period end s, 7 retry ms,
- *   8 need, 9 now ms, 10 allowed models by tab, 11 expires ms, 12 status
+ *   8 need, 9 now ms, 10 allowed models by tab, 11 expires ms, 12 status,
+ *   13 and 14 option.c's, 15 and 16 limits of all levels and what is left
  */
 
 
@@ -368,7 +369,16 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
 
     f->now_ms = ngx_http_keytoll_now_ms();
 
-    if (reply == NULL || reply->elements < 13) {
+    if (reply == NULL) {
+        return;
+    }
+
+    if (reply->elements == 4) {                     /* KT_PARAMS             */
+        ngx_http_keytoll_field(reply, 2, 4096, &f->limits);
+        ngx_http_keytoll_field(reply, 3, 4096, &f->left);
+    }
+
+    if (reply->elements < 13) {
         return;
     }
 
@@ -383,6 +393,11 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
     f->now_ms = ngx_http_keytoll_field_int(reply, 9);
     ngx_http_keytoll_field(reply, 10, 65536, &f->models);
     f->expires_ms = ngx_http_keytoll_field_int(reply, 11);
+
+    if (reply->elements == NGX_HTTP_KEYTOLL_FIELDS) {
+        ngx_http_keytoll_field(reply, 15, 4096, &f->limits);
+        ngx_http_keytoll_field(reply, 16, 4096, &f->left);
+    }
 
     if (f->entity.len == 0) {
         return;
@@ -548,7 +563,7 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
     }
 
     if (!ngx_http_keytoll_is_of_key(reason)
-        && ngx_http_keytoll_key_refusal(r, reason, f) != NGX_OK)
+        && ngx_http_keytoll_told(r, reason, f) != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -586,8 +601,6 @@ ngx_http_keytoll_refusal_headers(ngx_http_request_t *r,
         if (ngx_http_keytoll_copy_header(r, "reset_at", &v) != NGX_OK) {
             return NGX_ERROR;
         }
-
-        return ngx_http_keytoll_rate_refusal(r, reason, f);
     }
 
     return NGX_OK;

@@ -63,15 +63,73 @@ local function is_limited(p)
 end
 
 
-local function answer(g, key, list)
+local answer
+
+do
+
+-- What every refusal of a group says besides: {limits, left}.  Of the key its
+-- budget and its spend, and a line of each level with rates: "key", or "key:~"
+-- of one for a model, its limits of requests, tokens and parallel requests by
+-- tab, and what is left of them.
+local function told(b, g, key, list)
+    if key.pend ~= 0 then
+        roll(key, b.now_s)
+    end
+    local limits = { key.p.lh and decimal(key.p.lh, key.p.ll) or "" }
+    local left = { decimal(key.uh, key.ul) }
+    local function want(n, used)
+        return n and text(n) or "", n and text(max(0, n - used)) or ""
+    end
+    for _, e in ipairs(list) do
+        local p = e.p
+        if (p.rpm or p.tpm or p.par) and not exempt(g, e) then
+            advance(e, b.now_s, b.pre)
+            local rpm, r = want(rate(e, p.rpm), e.rsum)
+            local tpm, t = want(rate(e, p.tpm), e.tsum)
+            local par, n = want(p.par, e.par)
+            limits[#limits + 1] = e.name:match("^[^:]+")
+                                  .. (find(e.name, "~m~", 1, true) and ":~" or "")
+                                  .. "\t" .. rpm .. "\t" .. tpm .. "\t" .. par
+            left[#left + 1] = r .. "\t" .. t .. "\t" .. n
+        end
+    end
+    return concat(limits, "\n"), concat(left, "\n")
+end
+
+
+-- Fills up the refusals.
+local function tell(b, g, key, list)
+    local limits, left
+    if not list then
+        limits, left = "", ""
+    end
+    for _, x in ipairs(g.q) do
+        local v = x.verdict
+        if type(v) == "table" and v[1] ~= OK and v[1] ~= ALIAS then
+            if not limits then
+                limits, left = told(b, g, key, list)
+            end
+            if v[1] == PARAMS then
+                v[3], v[4] = limits, left
+            else
+                v[14], v[15] = v[14] or "", v[15] or ""
+                v[16], v[17] = limits, left
+            end
+        end
+    end
+end
+
+
+function answer(b, g, key, list)
     local out, limited = { "", "", "", "", "", 0 }, g.must and 1 or 0
+    key = list and key.p.thin and list[2] or key
+    tell(b, g, key, list)
     if g.receipt or g.block_receipt then
         for _, e in ipairs(list) do
             if e.rated or is_limited(e.p) then
                 limited = 1
             end
         end
-        key = key.p.thin and list[2] or key
         local p = key.p
         out = { g.receipt or "", rates(list), p.name or "", decimal(key.uh, key.ul),
                 p.lh and decimal(p.lh, p.ll) or "", limited }
@@ -81,6 +139,8 @@ local function answer(g, key, list)
         out[7 + #g.q] = { fmt("%.0f", g.stop or 0), g.block_receipt or "" }
     end
     return out
+end
+
 end
 
 
@@ -124,11 +184,12 @@ end
 -- alias, key used, key limit, 1 if anything limits it, verdict...}; a verdict
 -- is 0, {0, another receipt}, {19, the model that the key's alias means: price
 -- that and ask again with flag 16}, {20, what the body must have by \t: look for it
--- and ask again with that behind the flags} or
+-- and ask again with that behind the flags; limits and left as below} or
 -- {code, entity, alias, limit, used, held, period end s, retry ms, what a strict
--- budget or a rate needs free, now_ms, allowed models by \t, expires ms, status}; of code 21 there are two
--- more: models by \t to be asked for instead, with flag 16, and the code that it
--- is without them.
+-- budget or a rate needs free, now_ms, allowed models by \t, expires ms, status;
+-- of code 21 models by \t to be asked for instead, with flag 16, and the code that
+-- it is without them, else two empty texts; limits, left (told(); empty where the
+-- key or a level is not known)}.
 -- For all at once {code, ...}: NOT_READY, or STALE with the generation.
 local function kt_admit(keys, a)
     local pre = prefix(keys)
@@ -183,7 +244,7 @@ local function kt_admit(keys, a)
     local out = { OK, fmt("%.0f", now_ms) }
     for k, g in ipairs(groups) do
         local key = ents[g.name]
-        out[2 + k] = answer(g, key, admit_group(b, g, key))
+        out[2 + k] = answer(b, g, key, admit_group(b, g, key))
     end
     batch_write(b)
     return out

@@ -1,5 +1,5 @@
 #!lua name=keytoll
--- version 2
+-- version 3
 --
 -- A daemon loads it over older versions only: raise it with every change that a
 -- gate or a daemon can see.

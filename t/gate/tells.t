@@ -137,18 +137,57 @@ $r = ask($g->key(routes => ['/v1/embeddings', '/v1/models']), $chat);
 is($r->{json}{detail}, "Virtual key is not allowed to call this route. Only allowed to call routes: ['/v1/embeddings', '/v1/models']. Tried to call route: $chat", 'a route that is not allowed');
 is($r->{status}, 403, 'is 403');
 
-# what a refusal tells of the key's own limits, where they are what refused, or Redis' answer has them
+# what a refusal tells of the key's own limits, whoever refused
 
 my $own = $g->key(limit => 7_500_000_000, used => 7_500_000_000, rpm => 3, tpm => 300, name => 'own');
 my $limits = sub { my $h = ask(@_)->{headers}; return join ' ', map { $_ . '=' . ($h->{"x-litellm-key-$_"} // '-') } qw(max-budget spend rpm-limit tpm-limit) };
-is($limits->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=- tpm-limit=-', 'a spent budget');
-is($limits->($g->key(rpm => 0), $chat), 'max-budget=- spend=- rpm-limit=0 tpm-limit=-', 'a rate of requests');
-is($limits->($g->key(tpm => 3), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=3', 'a rate of tokens');
-is($limits->($g->key(par => 0), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
-is($limits->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=- rpm-limit=- tpm-limit=-', 'a model that is not allowed');
+is($limits->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=3 tpm-limit=300', 'a spent budget');
+is($limits->($own, $chat), 'max-budget=7.5 spend=7.5 rpm-limit=3 tpm-limit=300', 'a spent budget, from shared memory');
+is($limits->($g->key(rpm => 0), $chat), 'max-budget=- spend=0.0 rpm-limit=0 tpm-limit=-', 'a rate of requests');
+is($limits->($g->key(tpm => 3), $chat), 'max-budget=- spend=0.0 rpm-limit=- tpm-limit=3', 'a rate of tokens');
+is($limits->($g->key(par => 0), $chat), 'max-budget=- spend=0.0 rpm-limit=- tpm-limit=-', 'parallel requests have no such name');
+is($limits->($g->key(limit => usd(2), models => ['free']), $chat), 'max-budget=2.0 spend=0.0 rpm-limit=- tpm-limit=-', 'a model that is not allowed');
 is($limits->($g->key(limit => usd(2), blocked => $T), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', 'a key that is refused itself hears nothing of it');
 $g->policy('team:spent' => { limit => 0 }, 'team:slow' => { rpm => 0 });
-is($limits->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=- spend=- rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+is($limits->($g->key(limit => usd(2), refs => ["team:$_", 'global']), $chat), 'max-budget=2.0 spend=0.0 rpm-limit=- tpm-limit=-', "a limit of the team: $_") for qw(spent slow);
+
+# the rate limits of all levels, and what is left of them, on every refusal that is not of the key itself; from shared memory what is left
+# of the one that refused, as the others may have moved
+
+my %says = (
+    'a spent budget' => [422, limit => 5, used => 5], 'a spent team' => [422, refs => ['team:told', 'team:spent', 'global']], 'a model' => [403, models => ['free']], 'a route' => [403, routes => ['/v1/embeddings']],
+    'a rate' => [429, refs => ['team:told', 'user:slow', 'global']], 'a rate of tokens' => [429, tpm => 1], 'parallel requests' => [429, par => 0], 'what a body lacks' => [400, params => ['metadata']],
+    'an unknown model' => [400],
+);
+$g->policy('user:slow' => { rpm => 0 }, 'team:told' => { rpm => 40, par => 9 }, 'member:told/u' => { sub => [{ m => 'gpt-4o-mini', e => 'member:told/u~m~gpt-4o-mini' }] }, 'member:told/u~m~gpt-4o-mini' => { rpm => 30 });
+my $rates = sub { my $h = shift; return join ' ', map { "$_=$h->{$_}" } sort grep { /^x-ratelimit-/ } keys %$h };
+for my $what (sort keys %says) {
+    my ($status, %p) = @{ $says{$what} };
+    my @refs = @{ delete $p{refs} // ['team:told', 'global'] };
+    my $key = $g->key(rpm => 5, tpm => 90_000, refs => [@refs, 'member:told/u'], name => 'told', %p);
+    for my $from ('Redis', 'shared memory') {
+        my $r = ask($key, $chat, model => $what eq 'an unknown model' ? 'nobody' : 'gpt-4o-mini');
+        my $known = $from eq 'Redis' || $what =~ /tokens|parallel|body|unknown/;      # never from shared memory
+        my %want = ('api_key-limit-requests' => 5, 'api_key-limit-tokens' => $p{tpm} // 90_000, 'team-limit-requests' => 40, 'team-limit-max_parallel_requests' => 9,
+            $known ? ('api_key-remaining-requests' => 5, 'api_key-remaining-tokens' => $p{tpm} // 90_000, 'team-remaining-requests' => 40, 'team-remaining-max_parallel_requests' => 9) : ());
+        %want = (%want, 'model_per_team_member-limit-requests' => 30, $known ? ('model_per_team_member-remaining-requests' => 30) : ()) if $what ne 'an unknown model';
+        %want = (%want, 'api_key-limit-max_parallel_requests' => 0, 'api_key-remaining-max_parallel_requests' => 0) if $what eq 'parallel requests';
+        %want = (%want, 'user-limit-requests' => 0, 'user-remaining-requests' => 0) if $what eq 'a rate';
+        is($r->{status}, $status, "$what, from $from: status");
+        is($rates->($r->{headers}), join(' ', map { "x-ratelimit-$_=$want{$_}" } sort keys %want), "$what, from $from: the rate limits of all levels");
+        is($r->{headers}{'x-litellm-key-rpm-limit'}, 5, "$what, from $from: the key's own");
+    }
+}
+is($rates->(ask($g->key(rpm => 5, blocked => $T), $chat)->{headers}), '', 'a key that is blocked hears nothing of them');
+{
+    my $key = $g->key(rpm => 2, refs => ['team:told', 'global']);
+    ask($key, $chat) for 1 .. 2;
+    for my $from ('Redis', 'shared memory') {
+        my $h = ask($key, $chat)->{headers};
+        is(join(' ', map { $h->{"x-ratelimit-api_key-$_-requests"} // '-' } qw(limit remaining)), '2 0', "a rate that is used up, from $from: nothing remains");
+        is(join(' ', map { $h->{"x-ratelimit-team-$_-requests"} // '-' } qw(limit remaining)), $from eq 'Redis' ? '40 38' : '40 -', "and of its team, from $from");
+    }
+}
 
 # models of each level
 
