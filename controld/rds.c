@@ -236,19 +236,41 @@ rds_is_error(const redisReply *r)
 
 
 int
-rds_announced(arena_t *a)
+rds_ok(redisReply *r)
+{
+    int  ok;
+
+    ok = !rds_is_error(r);
+
+    if (r) {
+        freeReplyObject(r);
+    }
+
+    return ok;
+}
+
+
+int
+rds_gen(arena_t *a)
 {
     int          rc;
     redisReply  *r;
 
-    r = rds_do(a, "PING");
-    rc = rds_is_error(r) ? -1 : 0;
+    r = rds_do(a, "GET", KT_REDIS_GEN);
+    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
 
     if (r) {
         freeReplyObject(r);
     }
 
     return rc;
+}
+
+
+int
+rds_announced(arena_t *a)
+{
+    return rds_ok(rds_do(a, "PING")) ? 0 : -1;
 }
 
 

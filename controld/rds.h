@@ -47,6 +47,8 @@ redisReply *rds_simple(arena_t *a, const char *const *argv, size_t n);
                sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *))
 
 int rds_is_error(const redisReply *r);                /* NULL or error reply   */
+int rds_ok(redisReply *r);                            /* no error; frees it    */
+int rds_gen(arena_t *a);            /* gen is 1: there, 0: not; -1: no answer  */
 
 /*
  * Returns when every gate has been sent what earlier commands of this thread

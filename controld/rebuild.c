@@ -25,40 +25,6 @@
 #define REBUILD_LOST      "(ending = 'lost' AND estimated AND NOT fixed)"
 
 
-/* 1: there, 0: absent, -1: Redis does not answer. */
-
-static int
-rebuild_gen(arena_t *a)
-{
-    int          rc;
-    redisReply  *r;
-
-    r = rds_do(a, "GET", KT_REDIS_GEN);
-    rc = rds_is_error(r) ? -1 : r != NULL && r->type == REDIS_REPLY_STRING;
-
-    if (r) {
-        freeReplyObject(r);
-    }
-
-    return rc;
-}
-
-
-static int
-rebuild_ok(redisReply *r)
-{
-    int  ok;
-
-    ok = !rds_is_error(r);
-
-    if (r) {
-        freeReplyObject(r);
-    }
-
-    return ok;
-}
-
-
 static int
 rebuild_done_batch(const char *hour, PGresult *res, int from, int to)
 {
@@ -76,8 +42,8 @@ rebuild_done_batch(const char *hour, PGresult *res, int from, int to)
         rds_arg(&c, PQgetvalue(res, from, 1));
     }
 
-    ok = rebuild_ok(rds_run(&c))
-         && rebuild_ok(rds_do(&a, "EXPIRE", key, REBUILD_DONE_TTL));
+    ok = rds_ok(rds_run(&c))
+         && rds_ok(rds_do(&a, "EXPIRE", key, REBUILD_DONE_TTL));
     arena_free(&a);
 
     return ok ? 0 : -1;
@@ -143,7 +109,7 @@ rebuild_tomb_batch(PGresult *res, int from, int to)
     }
 
     for (; sent > 0; sent--) {
-        ok &= rebuild_ok(rds_wait());
+        ok &= rds_ok(rds_wait());
     }
 
     arena_free(&a);
@@ -211,7 +177,7 @@ rebuild_epoch(void)
     }
 
     arena_init(&a);
-    ok = rebuild_ok(rds_do(&a, "SET", KT_REDIS_EPOCH, text));
+    ok = rds_ok(rds_do(&a, "SET", KT_REDIS_EPOCH, text));
     arena_free(&a);
 
     return ok ? 0 : -1;
@@ -289,12 +255,12 @@ rebuild_run(int force)
     rc = 0;
 
     if (force) {
-        rc = rebuild_ok(rds_do(&a, "DEL", KT_REDIS_GEN)) ? 0 : -1;
+        rc = rds_ok(rds_do(&a, "DEL", KT_REDIS_GEN)) ? 0 : -1;
     }
 
     /* another daemon may have done it while we waited for the lock */
 
-    if (rc == 0 && rebuild_gen(&a) != 1) {
+    if (rc == 0 && rds_gen(&a) != 1) {
         rc = rebuild_locked(&a);
     }
 
@@ -372,7 +338,7 @@ rebuild_thread(void *arg)
     while (!atomic_load(&bg_stopping)) {
         arena_init(&a);
 
-        switch (rebuild_gen(&a)) {
+        switch (rds_gen(&a)) {
 
         case 0:
             rebuild_run(0);

@@ -134,42 +134,6 @@ registry_json(arena_t *a, const model_t *m)
 }
 
 
-/* 1: there, 0: absent, -1: Redis does not answer. */
-
-static int
-registry_open(arena_t *a)
-{
-    int          rc;
-    redisReply  *r;
-
-    r = rds_do(a, "GET", KT_REDIS_GEN);
-
-    if (r == NULL) {
-        return -1;
-    }
-
-    rc = rds_is_error(r) ? -1 : r->type == REDIS_REPLY_STRING;
-    freeReplyObject(r);
-
-    return rc;
-}
-
-
-static int
-registry_ok(redisReply *r)
-{
-    int  ok;
-
-    ok = !rds_is_error(r);
-
-    if (r) {
-        freeReplyObject(r);
-    }
-
-    return ok;
-}
-
-
 /* 1: done, 0: another push came between, -1: an error. */
 
 static int
@@ -211,25 +175,25 @@ registry_call(arena_t *a, rds_cmd_t *c, int opening)
     int  i, rc;
 
     if (opening) {
-        return registry_ok(rds_run(c)) ? 0 : -1;
+        return rds_ok(rds_run(c)) ? 0 : -1;
     }
 
     for (i = 0; i < REGISTRY_TRIES; i++) {
-        if (!registry_ok(rds_do(a, "WATCH", KT_REDIS_GEN))) {
+        if (!rds_ok(rds_do(a, "WATCH", KT_REDIS_GEN))) {
             return -1;
         }
 
-        if (registry_open(a) != 1) {
-            registry_ok(rds_do(a, "UNWATCH"));
+        if (rds_gen(a) != 1) {
+            rds_ok(rds_do(a, "UNWATCH"));
             return -1;                /* the list of a rebuild may be older    */
         }
 
-        if (!registry_ok(rds_do(a, "MULTI"))) {
+        if (!rds_ok(rds_do(a, "MULTI"))) {
             return -1;
         }
 
-        if (!registry_ok(rds_run(c))) {
-            registry_ok(rds_do(a, "DISCARD"));
+        if (!rds_ok(rds_run(c))) {
+            rds_ok(rds_do(a, "DISCARD"));
             return -1;
         }
 
@@ -326,7 +290,7 @@ registry_push(int opening)
 
     arena_init(&a);
     rc = -1;
-    gen = opening || registry_open(&a) == 1 ? registry_gen(&a) : NULL;
+    gen = opening || rds_gen(&a) == 1 ? registry_gen(&a) : NULL;
 
     if (gen) {
         list = registry_load(&a, &err);
