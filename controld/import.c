@@ -420,6 +420,30 @@ import_step(import_t *im, const step_t *s)
     " AND NOT EXISTS (SELECT 1 FROM submeters WHERE owner = x.ent))"
 
 
+/* Their policies name the meters, and may have been pushed without them. */
+
+static int
+import_owners(req_t *r, const char *budget)
+{
+    PGresult  *res;
+
+    res = tx_q(r, "WITH k AS (UPDATE keys SET budget_id = budget_id WHERE budget_id = $1"
+               " RETURNING ent), o AS (UPDATE organizations SET budget_id = budget_id WHERE"
+               " budget_id = $1 RETURNING ent), g AS (UPDATE tags SET budget_id = budget_id"
+               " WHERE budget_id = $1 RETURNING ent), q AS (INSERT INTO outbox (ent, op,"
+               " version) SELECT ent, 'set', 0 FROM (TABLE k UNION ALL TABLE o UNION ALL"
+               " TABLE g) x) SELECT kt_bump_customers($1)", budget);
+
+    if (res == NULL) {
+        return -1;
+    }
+
+    PQclear(res);
+
+    return 0;
+}
+
+
 static int
 import_models(void)
 {
@@ -434,6 +458,7 @@ import_models(void)
         tx_own(&r);
 
         if (tx_begin(&r) != 0 || budget_models(&r, PQgetvalue(res, i, 0)) != 0
+            || import_owners(&r, PQgetvalue(res, i, 0)) != 0
             || tx_commit(&r) != 0)
         {
             db_rollback();

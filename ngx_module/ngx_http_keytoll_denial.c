@@ -19,6 +19,7 @@
 #define NGX_HTTP_KEYTOLL_F_RETRY    7
 #define NGX_HTTP_KEYTOLL_F_NOW      9
 #define NGX_HTTP_KEYTOLL_F_LEFT     16
+#define NGX_HTTP_KEYTOLL_F_LASTS    17
 
 
 static ngx_msec_t ngx_http_keytoll_lasts(ngx_uint_t reason,
@@ -298,7 +299,7 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
     ngx_uint_t  i;
 
     if (reply->type != REDIS_REPLY_ARRAY
-        || reply->elements != NGX_HTTP_KEYTOLL_FIELDS)
+        || reply->elements < NGX_HTTP_KEYTOLL_FIELDS)
     {
         return 0;
     }
@@ -308,7 +309,7 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
             return 0;
         }
 
-        len += i < NGX_HTTP_KEYTOLL_F_LEFT ? reply->element[i]->len : 0;
+        len += i == NGX_HTTP_KEYTOLL_F_LEFT ? 0 : reply->element[i]->len;
     }
 
     if (len > NGX_HTTP_KEYTOLL_BLOB) {
@@ -348,8 +349,11 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
         break;
 
     case KT_RPM:
-        if (ngx_http_keytoll_reply_int(reply, NGX_HTTP_KEYTOLL_F_RETRY) >= 0) {
-            ms = ngx_http_keytoll_reply_int(reply, NGX_HTTP_KEYTOLL_F_RETRY);
+
+        /* the wait may be that of a request as large as this */
+
+        if (ngx_http_keytoll_reply_int(reply, NGX_HTTP_KEYTOLL_F_LASTS) >= 0) {
+            ms = ngx_http_keytoll_reply_int(reply, NGX_HTTP_KEYTOLL_F_LASTS);
         }
 
         break;
@@ -373,12 +377,14 @@ ngx_http_keytoll_store(ngx_http_keytoll_denial_t *d, redisReply *reply)
 
     p = d->blob;
 
-    for (i = 1; i < NGX_HTTP_KEYTOLL_F_LEFT; i++) {
-        d->len[i] = (uint16_t) reply->element[i]->len;
-        p = ngx_cpymem(p, reply->element[i]->str, reply->element[i]->len);
-    }
+    for (i = 1; i < NGX_HTTP_KEYTOLL_FIELDS; i++) {
+        d->len[i] = 0;
 
-    d->len[NGX_HTTP_KEYTOLL_F_LEFT] = 0;
+        if (i != NGX_HTTP_KEYTOLL_F_LEFT) {
+            d->len[i] = (uint16_t) reply->element[i]->len;
+            p = ngx_cpymem(p, reply->element[i]->str, reply->element[i]->len);
+        }
+    }
 }
 
 

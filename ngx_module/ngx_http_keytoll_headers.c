@@ -431,7 +431,12 @@ ngx_http_keytoll_cut(ngx_str_t *s, u_char c, ngx_str_t *out)
 {
     u_char  *p;
 
-    p = s->len ? ngx_strlchr(s->data, s->data + s->len, c) : NULL;
+    if (s->len == 0) {
+        ngx_str_null(out);
+        return;
+    }
+
+    p = ngx_strlchr(s->data, s->data + s->len, c);
 
     out->data = s->data;
     out->len = p ? (size_t) (p - s->data) : s->len;

@@ -421,7 +421,7 @@ struct ngx_http_keytoll_ctx_s {
 };
 
 
-#define NGX_HTTP_KEYTOLL_FIELDS  17     /* of a refusal's reply              */
+#define NGX_HTTP_KEYTOLL_FIELDS  18     /* of a refusal's reply              */
 
 
 /* What kt_admit says of a refusal; strings are those of the reply. */

@@ -6,7 +6,8 @@
  * The reply of kt_admit names the entity and its amounts:
  *   1 entity, 2 alias, 3 limit, 4 used, 5 held, 6 period end s, 7 retry ms,
  *   8 need, 9 now ms, 10 allowed models by tab, 11 expires ms, 12 status,
- *   13 and 14 option.c's, 15 and 16 limits of all levels and what is left
+ *   13 and 14 option.c's, 15 and 16 limits of all levels and what is left,
+ *   17 denial.c's
  */
 
 
@@ -394,7 +395,7 @@ ngx_http_keytoll_parse(ngx_http_keytoll_refusal_t *f, redisReply *reply)
     ngx_http_keytoll_field(reply, 10, 65536, &f->models);
     f->expires_ms = ngx_http_keytoll_field_int(reply, 11);
 
-    if (reply->elements == NGX_HTTP_KEYTOLL_FIELDS) {
+    if (reply->elements >= NGX_HTTP_KEYTOLL_FIELDS) {
         ngx_http_keytoll_field(reply, 15, 4096, &f->limits);
         ngx_http_keytoll_field(reply, 16, 4096, &f->left);
     }

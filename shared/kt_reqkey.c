@@ -60,6 +60,8 @@ static const kt_reqkey_t  kt_reqkeys[] = {
     KEY("background", KT_REQKEY_BACKGROUND, ACT),
     KEY("previous_response_id", KT_REQKEY_REMOTE, 0),
     KEY("conversation", KT_REQKEY_REMOTE, 0),
+    KEY("data_sources", KT_REQKEY_REMOTE, 0),
+    KEY("connectors", KT_REQKEY_REMOTE, 0),
     KEY("cachedContent", KT_REQKEY_SEARCH, 0),
     KEY("cached_content", KT_REQKEY_SEARCH, 0),
     KEY("modalities", KT_REQKEY_MEDIA, 0),

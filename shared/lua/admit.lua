@@ -387,30 +387,44 @@ local function check_money(list, g, r, now_s, now_ms)
 end
 
 
+-- The first of two refusals by rates, with the wait for both, -1 if one never
+-- fits; [18] is how long the first stands by itself.
+local function both(no, other)
+    if not no or not other then
+        return no or other
+    end
+    local a, b = tonumber(no[8]), tonumber(other[8])
+    no[18] = no[18] or no[8]
+    no[8] = text((a < 0 or b < 0) and -1 or max(a, b))
+    return no
+end
+
+
 local function check_rate(e, r, now_s, now_ms, pre)
-    local p = e.p
+    local p, no = e.p, nil
     local rpm, tpm, par = rate(e, p.rpm), rate(e, p.tpm), p.par
     if rpm or tpm then
         advance(e, now_s, pre)
     end
     if rpm and e.rsum + r.n > rpm then
-        return refuse(RPM, e, now_ms,
-                      sooner(e, wait_ms(e, pre, false, rpm, 1, now_ms), now_ms),
-                      text(rpm), text(e.rsum), "1")
+        no = refuse(RPM, e, now_ms,
+                    sooner(e, wait_ms(e, pre, false, rpm, 1, now_ms), now_ms),
+                    text(rpm), text(e.rsum), "1")
     end
     if tpm then
         local n = tokens(p, r)
         if e.tsum + n > tpm then
-            return refuse(TPM, e, now_ms,
-                          sooner(e, wait_ms(e, pre, true, tpm, n, now_ms),
-                                 now_ms),
-                          text(tpm), text(e.tsum), text(n))
+            no = both(no, refuse(TPM, e, now_ms,
+                                 sooner(e, wait_ms(e, pre, true, tpm, n, now_ms),
+                                        now_ms),
+                                 text(tpm), text(e.tsum), text(n)))
         end
         e.tok = n
     end
     if par and e.par + r.n > par then
-        return refuse(PARALLEL, e, now_ms, 1000, text(par), text(e.par), "1")
+        no = both(no, refuse(PARALLEL, e, now_ms, 1000, text(par), text(e.par), "1"))
     end
+    return no
 end
 
 
@@ -432,7 +446,9 @@ local function check_rates(list, r, now_s, now_ms, pre)
         local e = list[i]
         local no = e.rated and check_rate(e, r, now_s, now_ms, pre)
         if no and (not first or rate_order(e) < at) then
-            first, at = no, rate_order(e)
+            first, at = both(no, first), rate_order(e)
+        elseif no then
+            first = both(first, no)
         end
     end
     return first

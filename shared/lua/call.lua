@@ -113,7 +113,7 @@ local function tell(b, g, key, list)
                 v[3], v[4] = limits, left
             else
                 v[14], v[15] = v[14] or "", v[15] or ""
-                v[16], v[17] = limits, left
+                v[16], v[17], v[18] = limits, left, v[18] or v[8]
             end
         end
     end
@@ -189,7 +189,8 @@ end
 -- budget or a rate needs free, now_ms, allowed models by \t, expires ms, status;
 -- of code 21 models by \t to be asked for instead, with flag 16, and the code that
 -- it is without them, else two empty texts; limits, left (told(); empty where the
--- key or a level is not known)}.
+-- key or a level is not known); ms that this refusal stands whatever a request needs,
+-- where others refuse besides}.
 -- For all at once {code, ...}: NOT_READY, or STALE with the generation.
 local function kt_admit(keys, a)
     local pre = prefix(keys)

@@ -49,26 +49,14 @@ local function group_done(rids, done)
 end
 
 
--- Whether all of them are held.  A hold and its lease come and go together, so
--- the leases are taken out at once and counted; those of a group that is not
--- whole are put back.
-local function group_held(pre, rids, keys, done, now_ms)
-    if group_done(rids, done) then
-        return false
-    elseif call("ZREM", pre .. "z", unpack(rids)) == #rids then
-        return true
-    end
-    local back = {}
-    for i, hold in ipairs(call("MGET", unpack(keys))) do
-        if is_hold(hold) then
-            back[#back + 1] = fmt("%.0f", now_ms + BLOCK_LEASE_MS)
-            back[#back + 1] = rids[i]
+-- Whether all of them are held: a hold and its lease come and go together.
+local function group_held(pre, rids, done)
+    for _, lease in ipairs(call("ZMSCORE", pre .. "z", unpack(rids))) do
+        if not lease then
+            return false
         end
     end
-    if #back > 0 then
-        call("ZADD", pre .. "z", unpack(back))
-    end
-    return false
+    return not group_done(rids, done)
 end
 
 
@@ -78,9 +66,9 @@ local function group_of_block(rids, keys, done)
 end
 
 
--- Completes the item of a group and takes its leases, or its share of the block;
--- false when it is not taken.
-function take_group(pre, it, seen, blocks, now_ms)
+-- Completes the item of a group, or takes its share of the block; false when it
+-- is not taken.
+function take_group(pre, it, seen, blocks)
     local bid = sub(it.receipt, GROUP_HEAD, GROUP_HEAD + 1) == "b\t"
                 and sub(it.receipt, GROUP_HEAD + 2)
     local rids, keys = group_rids(pre, it.rid, seen)
@@ -97,7 +85,7 @@ function take_group(pre, it, seen, blocks, now_ms)
         block_less(k.r, it.r)
         it.receipt, it.block = k.receipt, bid
     else
-        if not group_held(pre, rids, keys, it.done, now_ms) then
+        if not group_held(pre, rids, it.done) then
             return false
         end
         it.receipt, it.holds = sub(it.receipt, GROUP_HEAD), keys

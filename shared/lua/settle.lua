@@ -324,7 +324,7 @@ function classify(pre, a, now_ms)
         end
     end
     for _, it in ipairs(groups) do
-        local taken = take_group(pre, it, seen, blocks, now_ms)
+        local taken = take_group(pre, it, seen, blocks)
         codes[it.i] = taken and 0 or 3
         if taken then todo[#todo + 1] = it end
     end
@@ -343,8 +343,12 @@ local function close(pre, todo)
     for _, it in ipairs(todo) do
         local of = by_set[it.done] or {}
         if it.group then
-            for _, key in ipairs(it.holds or {}) do gone[#gone + 1] = key end
-            for _, rid in ipairs(it.group) do of[#of + 1] = rid end
+            for i, rid in ipairs(it.group) do
+                of[#of + 1] = rid
+                if it.holds then
+                    gone[#gone + 1], leases[#leases + 1] = it.holds[i], rid
+                end
+            end
         else
             gone[#gone + 1] = pre .. "h:" .. it.rid
             leases[#leases + 1] = it.rid

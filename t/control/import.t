@@ -178,6 +178,14 @@ ok $k->until(sub { my $st = $k->state("key:$hash[0]"); $st && $st->{used} eq '15
 ok $k->until(sub { $k->state('team:team1') && $k->state('user:ghost') && $k->state('team:ghost-team') }, 15), 'and its owners';
 is $k->until(sub { $k->sql('SELECT count(*) FROM outbox') == 0 }, 30), 1, 'everything was pushed';
 
+# a daemon that runs may have pushed a policy before its meters were made: they are named when the import is done
+$k->sql('DELETE FROM submeters');
+ok $k->until(sub { $k->sql('SELECT count(*) FROM outbox') == 0 }, 30), 'everything was pushed without limits by model';
+$k->sql("DELETE FROM settings WHERE name = 'import_litellm'");
+($rc, $out) = $k->run('import-litellm', $url, '-c', $conf);
+is $rc, 0, 'the import makes them again';
+ok $k->until(sub { index($k->redis('GET', "kt:{0000}:e:$_") // '', "$_~m~gpt-4o") >= 0 }, 20), "$_ names its meter in Redis" for 'customer:cust%2F1', 'org:org1', 'tag:research';
+
 # once more: nothing new, nothing twice
 
 $k->sql("DELETE FROM settings WHERE name = 'import_litellm'");

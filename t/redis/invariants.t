@@ -227,6 +227,9 @@ subtest 'inv03_settle_once' => sub {
     $v = $s->admit(token => $t, bound => 4000, model => 'm1', customer => 'customer:gone');
     is(field($m1, 'held'), 4000, 'the default holds');
     $s->{r}->fcall('kt_policy_del', 'default:customer~m~m1', $s->{ver}++);
+    my $newcomer = $s->admit(token => $t, bound => 9000, model => 'm1', customer => 'customer:new');
+    is($newcomer->{code}, 0, 'a meter of the default that is gone limits no newcomer');
+    $s->settle({ rid => $newcomer->{rid}, receipt => '', cost => 0 });
     $s->policy('default:customer' => {});
     $s->settle({ rid => $v->{rid}, receipt => '', cost => 11 });
     $s->policy('default:customer' => { sub => [{ m => 'm1', e => 'default:customer~m~m1' }] }, 'default:customer~m~m1' => { t => 'model', limit => 8000, strict => $T });
@@ -436,6 +439,22 @@ subtest 'windows_retry_after_is_true' => sub {
         is($s->admit(token => $t, in_bound => $need)->{code}, 0, 'then it passes') or last;
     }
     is($s->admit(token => make_key({ tpm => 10 }), in_bound => 11)->{retry}, -1, 'what can never fit has no retry');
+
+    # several refuse: the first is named, the wait is for all
+    my $slow = make_key({ rpm => 1 }, 'team:W' => { tpm => 300 });
+    my $mate = token('inv-mate');
+    $s->policy("key:$mate" => { refs => ['team:W', 'global'] });
+    is($s->admit(token => $slow, in_bound => 1)->{code}, 0, 'one uses up its rate');
+    $s->pass(6000);
+    is($s->admit(token => $mate, in_bound => 299)->{code}, 0, 'another that of the team');
+    my $w = $s->admit(token => $slow, in_bound => 300);
+    is($w->{ent}, "key:$slow", 'both refuse: the key is named');
+    cmp_ok($w->{retry}, '>', 58_000, "and the team waited for, $w->{retry} ms");
+    $s->pass($w->{retry} - 1);
+    isnt($s->admit(token => $slow, in_bound => 300)->{code}, 0, 'a millisecond earlier is too early');
+    $s->pass(1);
+    is($s->admit(token => $slow, in_bound => 300)->{code}, 0, 'then it passes');
+    is($s->admit(token => $slow, in_bound => 301)->{retry}, -1, 'what can never fit in one of them has none');
     my $t = make_key({ tpm => 100 });
     my $v = $s->admit(token => $t, in_bound => 90);
     is(verdict($s->admit(token => $t, in_bound => 20)), 'tpm', 'reserved by the estimate');

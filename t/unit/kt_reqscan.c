@@ -514,6 +514,10 @@ shapes(void)
     ok(!r.remote, "null refers to nothing");
     (void) scan_of("{\"previous_response_id\":\"resp_1\"}");
     ok(r.remote, "a response before this one");
+    (void) scan_of("{\"data_sources\":[{\"type\":\"azure_search\"}]}");
+    ok(r.remote, "documents that Azure looks up");
+    (void) scan_of("{\"connectors\":[{\"id\":\"web-search\"}]}");
+    ok(r.remote, "what a connector of Cohere's reads");
     (void) scan_of("{\"input\":[{\"content\":[{\"type\":\"input_file\","
                    "\"file_id\":\"f\"}]}]}");
     ok(r.remote, "a file by its id");

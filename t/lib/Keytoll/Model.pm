@@ -332,6 +332,7 @@ sub admit {
 
     my %at = map { $list->[$_]{e}{name} => $_ } 0 .. $#$list;
     my $order = sub { my ($n, $t) = ($_[0]{e}{name}, $_[0]{p}{t}); return $t eq 'model' && $n =~ /^org:/ ? 9 : $RATES{$t} // 12 };
+    my @no;
     for my $l (sort { $order->($a) <=> $order->($b) || $at{ $a->{e}{name} } <=> $at{ $b->{e}{name} } } @$list) {
         my ($e, $p) = @$l{qw(e p)};
         next if $exempt->($e);
@@ -342,16 +343,20 @@ sub admit {
         };
         if (defined $rpm) {
             my $n = $self->in_window($e->{rpm});
-            return refuse('rpm', $e, limit => $rpm, used => $n, need => 1, retry => $sooner->($self->wait_ms($e->{rpm}, $rpm, 1)))
+            push @no, refuse('rpm', $e, limit => $rpm, used => $n, need => 1, retry => $sooner->($self->wait_ms($e->{rpm}, $rpm, 1)))
                 if $n + 1 > $rpm;
         }
         if (defined $tpm) {
             my ($n, $need) = ($self->in_window($e->{tpm}), tokens($p, \%a));
-            return refuse('tpm', $e, limit => $tpm, used => $n, need => $need, retry => $sooner->($self->wait_ms($e->{tpm}, $tpm, $need)))
+            push @no, refuse('tpm', $e, limit => $tpm, used => $n, need => $need, retry => $sooner->($self->wait_ms($e->{tpm}, $tpm, $need)))
                 if $n + $need > $tpm;
         }
-        return refuse('parallel', $e, limit => $p->{par}, used => $e->{par}, need => 1, retry => 1000)
+        push @no, refuse('parallel', $e, limit => $p->{par}, used => $e->{par}, need => 1, retry => 1000)
             if defined $p->{par} && $e->{par} + 1 > $p->{par};
+    }
+    if (@no) {              # the first is named, with the wait for all
+        my ($least, $most) = (sort { $a <=> $b } map { $_->{retry} } @no)[0, -1];
+        return { %{ $no[0] }, retry => $least < 0 ? -1 : $most };
     }
     return refuse('model_unknown', $key) if $a{flags} & 2;
     my $receipt = "2\t$self->{now}\t$a{model}\n";
