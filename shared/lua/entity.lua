@@ -164,7 +164,7 @@ end
 
 -- An end user that no policy is known of, or his meter, has the default one, if
 -- there is any: counters from nothing, or from c, in the period of the default.
--- nil without a default; gone where only this meter of it is.
+-- nil without a default, and what is gone where only this meter of it is.
 local function stranger(pre, name, c, now_s)
     if sub(name, 1, 9) ~= "customer:" then
         return nil
@@ -174,7 +174,7 @@ local function stranger(pre, name, c, now_s)
     local got = call("MGET", pre .. "e:" .. like, pre .. "c:" .. like)
     local d = got[1] and load(like, got[1], got[2])
     if not d or d.p.gone then
-        return d and at and { name = name, p = d.p }    -- only the meter is gone
+        return nil, d and at and { name = name, p = d.p }
     end
     local e = load(name, got[1], c or got[2])
     roll(d, now_s)
@@ -211,7 +211,8 @@ local function known(pre, name, bytes, c, now_s)
             return e
         end
     end
-    return stranger(pre, name, c, now_s) or e
+    local like, gone = stranger(pre, name, c, now_s)
+    return like or e or gone or nil
 end
 
 

@@ -226,10 +226,15 @@ subtest 'inv03_settle_once' => sub {
     my $m1 = 'customer:gone~m~m1';
     $v = $s->admit(token => $t, bound => 4000, model => 'm1', customer => 'customer:gone');
     is(field($m1, 'held'), 4000, 'the default holds');
+    my $kept = $s->admit(token => $t, bound => 4000, model => 'm1', customer => 'customer:kept');
+    $s->settle({ rid => $kept->{rid}, receipt => '', cost => 3 });
     $s->{r}->fcall('kt_policy_del', 'default:customer~m~m1', $s->{ver}++);
     my $newcomer = $s->admit(token => $t, bound => 9000, model => 'm1', customer => 'customer:new');
     is($newcomer->{code}, 0, 'a meter of the default that is gone limits no newcomer');
     $s->settle({ rid => $newcomer->{rid}, receipt => '', cost => 0 });
+    $s->policy('customer:kept~m~m1' => { t => 'model', limit => 9000 });
+    is(field('customer:kept~m~m1', 'used'), 3, 'who counted before and gets a rule of his own keeps what he used');
+    $s->{r}->fcall('kt_policy_del', 'customer:kept~m~m1', $s->{ver}++);
     $s->policy('default:customer' => {});
     $s->settle({ rid => $v->{rid}, receipt => '', cost => 11 });
     $s->policy('default:customer' => { sub => [{ m => 'm1', e => 'default:customer~m~m1' }] }, 'default:customer~m~m1' => { t => 'model', limit => 8000, strict => $T });
@@ -252,7 +257,7 @@ subtest 'inv03_settle_once' => sub {
     $s->settle(@after);
     $s->restore($before);
     $s->settle(@after, @after[0 .. 5]);
-    is(field('team:E', 'used'), 4100 + 11 + 7 + 105, 'sent again to a Redis that forgot a part: as if nothing had happened');
+    is(field('team:E', 'used'), 4100 + 11 + 3 + 7 + 105, 'sent again to a Redis that forgot a part: as if nothing had happened');
     is($s->left, 0, 'nothing is held');
 };
 

@@ -142,7 +142,8 @@ sub known {
     my ($self, $name) = @_;
     my $e = $self->{ent}{$name};
     return $e if $e && !$e->{gone} || $name !~ /^customer:/;
-    my $d = $self->live(like_of($name)) or return $e;
+    my $d = $self->{ent}{ like_of($name) };
+    return $d && $name =~ /~/ ? { name => $name, gone => 1, p => $d->{p} } : $e if !$d || $d->{gone};      # only the meter may be gone
     $self->roll($d);
     if (my $s = $self->{strange}{$name} && { %{ $self->{strange}{$name} } }) {
         $s->{p} = $d->{p};
