@@ -309,7 +309,9 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
             return 0;
         }
 
-        len += i == NGX_HTTP_KEYTOLL_F_LEFT ? 0 : reply->element[i]->len;
+        len += i == NGX_HTTP_KEYTOLL_F_LEFT ? 0
+               : i == NGX_HTTP_KEYTOLL_F_RETRY ? NGX_INT64_LEN
+               : reply->element[i]->len;
     }
 
     if (len > NGX_HTTP_KEYTOLL_BLOB) {
@@ -367,22 +369,28 @@ ngx_http_keytoll_lasts(ngx_uint_t reason, redisReply *reply)
 }
 
 
-/* What is left of other limits is not what it was by the time it is told. */
+/*
+ * What is left of other limits is not what it was by the time it is told, and
+ * the wait is that of a request of any size.
+ */
 
 static void
 ngx_http_keytoll_store(ngx_http_keytoll_denial_t *d, redisReply *reply)
 {
     u_char      *p;
     ngx_uint_t   i;
+    redisReply  *e;
 
     p = d->blob;
 
     for (i = 1; i < NGX_HTTP_KEYTOLL_FIELDS; i++) {
+        e = reply->element[i == NGX_HTTP_KEYTOLL_F_RETRY
+                           ? NGX_HTTP_KEYTOLL_F_LASTS : i];
         d->len[i] = 0;
 
         if (i != NGX_HTTP_KEYTOLL_F_LEFT) {
-            d->len[i] = (uint16_t) reply->element[i]->len;
-            p = ngx_cpymem(p, reply->element[i]->str, reply->element[i]->len);
+            d->len[i] = (uint16_t) e->len;
+            p = ngx_cpymem(p, e->str, e->len);
         }
     }
 }

@@ -189,6 +189,15 @@ is($rates->(ask($g->key(rpm => 5, blocked => $T), $chat)->{headers}), '', 'a key
     }
 }
 
+{
+    my $key = $g->key(rpm => 1, tpm => 400);
+    is(ask($key, $chat, max_tokens => 5)->{status}, 200, 'one passes');
+    sleep 3;
+    is(ask($key, $chat, max_tokens => 5000)->{headers}{'retry-after'}, 60, 'one that is too large for another limit, too, hears of the window');
+    my $wait = ask($key, $chat, max_tokens => 5)->{headers}{'retry-after'};
+    ok($wait > 50 && $wait < 60, "a small one, from shared memory, only of the limit that refused: $wait s");
+}
+
 # models of each level
 
 my $of = token(my $sub = 'sk-models-of-every-level-1');
