@@ -12,7 +12,8 @@ my $N = 3000;
 my $ROOM = 600;                                     # more than any table of 256k has entries
 my ($T, $F) = (JSON::PP::true, JSON::PP::false);
 my $g = Keytoll::Test->gate(workers => 2, zone => '256k', more => 'location /cached/ { keytoll_redis_failure cached; rewrite ^/cached(.*) $1 break; proxy_pass http://mock; }');
-my @workers = sort $g->workers;
+my @workers;
+ok((eventually { (@workers = sort $g->workers) == 2 } 5), 'two workers');
 
 sub request { my ($key, $body, $path) = @_; return ['POST', ($path // '') . '/v1/chat/completions', ['Authorization', "Bearer $key"], chat_body(%{ $body // {} })] }
 sub ask { return (http_burst($g->{port}[0], [request(@_)]))[0] }
